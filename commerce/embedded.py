@@ -145,20 +145,19 @@ def _pg(program: str, *arguments: object, check: bool = True) -> subprocess.Comp
     # A locale that is not installed stops initdb, and PG* variables would lead the clients elsewhere.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
     environment = clean | {"LC_ALL": "C", "TZ": "UTC"}
-    # PostgreSQL refuses root. Its output goes to a pipe that the daemon does not keep open: pg_ctl has -l.
-    nobody = ("nobody", pwd.getpwnam("nobody").pw_gid, []) if _is_root() else (None, None, None)
+    root = _is_root()
     try:
         result = subprocess.run(
             command,
             env=environment,
             cwd="/",
+            user="nobody" if root else None,
+            group=pwd.getpwnam("nobody").pw_gid if root else None,
+            extra_groups=[] if root else None,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            user=nobody[0],
-            group=nobody[1],
-            extra_groups=nobody[2],
         )
     except PermissionError as error:
         raise EmbeddedServerError(

@@ -1,0 +1,12 @@
+"""The Billing application: importing its handlers subscribes them."""
+
+from django.apps import AppConfig
+
+
+class BillingConfig(AppConfig):
+    name = "billing"
+    label = "billing"
+    verbose_name = "Billing"
+
+    def ready(self) -> None:
+        from billing import handlers, invariants  # noqa: F401

@@ -1,0 +1,42 @@
+"""The Celery application and the beat timetable.
+
+Tasks carry wake-ups, never facts: each finds its work in the database, so every one is safe to
+lose and safe to run twice. Delays are `due_at` columns; `eta` and `countdown` are not used.
+"""
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "commerce.settings")
+
+from django.conf import settings  # noqa: E402
+
+app = Celery("commerce")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["commerce", *settings.INSTALLED_APPS])
+
+
+@setup_logging.connect
+def _keep_our_logging(**_: Any) -> None:
+    """Django's LOGGING has configured the process already."""
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    # A tick that could not run before the next one is dropped rather than piled up.
+    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1)}}
+
+
+app.conf.beat_schedule = {
+    "heartbeat": _every(min(30, settings.TICK_SECONDS * 5), "commerce.heartbeat"),
+    "outbox.drain": _every(settings.TICK_SECONDS, "outbox.drain"),
+    "outbox.publish": _every(settings.TICK_SECONDS * 5, "outbox.publish"),
+    "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),
+    "billing.advance": _every(settings.TICK_SECONDS, "billing.advance"),
+    "payouts.advance": _every(settings.TICK_SECONDS, "payouts.advance"),
+    "billing.poll": _every(settings.POLL_SECONDS, "billing.poll"),
+    "payouts.poll": _every(settings.POLL_SECONDS, "payouts.poll"),
+    "parties.poll": _every(settings.POLL_SECONDS, "parties.poll"),
+}

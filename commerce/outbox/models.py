@@ -1,0 +1,97 @@
+"""The transactional outbox: an append-only log of events and one cursor per stream and group.
+
+A stream is one aggregate's events in order (`sequence` has no gaps). `OutboxStream` with an empty
+group is the aggregate's head: it hands out sequence numbers, and its row lock makes the order of
+sequence the order of commit. Every other row is one subscriber group's cursor, lease and back-off.
+"""
+
+from typing import Any
+
+from django.db import models
+
+from commerce.ids import uuid7
+
+
+class OutboxEvent(models.Model):
+    """What happened. Only `published_at` is ever written later, once, when every effect has succeeded."""
+
+    updatable_only = ("published_at",)
+
+    id = models.BigAutoField(primary_key=True)
+    event_id = models.UUIDField(unique=True, default=uuid7, editable=False)
+    aggregate_type = models.CharField(max_length=40)
+    aggregate_id = models.CharField(max_length=64)
+    sequence = models.BigIntegerField()
+    type = models.CharField(max_length=80)
+    version = models.PositiveSmallIntegerField(default=1)
+    payload = models.JSONField()
+    headers = models.JSONField(default=dict)
+    occurred_at = models.DateTimeField(help_text="Business time.")
+    recorded_at = models.DateTimeField(auto_now_add=True)
+    published_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["aggregate_type", "aggregate_id", "sequence"], name="event_sequence_once"
+            ),
+            models.CheckConstraint(condition=models.Q(sequence__gte=1), name="event_sequence_positive"),
+        )
+        indexes = (
+            models.Index(fields=["type", "-id"], name="event_by_type"),
+            models.Index(
+                fields=["id"], name="event_unpublished", condition=models.Q(published_at__isnull=True)
+            ),
+        )
+
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type} #{self.sequence} of {self.aggregate_type} {self.aggregate_id}"
+
+    @property
+    def key(self) -> str:
+        """The same for every delivery of this event to this group: an idempotency key for providers."""
+        return f"{self.event_id}:{self.group}" if self.group else str(self.event_id)
+
+    def event_payload(self) -> dict[str, Any]:
+        return dict(self.payload)
+
+
+class OutboxStream(models.Model):
+    """A group's cursor on one aggregate. `due_at` is NULL when there is nothing to do."""
+
+    id = models.BigAutoField(primary_key=True)
+    aggregate_type = models.CharField(max_length=40)
+    aggregate_id = models.CharField(max_length=64)
+    group = models.CharField(max_length=60, help_text="Empty for the head, which counts the events.")
+    cursor = models.BigIntegerField(default=0, help_text="Sequence of the last event dealt with.")
+    due_at = models.DateTimeField(null=True)
+    lease_token = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    last_error = models.TextField(blank=True, default="")
+    last_tried_at = models.DateTimeField(null=True)
+    parked_at = models.DateTimeField(null=True)
+    parked_reason = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["aggregate_type", "aggregate_id", "group"], name="stream_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(parked_at__isnull=True) | models.Q(due_at__isnull=True),
+                name="parked_stream_is_not_due",
+            ),
+        )
+        indexes = (
+            models.Index(fields=["due_at"], name="stream_due", condition=models.Q(due_at__isnull=False)),
+            models.Index(
+                fields=["parked_at"], name="stream_parked", condition=models.Q(parked_at__isnull=False)
+            ),
+        )
+        permissions = (("operate_outboxstream", "Can retry, park, resume and replay streams"),)
+
+    def __str__(self) -> str:
+        return f"{self.aggregate_type} {self.aggregate_id} → {self.group or 'head'}"

@@ -1,0 +1,17 @@
+"""The relay's doors for Celery: a nudge after each commit, and the beat tick as safety net."""
+
+from celery import shared_task
+
+from commerce.outbox.relay import drain, publish_settled
+
+
+@shared_task(name="outbox.drain")
+def drain_outbox() -> int:
+    """Drain for at most 20 seconds; the next wake-up goes on."""
+    return drain(seconds=20).handled
+
+
+@shared_task(name="outbox.publish")
+def publish() -> int:
+    """Mark events whose last effect committed just before a crash."""
+    return publish_settled()

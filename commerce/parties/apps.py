@@ -1,0 +1,12 @@
+"""The Parties application: importing its handlers subscribes them."""
+
+from django.apps import AppConfig
+
+
+class PartiesConfig(AppConfig):
+    name = "commerce.parties"
+    label = "parties"
+    verbose_name = "Parties"
+
+    def ready(self) -> None:
+        from commerce.parties import handlers, invariants  # noqa: F401

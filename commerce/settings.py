@@ -1,0 +1,227 @@
+"""The whole configuration, from the environment; .env.example documents every variable.
+
+What is left unset falls back to something that works on a bare machine: an embedded PostgreSQL and
+Redis, and outside production a throw-away secret key. What is wrong is a numbered system check.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+# Environment
+
+ENVIRONMENT = env.str("ENVIRONMENT", default="development")
+PRODUCTION = ENVIRONMENT == "production"
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="" if PRODUCTION else "only-for-development-" + "0" * 40)
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["localhost", "127.0.0.1", "testserver"])
+PUBLIC_URL = env.str("PUBLIC_URL", default="http://127.0.0.1:8000")
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Time
+
+TIME_ZONE = "UTC"
+USE_TZ = True
+CLOCK_FILE = env.str("CLOCK_FILE", default="")
+TICK_SECONDS = env.float("TICK_SECONDS", default=2.0)
+POLL_SECONDS = env.float("POLL_SECONDS", default=60.0)
+
+# Applications
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "commerce",
+    "commerce.outbox",
+    "commerce.providers",
+    "commerce.parties",
+    "commerce.api",
+    "commerce.console",
+    "ledger",
+    "contracts",
+    "billing",
+    "payouts",
+]
+MIDDLEWARE = [
+    "commerce.logs.RequestMiddleware",
+    "commerce.health.HealthMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "commerce.console.security.ContentSecurityPolicyMiddleware",
+]
+ROOT_URLCONF = "commerce.urls"
+WSGI_APPLICATION = "commerce.wsgi.application"
+ASGI_APPLICATION = "commerce.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+# Database
+
+_TIMEOUTS = (
+    f"-c statement_timeout={env.int('STATEMENT_TIMEOUT_MS', default=30_000)}"
+    " -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+)
+if env.str("DATABASE_URL", default=""):
+    DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url("DATABASE_URL")}
+else:
+    from commerce.embedded import ensure_postgres
+
+    DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", **ensure_postgres()}}
+    if env.str("DATABASE_NAME", default=""):
+        DATABASES["default"]["NAME"] = env.str("DATABASE_NAME")
+DATABASES["default"]["OPTIONS"] = {"options": _TIMEOUTS, **DATABASES["default"].get("OPTIONS", {})}
+if env.int("DB_POOL", default=0):
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": env.int("DB_POOL"), "timeout": 10}
+DATABASES["default"]["TEST"] = {"NAME": "test_commerce" + env.str("TEST_DB_SUFFIX", default="")}
+
+# Redis and Celery
+
+if env.str("REDIS_URL", default=""):
+    REDIS_URL = env.str("REDIS_URL")
+    CELERY_BROKER_URL = REDIS_URL
+else:
+    from commerce.embedded import ensure_redis
+
+    _socket = ensure_redis()
+    REDIS_URL = f"unix://{_socket}?db={env.int('REDIS_DB', default=0)}"
+    CELERY_BROKER_URL = f"redis+socket://{_socket}?virtual_host={env.int('REDIS_DB', default=0)}"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_SOFT_TIME_LIMIT = 60
+CELERY_TASK_TIME_LIMIT = 90
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_connect_timeout": 2}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = "UTC"
+CELERY_DB_REUSE_MAX = 500
+
+# Providers
+
+MODERN_TREASURY_BASE_URL = env.str("MODERN_TREASURY_BASE_URL", default="https://app.moderntreasury.com")
+MODERN_TREASURY_ORGANIZATION_ID = env.str("MODERN_TREASURY_ORGANIZATION_ID", default="")
+MODERN_TREASURY_API_KEY = env.str("MODERN_TREASURY_API_KEY", default="")
+MODERN_TREASURY_WEBHOOK_KEYS = env.list("MODERN_TREASURY_WEBHOOK_KEY", default=[])
+MODERN_TREASURY_INTERNAL_ACCOUNT_ID = env.str("MODERN_TREASURY_INTERNAL_ACCOUNT_ID", default="")
+OPENMETER_BASE_URL = env.str("OPENMETER_BASE_URL", default="https://openmeter.cloud")
+OPENMETER_TOKEN = env.str("OPENMETER_TOKEN", default="")
+OPENMETER_WEBHOOK_SECRETS = env.list("OPENMETER_WEBHOOK_SECRET", default=[])
+PROVIDER_TIMEOUT_SECONDS = env.float("PROVIDER_TIMEOUT_SECONDS", default=10.0)
+SANDBOX_URL = env.str("SANDBOX_URL", default="")
+
+# Policy
+
+SEASONING_DAYS = env.int("SEASONING_DAYS", default=7)
+PAYOUT_APPROVAL_LIMIT_MINOR = env.int("PAYOUT_APPROVAL_LIMIT_MINOR", default=10_000_000)
+
+# Web
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = not PRODUCTION
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_AGE = 8 * 3600
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+CSRF_COOKIE_HTTPONLY = True
+SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["commerce.api.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["commerce.api.auth.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "commerce.api.pagination.IdCursorPagination",
+    "DEFAULT_SCHEMA_CLASS": "commerce.api.schema.Schema",
+    "EXCEPTION_HANDLER": "commerce.api.problems.exception_handler",
+    "PAGE_SIZE": 50,
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Commerce API",
+    "DESCRIPTION": "Contracts, usage, invoices, wallets, settlements and payouts of a compute marketplace.",
+    "VERSION": "1",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Commerce",
+    "SITE_HEADER": "Commerce",
+    "SITE_SYMBOL": "account_balance",
+    "ENVIRONMENT": "commerce.console.theme.environment",
+    "DASHBOARD_CALLBACK": "commerce.console.dashboard.dashboard",
+    "SIDEBAR": {"show_search": True, "navigation": "commerce.console.theme.navigation"},
+    "COMMAND": {"search_callback": "commerce.console.theme.search", "show_history": False},
+    "STYLES": ["commerce.console.theme.stylesheet"],
+}
+
+# Logs
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "commerce.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "modern_treasury": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+    },
+}
+
+CRASH_AT = os.environ.get("CRASH_AT", "")

@@ -1,0 +1,12 @@
+"""The Ledger application: importing its handlers subscribes them."""
+
+from django.apps import AppConfig
+
+
+class LedgerConfig(AppConfig):
+    name = "ledger"
+    label = "ledger"
+    verbose_name = "Ledger"
+
+    def ready(self) -> None:
+        from ledger import handlers, invariants  # noqa: F401

@@ -1,0 +1,12 @@
+"""The Payouts application: importing its handlers subscribes them."""
+
+from django.apps import AppConfig
+
+
+class PayoutsConfig(AppConfig):
+    name = "payouts"
+    label = "payouts"
+    verbose_name = "Payouts"
+
+    def ready(self) -> None:
+        from payouts import handlers, invariants  # noqa: F401
