@@ -1,9 +1,11 @@
 """The environment that manage.py needs, made on first use: .venv with the hash-locked packages.
 
 Standard library only, because it runs before anything is installed. Where the packages are importable already
-(a container, an activated environment) it does nothing. A stamp with the lock's hash, written last, tells a finished
-environment from an interrupted one and makes a changed lock install again.
+(a container, an activated environment) it does nothing. A stamp with the lock's hash, written last, tells a
+finished environment from an interrupted one and makes a changed lock install again.
 """
+
+from __future__ import annotations  # an older Python must get as far as the sentence that refuses it
 
 import fcntl
 import hashlib
@@ -27,16 +29,19 @@ class BootstrapError(Exception):
 
 def ensure_environment(repository: Path = REPOSITORY, needed: Sequence[str] = NEEDED) -> None:
     """Return inside a complete environment, or replace this process by the same command in .venv."""
-    ours = Path(sys.prefix).resolve() == (repository / ".venv").resolve()
+    environment = repository / ".venv"
+    ours = Path(sys.prefix).resolve() == environment.resolve() and _stamp(environment).exists()
     if not ours and all(importlib.util.find_spec(name) for name in needed):
         return
     try:
         changed = prepare(repository)
     except BootstrapError as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command starts again where it has to.")
     if changed or not ours:
-        python = str(repository / ".venv" / "bin" / "python")
-        os.execv(python, [python, *sys.argv])
+        python = str(environment / "bin" / "python")
+        os.execv(python, [python, *sys.argv])  # noqa: S606
 
 
 def prepare(repository: Path) -> bool:
@@ -44,66 +49,65 @@ def prepare(repository: Path) -> bool:
     if sys.version_info < OLDEST_PYTHON:
         raise BootstrapError(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}.")
     environment, lock = repository / ".venv", repository / "requirements.lock"
-    stamp, wanted = environment / ".requirements.sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
-    if _finished(environment, stamp, wanted):
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if _finished(environment, wanted):
         return False
     folder = os.open(repository, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # somebody else may be installing: wait, then look again
-        if _finished(environment, stamp, wanted):
-            return True
-        _install(environment, lock, stamp)
-        stamp.write_text(wanted)
+        if not _finished(environment, wanted):
+            _install(environment, lock)
+            _stamp(environment).write_text(wanted)
         return True
     except PermissionError as error:
         raise BootstrapError(
-            f"{error}\n{environment} cannot be written by this user: who made it?"
+            f"{error}\n{environment} belongs to somebody else: remove it or use theirs."
         ) from error
     finally:
         os.close(folder)
 
 
-def _finished(environment: Path, stamp: Path, wanted: str) -> bool:
+def _stamp(environment: Path) -> Path:
+    return environment / ".requirements.sha256"
+
+
+def _finished(environment: Path, wanted: str) -> bool:
+    stamp = _stamp(environment)
     return (environment / "bin" / "python").exists() and stamp.exists() and stamp.read_text() == wanted
 
 
-def _install(environment: Path, lock: Path, stamp: Path) -> None:
+def _install(environment: Path, lock: Path) -> None:
     python, uv = environment / "bin" / "python", environment / "bin" / "uv"
-    if not (python.exists() and stamp.exists()):
+    if not (python.exists() and _stamp(environment).exists()):
         if importlib.util.find_spec("ensurepip") is None:
             raise BootstrapError(
-                "This Python cannot make virtual environments: its `venv` module is incomplete. Install it (on "
-                "Debian and Ubuntu: apt install python3-venv), or activate an environment that has the packages "
-                "of requirements.lock."
+                "This Python cannot make virtual environments: its `venv` module is incomplete. "
+                "Install it (Debian, Ubuntu: apt install python3-venv), or activate an environment "
+                "that has the packages of requirements.lock."
             )
         shutil.rmtree(environment, ignore_errors=True)
-        _step("1/3 making .venv", [sys.executable, "-m", "venv", environment])
-    stamp.unlink(missing_ok=True)  # from here to the new stamp the environment counts as unfinished
+        _step("making .venv", [sys.executable, "-m", "venv", environment])
+    _stamp(environment).unlink(missing_ok=True)  # until the new stamp it counts as unfinished
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     locked = ["--require-hashes", "--no-deps", "--requirement", lock]
-    packages = sum(" ==" in line or "==" in line.split(" ")[0] for line in lock.read_text().splitlines())
     try:
         if not uv.exists():
-            _step("2/3 installing uv, the fast installer", [*pip, "uv"])
-        _step(
-            f"3/3 installing {packages} packages",
-            [uv, "pip", "install", "--quiet", "--python", python, *locked],
-        )
-    except BootstrapError as first:
-        print(f"      uv did not manage ({_last_line(first)}); trying pip", file=sys.stderr)
+            _step("installing uv, the fast installer", [*pip, "uv"])
+        _step("installing the packages", [uv, "pip", "install", "--quiet", "--python", python, *locked])
+    except BootstrapError:
         try:
-            _step(f"3/3 installing {packages} packages with pip", [*pip, *locked])
+            _step("installing the packages with pip instead", [*pip, *locked])
         except BootstrapError as error:
             raise BootstrapError(
-                f"{error}\n\nThe packages could not be installed. This step needs a Python package index: check "
-                "the network, or point PIP_INDEX_URL (and UV_DEFAULT_INDEX) at a mirror, and run the same command "
-                "again. Nothing has to be cleaned up."
+                f"{error}\n\nThe packages could not be installed. This needs a Python package index: "
+                "check the network, or name a mirror in PIP_INDEX_URL (pip) and UV_DEFAULT_INDEX (uv), "
+                "then run the same command again. Nothing has to be cleaned up."
             ) from error
 
 
 def _step(title: str, command: Sequence[object]) -> None:
     """Run one command quietly, with a sign of life every five seconds, and its output only when it fails."""
-    print(f"set-up {title} ...", end="", flush=True, file=sys.stderr)
+    print(f"{title} ...", end="", flush=True, file=sys.stderr)
     started = time.monotonic()
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -125,7 +129,3 @@ def _step(title: str, command: Sequence[object]) -> None:
         print(" failed", file=sys.stderr)
         raise BootstrapError(output.strip()[-2000:] or f"exit code {process.returncode}")
     print(f" {time.monotonic() - started:.1f} s", file=sys.stderr)
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

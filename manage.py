@@ -1,0 +1,19 @@
+#!/usr/bin/env python3
+"""The one command: `python3 manage.py demo` and `python3 manage.py test` need nothing but Python 3.11."""
+
+import os
+import sys
+
+from commerce import bootstrap
+
+
+def main() -> None:
+    bootstrap.ensure_environment()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "commerce.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
