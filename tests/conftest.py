@@ -1,0 +1,34 @@
+"""What every test shares: repeatable hypothesis examples, a cheap password hasher, a clock of its own."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# Playwright keeps an event loop in the test's thread, and Django would refuse its queries there.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+hypothesis_settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passwords(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def clock(settings: Any, tmp_path: Path) -> Callable[[datetime], None]:
+    """A frozen business clock of this test, at 2027-03-01; call it with a later instant to move it."""
+    from commerce.clock import set_test_clock
+
+    settings.CLOCK_FILE = str(tmp_path / "clock")
+    set_test_clock(datetime(2027, 3, 1, tzinfo=UTC))
+    return set_test_clock
