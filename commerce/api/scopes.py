@@ -1,0 +1,65 @@
+"""What an API key may do: scopes such as "contracts:write", and the permissions each stands for.
+
+A permission is "<app>.<verb>_<model>". Its verb decides who may have it: the same table serves the
+scopes of keys and the groups of people. A verb that is not here belongs to nobody.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from django.apps import apps
+
+READ = frozenset({"view"})
+_OPERATE = """
+activate cancel claim collect edit hold lift operate poll propose record register release request resolve
+resume retry send sign snooze submit suspend terminate verify void withdraw
+"""
+OPERATE = frozenset(_OPERATE.split())
+APPROVE = frozenset({"approve", "reject"})
+ADMINISTER = frozenset({"issue", "revoke"})
+VERBS = READ | OPERATE | APPROVE | ADMINISTER
+
+RESOURCES = {
+    "organizations": ("parties",),
+    "contracts": ("contracts",),
+    "usage": ("billing",),
+    "invoices": ("billing",),
+    "wallets": ("billing", "ledger"),
+    "settlements": ("payouts",),
+    "payouts": ("payouts",),
+    "ledger": ("ledger",),
+}
+SCOPES = {
+    **{f"{name}:read": READ for name in RESOURCES},
+    **{f"{name}:write": READ | OPERATE for name in RESOURCES},
+    "payouts:approve": APPROVE,
+}
+
+
+def permissions_of(scopes: Iterable[str]) -> frozenset[str]:
+    """The Django permissions that these scopes stand for."""
+    return frozenset(permission for scope in scopes for permission in _permissions(scope))
+
+
+@cache
+def _permissions(scope: str) -> frozenset[str]:
+    verbs = SCOPES.get(scope, frozenset())
+    labels = RESOURCES.get(scope.partition(":")[0], ())
+    return frozenset(
+        f"{label}.{codename}"
+        for label in labels
+        for codename in declared_permissions(label)
+        if codename.partition("_")[0] in verbs
+    )
+
+
+def declared_permissions(label: str) -> list[str]:
+    """Codenames of every permission that the models of an app declare, Django's own four included."""
+    return [
+        codename
+        for model in apps.get_app_config(label).get_models()
+        for codename in (
+            *(f"{verb}_{model._meta.model_name}" for verb in model._meta.default_permissions),
+            *(codename for codename, _ in model._meta.permissions),
+        )
+    ]
