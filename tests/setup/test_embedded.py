@@ -16,11 +16,11 @@ import redis
 from commerce import embedded
 
 
-@pytest.fixture(params=["short", "long" * 30])
-def state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp())  # not tmp_path: root's is closed to `nobody`, who runs PostgreSQL
     folder.chmod(0o711)
-    monkeypatch.setenv("COMMERCE_STATE", str(folder / request.param))
+    monkeypatch.setenv("COMMERCE_STATE", str(folder))
     yield folder
     embedded.stop_redis()
     embedded.stop_postgres()
@@ -60,13 +60,13 @@ def test_postgres_comes_back_with_its_data_after_kill_9(state: Path) -> None:
 
 
 def test_postgres_comes_back_although_a_backend_is_still_busy(state: Path) -> None:
-    with _connect() as busy:
-        postmaster = _postmaster()
-        busy.execute("CREATE TABLE kept AS SELECT 7 AS number")
-        busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
-        os.kill(postmaster, signal.SIGKILL)
-        with _connect() as connection:
-            assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+    busy = _connect()
+    busy.execute("CREATE TABLE kept AS SELECT 7 AS number")
+    busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
+    os.kill(_postmaster(), signal.SIGKILL)
+    with _connect() as connection:
+        assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+    busy.close()
 
 
 def test_postgres_is_a_plain_18_that_loses_no_commit(state: Path) -> None:
@@ -114,3 +114,19 @@ def test_data_of_another_major_version_is_left_alone(state: Path) -> None:
     version.write_text("17\n")
     with pytest.raises(embedded.EmbeddedServerError, match="made by PostgreSQL 17"):
         embedded.ensure_postgres()
+
+
+def test_a_folder_too_deep_for_sockets_works(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMMERCE_STATE", str(state / ("deep" * 30)))
+    try:
+        with _connect() as connection:
+            assert len(connection.info.host) < embedded.SOCKET_FOLDER_LIMIT
+        with redis.Redis(unix_socket_path=str(embedded.ensure_redis())) as client:
+            assert client.ping()
+    finally:
+        sockets = {Path(embedded.ensure_postgres()["HOST"]), embedded.ensure_redis().parent}
+        embedded.stop_redis()
+        embedded.stop_postgres()
+        monkeypatch.setenv("COMMERCE_STATE", str(state))
+        for folder in sockets:
+            folder.rmdir()

@@ -97,7 +97,7 @@ def test_a_second_demo_is_told_about_the_first(tmp_path: Path) -> None:
     path = tmp_path / "running"
     with _only_demo(path) as announce:
         announce("process 7, http://127.0.0.1:1")
-        with pytest.raises(CommandError, match="process 7, http://127.0.0.1:1"), _only_demo(path):
+        with pytest.raises(CommandError, match="process 7"), _only_demo(path):
             pass
     with _only_demo(path):
         pass

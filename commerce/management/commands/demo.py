@@ -16,11 +16,18 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
+from django.utils import timezone
 
 from commerce import embedded
+from commerce.actor import Actor
+from commerce.api.models import ApiKey
+from commerce.api.scopes import SCOPES
+from commerce.api.services import issue_key, revoke_key
+from commerce.parties.models import Organization
 from commerce.processes import ProcessDied, Stack
 
 SCENARIO = "first_dollar"
+KEY_LABEL = "demo"
 WATCH_SECONDS = 2
 DEMO_USERS = {
     "viewer": "sees everything, changes nothing",
@@ -88,8 +95,6 @@ class Command(BaseCommand):
 
     def _prepare(self) -> None:
         """Database, groups, users and a key, in this one process, while the others load."""
-        from commerce.api.services import issue_key
-
         call_command("migrate", verbosity=0, interactive=False)
         for name in DEMO_USERS:
             user, created = get_user_model().objects.get_or_create(
@@ -99,7 +104,7 @@ class Command(BaseCommand):
                 user.set_password(_password(name))
                 user.save()
             user.groups.set([Group.objects.get(name=name)])
-        self.api_key = issue_key()
+        self.api_key = _fresh_key()
         self._say("database, groups and users are ready")
 
     def _play(self) -> None:
@@ -163,6 +168,15 @@ class Command(BaseCommand):
     def _say(self, what: str) -> None:
         self.stdout.write(f"[{time.monotonic() - self.started:5.1f} s] {what}")
         self.stdout.flush()
+
+
+def _fresh_key() -> str:
+    """A key of the platform with every scope; the one of an earlier demo ends."""
+    actor, at = Actor.system("demo"), timezone.now()
+    for key in ApiKey.objects.filter(label=KEY_LABEL, revoked_at=None):
+        revoke_key(key=key, actor=actor, at=at, reason="a new demo began")
+    platform = Organization.objects.platform()
+    return issue_key(organization=platform, scopes=list(SCOPES), label=KEY_LABEL, actor=actor, at=at)[1]
 
 
 def _password(name: str) -> str:
