@@ -1,0 +1,338 @@
+"""Posting: one call of the SQL function `ledger_post` writes one transaction or thousands.
+
+A refusal (too little money, a key used for something else) writes nothing and leaves the caller's
+own transaction usable, so that it can record what it does about it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import DataError, IntegrityError, connection
+
+from commerce.actor import Actor
+from commerce.errors import CommerceError, Conflict, InsufficientFunds, InvalidInput, StateConflict
+from commerce.ids import uuid7
+from commerce.money import Money
+from ledger.models import LedgerAccount, LedgerTransaction
+from ledger.rules.kinds import Kind, Side
+from ledger.rules.recipes import RECIPES, Entry, require_balance
+
+Status = LedgerTransaction.Status
+
+_POST = """
+SELECT * FROM ledger_post(
+  %s::uuid[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text,
+  %s::timestamptz[], %s::uuid[], %s::uuid[], %s::int[], %s::uuid[], %s::text[], %s::text[], %s::bigint[])
+"""
+_OPEN = """
+WITH opened AS (
+  INSERT INTO ledger_ledgeraccount (owner_id, kind, currency, account_class, normal, opened_at)
+  SELECT o, k, c, class, normal, now()
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[]) u(o, k, c, class, normal)
+    JOIN parties_organization p ON p.id = u.o
+   ORDER BY o, k, c
+  ON CONFLICT (owner_id, kind, currency) DO NOTHING RETURNING id, kind)
+INSERT INTO ledger_ledgerbalance (account_id, posted, held_dr, held_cr, version, floor)
+SELECT id, 0, 0, 0, 0, f.floor FROM opened
+  JOIN unnest(%s::text[], %s::bigint[]) f(kind, floor) USING (kind)
+"""
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One transaction to be written. `at` is the business instant; `key` makes it happen once."""
+
+    entries: Sequence[Entry]
+    key: str
+    source: str
+    recipe: str
+    at: datetime
+    description: str = ""
+    status: str = Status.POSTED
+    reverses: UUID | None = None
+    resolves: UUID | None = None
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise InvalidInput("The instant has no offset.", pointer="/at", code="invalid_instant")
+        if self.recipe not in RECIPES:
+            raise InvalidInput(
+                f"There is no recipe {self.recipe!r}.", pointer="/recipe", code="unknown_recipe"
+            )
+        if not self.key or len(self.key) > 200:
+            raise InvalidInput("A key has 1 to 200 characters.", pointer="/key", code="invalid_key")
+        if not self.entries and self.status != Status.DISCARDED:
+            raise InvalidInput("There is nothing to post.", pointer="/entries", code="no_entries")
+        require_balance(self.entries)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The content that a repeated key must repeat; not the instant, which a retry may read anew."""
+        legs = sorted((str(e.owner), str(e.kind), e.amount.currency, e.signed) for e in self.entries)
+        content = [self.status, self.source, self.recipe, str(self.reverses), str(self.resolves), legs]
+        return hashlib.sha256(json.dumps(content).encode()).digest()
+
+
+def post(
+    *,
+    entries: Sequence[Entry],
+    key: str,
+    source: str,
+    recipe: str,
+    at: datetime,
+    actor: Actor,
+    description: str = "",
+) -> LedgerTransaction:
+    """Post one balanced transaction, opening accounts as needed.
+
+    The same key with the same content returns the first row; with other content it is a Conflict.
+    Raises InsufficientFunds (naming account, currency, balance and amount) and InvalidInput; neither
+    writes anything.
+    """
+    posting = Posting(entries, key, source, recipe, at, description)
+    return post_all(postings=[posting], actor=actor)[0]
+
+
+def post_pending(
+    *,
+    entries: Sequence[Entry],
+    key: str,
+    source: str,
+    recipe: str,
+    at: datetime,
+    actor: Actor,
+    description: str = "",
+) -> LedgerTransaction:
+    """Set the money of a transaction aside until it is settled or discarded; balances do not move."""
+    posting = Posting(entries, key, source, recipe, at, description, status=Status.PENDING)
+    return post_all(postings=[posting], actor=actor)[0]
+
+
+def settle_pending(
+    *, transaction: LedgerTransaction, key: str, at: datetime, actor: Actor, description: str = ""
+) -> LedgerTransaction:
+    """Post what a pending transaction set aside. StateConflict when it was settled or discarded already."""
+    return _resolve(transaction, Status.POSTED, key, at, actor, description)
+
+
+def discard_pending(
+    *, transaction: LedgerTransaction, key: str, at: datetime, actor: Actor, reason: str = ""
+) -> LedgerTransaction:
+    """Give back what a pending transaction set aside. StateConflict when it was resolved already."""
+    return _resolve(transaction, Status.DISCARDED, key, at, actor, reason)
+
+
+def _resolve(
+    pending: LedgerTransaction, status: str, key: str, at: datetime, actor: Actor, description: str
+) -> LedgerTransaction:
+    if pending.status != Status.PENDING:
+        raise StateConflict(
+            f"Transaction {pending.key} is {pending.status}; only a pending one can be settled or discarded.",
+            state=pending.status,
+        )
+    entries = _legs(pending.holds.select_related("account")) if status == Status.POSTED else ()
+    posting = Posting(
+        entries,
+        key,
+        pending.source,
+        pending.recipe,
+        at,
+        description or pending.description,
+        status=status,
+        resolves=pending.pk,
+    )
+    return post_all(postings=[posting], actor=actor)[0]
+
+
+def reverse(
+    *, transaction: LedgerTransaction, key: str, at: datetime, actor: Actor, reason: str
+) -> LedgerTransaction:
+    """Post the opposite of a whole posted transaction. StateConflict when it was reversed already."""
+    if transaction.status != Status.POSTED:
+        raise StateConflict(
+            f"Transaction {transaction.key} is {transaction.status}; only a posted one can be reversed.",
+            state=transaction.status,
+        )
+    legs = _legs(transaction.entries.select_related("account").order_by("account", "version"), opposite=True)
+    posting = Posting(legs, key, transaction.source, "reversal", at, reason, reverses=transaction.pk)
+    return post_all(postings=[posting], actor=actor)[0]
+
+
+def _legs(rows: Iterable[Any], *, opposite: bool = False) -> list[Entry]:
+    """Entries or holds as the legs they came from, or turned round."""
+    return [
+        Entry(
+            row.account.owner_id,
+            row.account.kind,
+            Money(abs(row.amount), row.account.currency),
+            Side.CREDIT if (row.amount > 0) is not opposite else Side.DEBIT,
+        )
+        for row in rows
+    ]
+
+
+def post_all(*, postings: Sequence[Posting], actor: Actor) -> list[LedgerTransaction]:
+    """Write all postings or none, in one statement; returns their rows in order.
+
+    A posting that exists already with the same content is returned as it is. Balance conditions
+    hold for the accounts as the whole call leaves them.
+    """
+    if not postings:
+        return []
+    if len({posting.key for posting in postings}) < len(postings):
+        raise InvalidInput(
+            "Two postings of one call have the same key.", pointer="/key", code="duplicate_key"
+        )
+    ids = [uuid7() for _ in postings]
+    arguments = _arguments(postings, ids, actor)
+    rows = _call(arguments)
+    refusal = _refusal(rows)
+    if refusal and refusal["code"] == "unknown_account":
+        open_accounts(
+            accounts={(e.owner, Kind(e.kind), e.amount.currency) for p in postings for e in p.entries}
+        )
+        rows = _call(arguments)
+        refusal = _refusal(rows)
+    if refusal:
+        raise _error(refusal)
+    replayed = LedgerTransaction.objects.in_bulk([row.id for row in rows if row.replayed])
+    return [
+        replayed[row.id] if row.replayed else _as_written(posting, row, actor)
+        for posting, row in zip(postings, rows, strict=True)
+    ]
+
+
+def open_accounts(*, accounts: Iterable[tuple[UUID, Kind, str]]) -> None:
+    """Make sure that these (owner, kind, currency) exist; posting does it by itself."""
+    keys = sorted(accounts)
+    natures = [kind.nature for _, kind, _ in keys]
+    floors = {kind: kind.nature.floor for _, kind, _ in keys}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _OPEN,
+            [
+                [owner for owner, _, _ in keys],
+                [str(kind) for _, kind, _ in keys],
+                [currency for _, _, currency in keys],
+                [str(nature.account_class) for nature in natures],
+                [str(nature.normal) for nature in natures],
+                [str(kind) for kind in floors],
+                list(floors.values()),
+            ],
+        )
+
+
+def _arguments(postings: Sequence[Posting], ids: Sequence[UUID], actor: Actor) -> list[Any]:
+    legs = [(place, entry) for place, posting in enumerate(postings, 1) for entry in posting.entries]
+    return [
+        list(ids),
+        [p.key for p in postings],
+        [p.fingerprint for p in postings],
+        [str(p.status) for p in postings],
+        [p.source for p in postings],
+        [p.recipe for p in postings],
+        [p.description for p in postings],
+        str(actor),
+        [p.at for p in postings],
+        [p.reverses for p in postings],
+        [p.resolves for p in postings],
+        [place for place, _ in legs],
+        [entry.owner for _, entry in legs],
+        [str(entry.kind) for _, entry in legs],
+        [entry.amount.currency for _, entry in legs],
+        [entry.signed for _, entry in legs],
+    ]
+
+
+class _Row(NamedTuple):
+    """What `ledger_post` answers per transaction, or once when it refuses."""
+
+    id: UUID
+    recorded_at: datetime
+    replayed: bool
+    refusal: str | None
+
+
+def _call(arguments: list[Any]) -> list[_Row]:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_POST, arguments)
+            return [_Row(*row) for row in cursor.fetchall()]
+    except IntegrityError as error:
+        # Equal postings meet at their accounts; only one with other accounts can get past them to here.
+        raise Conflict(f"Another posting took the key first: {error}", code="key_conflict") from error
+    except DataError as error:
+        raise InvalidInput(f"The ledger cannot hold this posting: {error}") from error
+
+
+def _refusal(rows: Sequence[_Row]) -> dict[str, Any] | None:
+    return json.loads(rows[0].refusal) if rows[0].refusal else None
+
+
+def _error(refusal: dict[str, Any]) -> CommerceError:
+    """The refusal of the database in the words of the one error vocabulary."""
+    match refusal["code"]:
+        case "insufficient_funds" | "balance_overflow":
+            return _balance_error(refusal)
+        case "key_conflict":
+            return Conflict(
+                f"The key {refusal['key']} was used before for a posting with other content.",
+                code="key_conflict",
+                key=refusal["key"],
+                transaction_id=refusal["transaction"],
+            )
+        case "already_reversed" | "already_resolved" as code:
+            done = {"already_reversed": "reversed", "already_resolved": "settled or discarded"}[code]
+            return StateConflict(
+                f"The transaction was {done} already, by {refusal['by']}.", code=code, by=refusal["by"]
+            )
+        case "unknown_account":
+            return InvalidInput(
+                "An entry's owner is not a known organization.", pointer="/entries", code="unknown_owner"
+            )
+        case code:
+            return InvalidInput(f"The ledger refuses the posting: {code}.", code=code)
+
+
+def _balance_error(refusal: dict[str, Any]) -> CommerceError:
+    account = LedgerAccount.objects.select_related("owner").get(pk=refusal["account"])
+    facts = {
+        "account_id": account.pk,
+        "owner_id": str(account.owner_id),
+        "kind": account.kind,
+        "currency": account.currency,
+        "balance_minor": refusal["balance"],
+        "amount_minor": refusal["amount"],
+    }
+    name = f"{account.owner.name}'s {account.kind} account in {account.currency}"
+    if refusal["code"] == "balance_overflow":
+        return InvalidInput(
+            f"{name} cannot hold more than 2^53 - 1 minor units.", code="amount_overflow", **facts
+        )
+    held, needed = Money(refusal["balance"], account.currency), Money(refusal["amount"], account.currency)
+    return InsufficientFunds(f"{name} holds {held}; {needed} is needed.", **facts)
+
+
+def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransaction:
+    row = LedgerTransaction(
+        id=written.id,
+        key=posting.key,
+        fingerprint=posting.fingerprint,
+        status=posting.status,
+        source=posting.source,
+        recipe=posting.recipe,
+        description=posting.description,
+        actor=str(actor),
+        effective_at=posting.at,
+        recorded_at=written.recorded_at,
+        reverses_id=posting.reverses,
+        resolves_id=posting.resolves,
+    )
+    row._state.adding = False
+    row._state.db = connection.alias
+    return row
