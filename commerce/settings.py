@@ -101,8 +101,8 @@ else:
     from commerce.embedded import ensure_postgres
 
     DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", **ensure_postgres()}}
-    if env.str("DATABASE_NAME", default=""):
-        DATABASES["default"]["NAME"] = env.str("DATABASE_NAME")
+if env.str("DATABASE_NAME", default=""):
+    DATABASES["default"]["NAME"] = env.str("DATABASE_NAME")
 DATABASES["default"]["OPTIONS"] = {"options": _TIMEOUTS, **DATABASES["default"].get("OPTIONS", {})}
 if env.int("DB_POOL", default=0):
     DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": env.int("DB_POOL"), "timeout": 10}
