@@ -1,0 +1,189 @@
+"""The base of every admin page: read-only, affordable at any size, changed through actions only."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from django.contrib import messages
+from django.contrib.admin import ShowFacets
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.db.models import Model, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from unfold.admin import ModelAdmin
+
+from commerce.actor import Actor
+from commerce.console import registry
+from commerce.console.actions import ObjectAction
+from commerce.console.paginator import CappedPaginator
+from commerce.errors import CommerceError
+from commerce.logs import request_id
+
+TIMELINE_ROWS = 100
+
+
+class ConsoleAdmin(ModelAdmin):
+    """Nobody adds, changes or deletes here, superusers included; `object_actions` call services.
+
+    Lists: `-id` order, 50 rows, a capped count, `list_select_related` as a tuple, `search_fields`
+    only `<column>__exact` or `<column>__startswith` on indexed columns.
+    """
+
+    object_actions: Sequence[ObjectAction] = ()
+
+    actions = None
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = ShowFacets.NEVER
+    list_per_page = 50
+    list_max_show_all = 0
+    list_fullwidth = True
+    list_select_related: tuple[str, ...] = ()
+    ordering = ("-id",)
+    sortable_by: Sequence[str] = ()
+    list_filter_submit = False
+    compressed_fields = True
+    change_form_outer_before_template = "console/object_header.html"
+    change_form_outer_after_template = "console/object_panels.html"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        """The whole term, as it is, against each search field whose type it fits."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        fitting = Q(pk__in=[])
+        for lookup in self.get_search_fields(request):
+            if self._fits(lookup, term):
+                fitting |= Q(**{lookup: term})
+        return queryset.filter(fitting), False
+
+    def _fits(self, lookup: str, term: str) -> bool:
+        model, parts = self.model, lookup.split("__")
+        try:
+            for part in parts[:-2]:
+                model = model._meta.get_field(part).related_model
+            model._meta.get_field(parts[-2]).to_python(term)
+        except (FieldDoesNotExist, ValidationError, ValueError):
+            return False
+        return "\x00" not in term
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_do"
+        view = self.admin_site.admin_view(self.action_view)
+        return [path("<path:object_id>/do/<slug:name>/", view, name=name), *super().get_urls()]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if request.method != "GET":
+            raise PermissionDenied
+        obj = self.get_object(request, unquote(object_id))
+        context = dict(extra_context or {})
+        if obj is not None and self.has_view_permission(request, obj):
+            context |= {
+                "object_actions": self.buttons(request, obj),
+                "panels": self.rendered_panels(request, obj),
+                "timeline": timeline_of(obj),
+                "show_close": True,
+            }
+        return super().change_view(request, object_id, form_url, context)
+
+    def get_object_actions(self, request: HttpRequest, obj: Any) -> Sequence[ObjectAction]:
+        return self.object_actions
+
+    def buttons(self, request: HttpRequest, obj: Model) -> list[dict[str, Any]]:
+        """The actions this person may ever do; a button that cannot be pressed now says why."""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_do"
+        return [
+            {
+                "action": action,
+                "why_not": action.available(obj),
+                "url": reverse(name, args=[quote(str(obj.pk)), action.name]),
+            }
+            for action in self.get_object_actions(request, obj)
+            if request.user.has_perm(action.permission)
+        ]
+
+    def rendered_panels(self, request: HttpRequest, obj: Model) -> list[dict[str, Any]]:
+        return [
+            {"title": panel.title, "body": panel.render(obj, request)}
+            for panel in registry.panels(self.opts.label_lower)
+            if not panel.permission or request.user.has_perm(panel.permission)
+        ]
+
+    def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """GET: the confirmation. POST: the action. 403 without its permission, either way."""
+        obj = self.get_object(request, unquote(object_id))
+        if obj is None:
+            raise Http404
+        action = next((a for a in self.get_object_actions(request, obj) if a.name == name), None)
+        if action is None:
+            raise Http404
+        if not self.has_view_permission(request, obj) or not request.user.has_perm(action.permission):
+            raise PermissionDenied
+        status = 200
+        if request.method == "POST":
+            form = action.build_form(request.POST)
+            status = 422
+            if form.is_valid():
+                actor = Actor.for_user(request.user, request_id.get())
+                try:
+                    result = action.execute(obj, actor=actor, form=form)
+                except CommerceError as error:
+                    obj = self.get_object(request, unquote(object_id))
+                    form = action.build_form(_with_fresh_fingerprint(action, request.POST, obj))
+                    form.is_valid()
+                    form.add_error(None, str(error))
+                    status = error.status
+                else:
+                    messages.success(
+                        request, str(result) if isinstance(result, str) else f"{action.label}: done."
+                    )
+                    return HttpResponseRedirect(self._page_of(object_id))
+        else:
+            form = action.build_form(obj=obj)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": action.label,
+            "subtitle": str(obj),
+            "opts": self.opts,
+            "original": obj,
+            "action": action,
+            "why_not": action.available(obj),
+            "consequences": action.consequences(obj),
+            "form": form,
+            "back": self._page_of(object_id),
+        }
+        return TemplateResponse(request, "console/action.html", context, status=status)
+
+    def _page_of(self, object_id: str) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id])
+
+
+def timeline_of(obj: Model) -> list[registry.TimelineRow]:
+    """Every feed registered for the object's model, merged, newest first."""
+    rows = [row for feed in registry.timelines(obj._meta.label_lower) for row in feed(obj)]
+    return sorted(rows, key=lambda row: row.at, reverse=True)[:TIMELINE_ROWS]
+
+
+def _with_fresh_fingerprint(action: ObjectAction, posted: Any, obj: Any) -> Any:
+    data = posted.copy()
+    data["fingerprint"] = action.build_form(obj=obj).initial["fingerprint"]
+    return data

@@ -1,0 +1,87 @@
+"""How the console writes things: money, states, instants and links, as safe HTML."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from commerce.money import Money
+
+NOTHING = SafeString('<span class="c-none">—</span>')
+_TONES = {
+    "good": """active approved available collected completed confirmed current done matched paid posted
+        published released resolved settled succeeded verified""",
+    "busy": """claimed due in_progress invoiced open pending planned processing requested running seasoning
+        sent snoozed submitted verifying waiting""",
+    "warn": """delinquent expired held in_grace on_hold parked past_due requires_action retrying returned
+        review suspended unknown unmatched""",
+    "bad": "cancelled discarded failed rejected revoked reversed terminated uncollectible void voided",
+}
+_TONE_OF = {state: tone for tone, states in _TONES.items() for state in states.split()}
+
+
+def money(minor: int | None, currency: str) -> SafeString:
+    """ "1,234.56 USD" in tabular figures, right-aligned in lists; negative amounts keep their sign."""
+    if minor is None:
+        return NOTHING
+    figures, _, code = str(Money(minor, currency)).rpartition(" ")
+    sign = " c-negative" if minor < 0 else ""
+    return format_html(
+        '<span class="c-money{}">{} <span class="c-currency">{}</span></span>',
+        sign,
+        figures.replace("-", "−"),
+        code,
+    )
+
+
+def badge(state: str | None, tone: str = "") -> SafeString:
+    """A state as a word with a colour. `tone` (good, busy, warn, bad, plain) overrides the state's own."""
+    if not state:
+        return NOTHING
+    word = str(state).replace("_", " ")
+    return format_html(
+        '<span class="c-badge c-{}">{}</span>', tone or _TONE_OF.get(str(state), "plain"), word
+    )
+
+
+def instant(at: datetime | None) -> SafeString:
+    """ "1 Mar 2027 00:00:00", UTC, with the full instant as title."""
+    if at is None:
+        return NOTHING
+    return format_html(
+        '<time class="c-instant" datetime="{}" title="{}">{} <span class="c-clock">{}</span></time>',
+        at.isoformat(),
+        at.isoformat(),
+        f"{at.day} {at:%b %Y}",
+        f"{at:%H:%M:%S}",
+    )
+
+
+def link(obj: Model | None, text: Any = None) -> SafeString:
+    """The object's admin page under its name; the bare name when it has no page."""
+    if obj is None:
+        return NOTHING
+    url = admin_url(obj)
+    return (
+        format_html('<a class="c-link" href="{}">{}</a>', url, text or obj) if url else format_html("{}", obj)
+    )
+
+
+def admin_url(obj: Model) -> str:
+    """The address of the object's page, or "" when its model is not in the console."""
+    meta = obj._meta
+    try:
+        return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[obj.pk])
+    except NoReverseMatch:
+        return ""
+
+
+def age(seconds: float) -> str:
+    """ "3 d", "4 h", "5 min" or "6 s": the largest unit, whole."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
