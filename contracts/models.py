@@ -1,0 +1,279 @@
+"""Products, contracts and their edit log.
+
+`ContractEdit` is the truth and append-only; `Contract` is its projection at `projected_at`, kept for
+queries, joins and the status machine, and can be rebuilt from the log at any time.
+"""
+
+from collections import deque
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Q
+from django_fsm import FSMField, transition
+
+from commerce.ids import uuid7
+from commerce.parties.models import Organization
+from contracts.rules import fold
+from contracts.rules.operations import NAMES
+from contracts.rules.schema import instant
+from contracts.rules.state import ContractState
+
+
+class Product(models.Model):
+    """What can be rented: by the month, or by metered use."""
+
+    class Kind(models.TextChoices):
+        RECURRING = "recurring", "Recurring"
+        USAGE = "usage", "Usage"
+
+    class Unit(models.TextChoices):
+        SERVER_MONTH = "server_month", "server-month"
+        DEVICE_HOUR = "device_hour", "device-hour"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    code = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(max_length=120)
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    unit = models.CharField(max_length=20, choices=Unit.choices)
+    meter = models.CharField(
+        max_length=64, blank=True, default="", help_text="Slug of the meter whose reading is billed."
+    )
+    active = models.BooleanField(default=True, help_text="Whether new lines may use it.")
+
+    class Meta:
+        ordering = ("-id",)
+        permissions = (("issue_product", "Can offer, change and withdraw products"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(kind="usage") & ~Q(meter="") | Q(kind="recurring", meter=""),
+                name="usage_products_have_a_meter",
+                violation_error_message="A usage product needs a meter, a recurring one has none.",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ContractQuerySet(models.QuerySet["Contract"]):
+    def of(self, organization_id: UUID) -> "ContractQuerySet":
+        """Contracts on which the organization is buyer, or is or was a seller."""
+        return self.filter(Q(buyer_id=organization_id) | Q(seller_ids__contains=[organization_id]))
+
+    def due(self, at: datetime) -> "ContractQuerySet":
+        """Contracts whose projection the clock has overtaken, longest overdue first."""
+        return self.filter(next_due_at__lte=at).order_by("next_due_at")
+
+
+class Contract(models.Model):
+    """One buyer, one currency, lines of one or more sellers, under terms: the log's projection."""
+
+    aggregate_type: ClassVar[str] = "contract"
+
+    class Status(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        PENDING_SIGNATURE = "pending_signature", "Pending signature"
+        PENDING_ACTIVATION = "pending_activation", "Pending activation"
+        ACTIVE = "active", "Active"
+        SUSPENDED = "suspended", "Suspended"
+        EXPIRED = "expired", "Expired"
+        TERMINATED = "terminated", "Terminated"
+        CANCELLED = "cancelled", "Cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    number = models.CharField(max_length=32, unique=True)
+    status = FSMField(max_length=20, default=Status.DRAFT.value, choices=Status.choices)
+    version = models.PositiveIntegerField(default=1, help_text="Number of edits in the log.")
+    buyer = models.ForeignKey(Organization, models.PROTECT, related_name="contracts")
+    seller_ids = ArrayField(models.UUIDField(), default=list)
+    currency = models.CharField(max_length=3)
+    start_at = models.DateTimeField()
+    end_at = models.DateTimeField(null=True, blank=True)
+    anchor_day = models.PositiveSmallIntegerField()
+    state = models.JSONField(default=dict)
+    state_hash = models.CharField(max_length=64)
+    fold_version = models.PositiveSmallIntegerField()
+    projected_at = models.DateTimeField(help_text="Business instant whose state this row shows.")
+    next_due_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the state changes next without a new edit."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ContractQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (models.CheckConstraint(condition=Q(version__gte=1), name="contract_version_positive"),)
+        indexes = (
+            models.Index(fields=["next_due_at"], name="contract_due", condition=Q(next_due_at__isnull=False)),
+            models.Index(fields=["status", "-id"], name="contract_by_status"),
+            models.Index(fields=["buyer", "-id"], name="contract_of_buyer"),
+            GinIndex(fields=["seller_ids"], name="contract_of_seller"),
+        )
+        permissions = (
+            ("edit_contract", "Can create contracts and change their products"),
+            ("activate_contract", "Can submit, sign and activate contracts"),
+            ("suspend_contract", "Can suspend and resume contracts"),
+            ("terminate_contract", "Can terminate contracts"),
+        )
+
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def current(self) -> ContractState:
+        """The projected state as a value."""
+        return ContractState.from_json(self.state)
+
+    def event_payload(self) -> dict[str, Any]:
+        return {"contract_id": str(self.pk), "number": self.number, "version": self.version}
+
+    # The status follows the folded state; `services.projection` walks these transitions to it.
+
+    @transition(field=status, source="draft", target="pending_signature")
+    def submit(self) -> None:
+        """The lines are final and go out for signature."""
+
+    @transition(field=status, source="pending_signature", target="draft")
+    def withdraw(self) -> None:
+        """Back to the drawing board; signatures are void."""
+
+    @transition(field=status, source="pending_signature", target="pending_activation")
+    def sign(self) -> None:
+        """Every party has signed."""
+
+    @transition(field=status, source="pending_activation", target="active")
+    def go_live(self) -> None:
+        """Service and billing begin."""
+
+    @transition(field=status, source="active", target="suspended")
+    def suspend(self) -> None:
+        """The first hold on the whole contract."""
+
+    @transition(field=status, source="suspended", target="active")
+    def resume(self) -> None:
+        """The last hold on the whole contract is lifted."""
+
+    @transition(field=status, source=["active", "suspended"], target="expired")
+    def expire(self) -> None:
+        """The fixed term has run out."""
+
+    @transition(field=status, source=["active", "suspended"], target="terminated")
+    def terminate(self) -> None:
+        """Ended before its term."""
+
+    @transition(field=status, source=["draft", "pending_signature", "pending_activation"], target="cancelled")
+    def cancel(self) -> None:
+        """Ended before it ran."""
+
+    @classmethod
+    def path(cls, source: str, target: str) -> list[str]:
+        """Names of the transitions that lead from one status to another, fewest first."""
+        field: Any = cls._meta.get_field("status")
+        steps = [(step.source, step.target, step.name) for step in field.get_all_transitions(cls)]
+        queue = deque([(source, list[str]())])
+        seen = {source}
+        while queue:
+            status, names = queue.popleft()
+            if status == target:
+                return names
+            for before, after, name in steps:
+                if before == status and after not in seen:
+                    seen.add(after)
+                    queue.append((after, [*names, name]))
+        raise LookupError(f"No transitions lead from {source} to {target}.")
+
+
+class ContractEdit(models.Model):
+    """One operation in a contract's log: what, when in business time, when recorded, by whom, why.
+
+    `seq` has no gaps and is the contract's version. `hash` covers the row and the hash before it.
+    """
+
+    append_only = True
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    contract = models.ForeignKey(Contract, models.PROTECT, related_name="edits")
+    seq = models.PositiveIntegerField()
+    operation = models.CharField(max_length=24)
+    op_version = models.PositiveSmallIntegerField(default=1)
+    payload = models.JSONField()
+    effective_at = models.DateTimeField(help_text="Business time from which it counts.")
+    recorded_at = models.DateTimeField(help_text="Database time; increases strictly within a contract.")
+    actor_type = models.CharField(max_length=20)
+    actor_id = models.CharField(max_length=120)
+    actor_label = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    idempotency_key = models.CharField(max_length=200)
+    request_hash = models.CharField(max_length=64)
+    supersedes = models.PositiveIntegerField(null=True, blank=True, help_text="The edit that it corrects.")
+    prev_hash = models.CharField(max_length=64, blank=True, default="")
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=["contract", "seq"], name="edit_seq_once"),
+            models.UniqueConstraint(fields=["contract", "idempotency_key"], name="edit_key_once"),
+            models.UniqueConstraint(
+                fields=["actor_type", "actor_id", "idempotency_key"],
+                condition=Q(seq=1),
+                name="create_key_once",
+            ),
+            models.CheckConstraint(condition=Q(seq__gte=1), name="edit_seq_positive"),
+            models.CheckConstraint(condition=Q(operation__in=NAMES), name="edit_operation_known"),
+            models.CheckConstraint(
+                condition=Q(seq=1, operation="create") | (Q(seq__gt=1) & ~Q(operation="create")),
+                name="edit_create_is_first",
+            ),
+            models.CheckConstraint(
+                condition=Q(operation="correct", supersedes__isnull=False)
+                | (~Q(operation="correct") & Q(supersedes__isnull=True)),
+                name="edit_only_correct_supersedes",
+            ),
+            models.CheckConstraint(
+                condition=Q(supersedes__isnull=True) | Q(supersedes__lt=models.F("seq")),
+                name="edit_supersedes_earlier",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.operation} #{self.seq}"
+
+    @property
+    def rule(self) -> fold.Edit:
+        """The edit as the fold reads it."""
+        return fold.Edit(
+            seq=self.seq,
+            operation=self.operation,
+            payload=fold.load(self.operation, self.payload),
+            effective_at=self.effective_at,
+            recorded_at=self.recorded_at,
+            reason=self.reason,
+            actor=self.actor_label or f"{self.actor_type}:{self.actor_id}",
+            id=self.pk,
+            op_version=self.op_version,
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What `hash` covers."""
+        return {
+            "contract": str(self.contract_id),
+            "seq": self.seq,
+            "operation": self.operation,
+            "op_version": self.op_version,
+            "payload": self.payload,
+            "effective_at": instant(self.effective_at),
+            "recorded_at": instant(self.recorded_at),
+            "actor": f"{self.actor_type}:{self.actor_id}",
+            "reason": self.reason,
+            "idempotency_key": self.idempotency_key,
+            "request_hash": self.request_hash,
+            "supersedes": self.supersedes,
+            "prev_hash": self.prev_hash,
+        }

@@ -1,0 +1,1 @@
+"""Pure contract rules: payloads, the fold, segments, prices and splits. No Django, no clock, no I/O."""

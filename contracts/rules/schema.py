@@ -1,0 +1,219 @@
+"""Typed payloads: a frozen dataclass is the schema.
+
+`parse` reads JSON into it and reports every fault at once, each with a JSON pointer; unknown fields
+are refused. `dump` writes the canonical JSON that is stored and hashed. Fields marked `Server` are filled
+in by us and refused from clients.
+"""
+
+import dataclasses
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from commerce.errors import FieldError, InvalidInput
+from commerce.money import MAX_MINOR
+
+T = TypeVar("T")
+
+_DECIMAL = re.compile(r"-?\d{1,18}(?:\.(\d+))?")
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number or of a sequence's length, and the codes of what lies outside."""
+
+    low: int = -MAX_MINOR
+    high: int = MAX_MINOR
+    below: str = "out_of_range"
+    above: str = "out_of_range"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    regex: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """Marks a field that the server fills in."""
+
+
+Count = Annotated[int, Between(1, 1_000_000)]
+Minor = Annotated[int, Between(0, MAX_MINOR, below="amount_negative", above="amount_overflow")]
+Rate = Annotated[Decimal, Between(0, MAX_MINOR, below="amount_negative", above="amount_overflow")]
+Share = Annotated[Decimal, Between(0, 1)]
+Text = Annotated[str, Pattern(r"[^\x00-\x1f]{1,200}", "1 to 200 characters")]
+
+
+def parse(schema: type[T], data: Any, *, pointer: str = "", trusted: bool = False) -> T:
+    """Read `data` as `schema`. InvalidInput lists every fault; its code is theirs when they agree.
+
+    `trusted` is for what we stored ourselves: server fields are read, and bounds that may have been
+    tightened since are not applied again.
+    """
+    errors: list[FieldError] = []
+    value = _read(schema, data, pointer, errors, trusted)
+    if errors:
+        raise invalid(errors)
+    return value
+
+
+def invalid(errors: Sequence[FieldError]) -> InvalidInput:
+    """One error for several faults."""
+    codes = {error.code for error in errors}
+    code = codes.pop() if len(codes) == 1 else "payload_invalid"
+    detail = errors[0].detail if len(errors) == 1 else f"{len(errors)} fields are not valid."
+    return InvalidInput(detail, code=code, errors=errors)
+
+
+def dump(value: Any) -> Any:
+    """Canonical JSON of a dataclass: absent optionals left out, decimals without trailing zeros."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((name, getattr(value, name)) for name in _fields(type(value)))
+        return {name: dump(item) for name, item in fields if item is not None}
+    if isinstance(value, Mapping):
+        return {str(key): dump(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [dump(item) for item in value]
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, datetime):
+        return instant(value)
+    return str(value) if isinstance(value, UUID) else value
+
+
+def instant(value: datetime) -> str:
+    """RFC 3339 in UTC, e.g. 2027-03-01T00:00:00Z."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+@cache
+def _fields(schema: type) -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
+    hints = get_type_hints(schema, include_extras=True)
+    return {field.name: (hints[field.name], field) for field in dataclasses.fields(schema)}
+
+
+def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError], trusted: bool) -> Any:
+    def fail(code: str, detail: str) -> None:
+        errors.append(FieldError(pointer, code, detail))
+
+    origin = get_origin(kind)
+    if origin is Annotated:
+        base, *rules = get_args(kind)
+        before = len(errors)
+        value = _read(base, data, pointer, errors, trusted)
+        if len(errors) == before and not trusted:
+            for rule in rules:
+                _judge(rule, value, fail)
+        return value
+    if origin in (Union, types.UnionType):
+        options = [option for option in get_args(kind) if option is not types.NoneType]
+        if data is None and len(options) < len(get_args(kind)):
+            return None
+        wanted = tuple if isinstance(data, list) else Literal
+        chosen = next((option for option in options if get_origin(option) is wanted), options[0])
+        return _read(chosen, data, pointer, errors, trusted)
+    if origin is Literal:
+        choices = get_args(kind)
+        if not isinstance(data, str) or data not in choices:
+            fail("invalid_choice", f"Must be one of: {', '.join(choices)}.")
+        return data
+    if origin is tuple:
+        if not isinstance(data, list):
+            return fail("invalid_type", "Must be a list.")
+        item = get_args(kind)[0]
+        return tuple(_read(item, one, f"{pointer}/{i}", errors, trusted) for i, one in enumerate(data))
+    if origin is dict:
+        if not isinstance(data, dict):
+            return fail("invalid_type", "Must be an object.")
+        key_kind, item = get_args(kind)
+        return {
+            _read(key_kind, key, f"{pointer}/{key}", errors, trusted): _read(
+                item, one, f"{pointer}/{key}", errors, trusted
+            )
+            for key, one in data.items()
+        }
+    if dataclasses.is_dataclass(kind):
+        return _read_object(kind, data, pointer, errors, trusted)
+    return _read_scalar(kind, data, fail)
+
+
+def _read_object(schema: Any, data: Any, pointer: str, errors: list[FieldError], trusted: bool) -> Any:
+    if not isinstance(data, dict):
+        errors.append(FieldError(pointer, "invalid_type", "Must be an object."))
+        return None
+    known = {name for name, (kind, _) in _fields(schema).items() if trusted or Server() not in get_args(kind)}
+    for name in data:
+        if name not in known:
+            errors.append(FieldError(f"{pointer}/{_escape(name)}", "unknown_field", "Not a known field."))
+    values = {}
+    before = len(errors)
+    for name, (kind, field) in _fields(schema).items():
+        if name in known and name in data:
+            values[name] = _read(kind, data[name], f"{pointer}/{name}", errors, trusted)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            errors.append(FieldError(f"{pointer}/{name}", "required", "This field is required."))
+    return schema(**values) if len(errors) == before else None
+
+
+def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
+    if kind is bool:
+        return data if isinstance(data, bool) else fail("invalid_type", "Must be true or false.")
+    if kind is int:
+        if isinstance(data, int) and not isinstance(data, bool):
+            return data
+        return fail("invalid_type", "Must be a whole number.")
+    if not isinstance(data, str):
+        return fail("invalid_type", "Must be a string.")
+    if kind is Decimal:
+        match = _DECIMAL.fullmatch(data)
+        if not match:
+            return fail("invalid_decimal", 'Must be a decimal string such as "18000.00".')
+        if len(match[1] or "") > 12:
+            return fail("rate_scale", "At most 12 decimal places.")
+        return Decimal(data)
+    if kind is UUID:
+        try:
+            return UUID(data)
+        except ValueError:
+            return fail("invalid_uuid", "Must be a UUID.")
+    if kind is datetime:
+        return _read_instant(data, fail)
+    return data
+
+
+def _read_instant(data: str, fail: Any) -> datetime | None:
+    try:
+        value = datetime.fromisoformat(data)
+        if value.tzinfo is None:
+            return fail("invalid_instant", "The instant needs an offset, e.g. 2027-03-01T00:00:00Z.")
+        value = value.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return fail("invalid_instant", "Must be an RFC 3339 instant, e.g. 2027-03-01T00:00:00Z.")
+    if not _EARLIEST <= value < _LATEST:
+        return fail("invalid_instant", "The instant must lie between 2000 and 2200.")
+    return value
+
+
+def _judge(rule: Any, value: Any, fail: Any) -> None:
+    if isinstance(rule, Pattern):
+        if not re.fullmatch(rule.regex, value):
+            fail("invalid_format", f"Must be {rule.hint}.")
+    elif isinstance(rule, Between):
+        size = len(value) if isinstance(value, tuple) else value
+        if size < rule.low:
+            fail(rule.below, f"Must be at least {rule.low}.")
+        elif size > rule.high:
+            fail(rule.above, f"Must be at most {rule.high}.")
+
+
+def _escape(name: Any) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,179 @@
+"""The contract row as a projection of its log: refresh, catch up with the clock, rebuild, verify."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from commerce.actor import Actor
+from commerce.errors import NotFound
+from commerce.outbox import append
+from commerce.states import transition
+from contracts.models import Contract, ContractEdit
+from contracts.rules import fold
+from contracts.rules.fold import Edit, Instant
+from contracts.rules.schema import instant
+from contracts.rules.state import ContractState, difference, digest
+
+log = logging.getLogger(__name__)
+
+CLOCK = Actor.system("contracts.clock")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """`changed` names the columns of the projection that differed from the log."""
+
+    contract: Contract
+    changed: list[str]
+
+
+def load_edits(contract_id: Any) -> list[Edit]:
+    return [row.rule for row in ContractEdit.objects.filter(contract_id=contract_id).order_by("seq")]
+
+
+def lock(contract_id: Any) -> Contract:
+    """The contract's row, locked until the end of the transaction."""
+    try:
+        return Contract.objects.select_for_update(of=("self",), no_key=True).get(pk=contract_id)
+    except Contract.DoesNotExist as error:
+        raise NotFound(f"There is no contract {contract_id}.") from error
+
+
+def columns(edits: Sequence[Edit], at: datetime) -> dict[str, Any]:
+    """What the projection must say at `at`; status is listed too, but only transitions set it."""
+    state = fold.fold(edits, valid_at=at)
+    upcoming = [step.at for step in fold.timeline(edits) if step.at > at]
+    return {
+        "status": state.status,
+        "version": state.version,
+        "buyer_id": state.buyer_id,
+        "seller_ids": state.seller_ids,
+        "currency": state.currency,
+        "start_at": state.start_at,
+        "end_at": state.end_at,
+        "anchor_day": state.billing.anchor_day,
+        "state": state.to_json(),
+        "state_hash": state.hash,
+        "fold_version": fold.FOLD_VERSION,
+        "next_due_at": upcoming[0] if upcoming else None,
+    }
+
+
+def refresh(
+    contract: Contract, edits: Sequence[Edit], *, actor: Actor, at: datetime, reason: str = ""
+) -> Contract:
+    """Project the log onto the locked row at `at`, walking the status through its transitions."""
+    wanted = columns(edits, at)
+    for name in Contract.path(contract.status, wanted.pop("status")):
+        contract = transition(contract, name, actor=actor, at=at, reason=reason)
+    for name, value in {**wanted, "projected_at": at}.items():
+        setattr(contract, name, value)
+    contract.save()
+    return contract
+
+
+@transaction.atomic
+def take_effect(*, contract_id: Any, at: datetime) -> int:
+    """Let everything whose instant has come by `at` take effect, oldest first; returns how many.
+
+    Each instant appends `contract.took_effect`, or `contract.expired` when it is the term's end.
+    """
+    contract = lock(contract_id)
+    return catch_up(contract, load_edits(contract.pk), at=at)[1]
+
+
+def catch_up(contract: Contract, edits: Sequence[Edit], *, at: datetime) -> tuple[Contract, int]:
+    """`take_effect` on a row that is locked already."""
+    if contract.next_due_at is None or contract.next_due_at > at:
+        return contract, 0
+    before = contract.current
+    due = [step for step in fold.timeline(edits) if contract.projected_at < step.at <= at]
+    for step in due:
+        contract = refresh(contract, edits, actor=CLOCK, at=step.at)
+        append(
+            "contract",
+            contract.pk,
+            "contract.took_effect" if step.edits else "contract.expired",
+            _arrival(contract, before, step),
+            at=step.at,
+            actor=CLOCK,
+        )
+        before = step.state
+    log.info("contract took effect", extra={"contract": contract.number, "instants": len(due)})
+    return contract, len(due)
+
+
+def delta(
+    contract: Contract,
+    before: ContractState,
+    after: ContractState,
+    *,
+    since: datetime,
+    until: datetime | None,
+) -> dict[str, Any]:
+    """The part that every contract event shares: what changed, over which stretch of valid time."""
+    old, new = difference(before, after)
+    touched = [line for id_, line in after.lines.items() if before.lines.get(id_) != line]
+    return {
+        "contract_id": str(contract.pk),
+        "number": contract.number,
+        "buyer_id": str(after.buyer_id),
+        "effective_at": instant(since),
+        "changed_interval": [instant(since), instant(until) if until else None],
+        "before": old,
+        "after": new,
+        "status": {"before": before.status, "after": after.status},
+        "lines": [
+            {
+                "line_id": str(line.line_id),
+                "product": line.product_code,
+                "seller_id": str(line.seller_id),
+                "quantity": line.quantity,
+                "price_hash": digest({"rate": str(line.price.rate.normalize()), "model": line.price.model}),
+                "live": line.live,
+            }
+            for line in touched
+        ],
+        "state_hash": after.hash,
+    }
+
+
+def _arrival(contract: Contract, before: ContractState, step: Instant) -> dict[str, Any]:
+    return {
+        **delta(contract, before, step.state, since=step.at, until=contract.next_due_at),
+        "from_version": contract.version,
+        "to_version": contract.version,
+        "operation": step.edits[-1].operation if step.edits else "",
+        "edits": [edit.seq for edit in step.edits],
+    }
+
+
+@transaction.atomic
+def rebuild_contract(*, contract_id: Any, actor: Actor, dry_run: bool = False) -> Rebuilt:
+    """Fold the log again at the instant the row shows, and put right what differs.
+
+    With `dry_run` nothing is written. The log itself is never touched.
+    """
+    contract = lock(contract_id)
+    edits = load_edits(contract.pk)
+    at = contract.projected_at
+    wanted = columns(edits, at)
+    changed = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
+    if changed and not dry_run:
+        contract = refresh(contract, edits, actor=actor, at=at, reason="Rebuilt from the log.")
+        log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed})
+    return Rebuilt(contract, changed)
+
+
+def verify_log(contract_id: Any) -> int | None:
+    """The first `seq` whose hash does not match its row or the row before it; None when all do."""
+    previous = ""
+    for row in ContractEdit.objects.filter(contract_id=contract_id).order_by("seq"):
+        if row.prev_hash != previous or row.hash != digest(row.fingerprint()):
+            return row.seq
+        previous = row.hash
+    return None
