@@ -1,0 +1,91 @@
+"""How we speak HTTP to providers: short timeouts, no hidden retries, and three kinds of failure.
+
+What was refused before it was sent, and what a provider will recognise when it comes again, is
+`Retryable`. What may have happened is `Unknown`. What was refused is `Rejected`. The relay retries;
+a client never does, so that one call is one request on the wire.
+"""
+
+import json
+import logging
+import time
+from decimal import Decimal
+from typing import Any
+
+import httpx
+from django.conf import settings
+
+from commerce.errors import ProviderError, Rejected, Retryable, Unknown
+from commerce.logs import redact
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 3.0
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_MAYBE_DONE = frozenset({408, 500, 502, 504})
+_NOT_DONE = frozenset({429, 503})
+
+
+def http_client(provider: str, **options: Any) -> httpx.Client:
+    """An httpx client with our timeouts, no redirects, and one log line per answer."""
+
+    def sent(request: httpx.Request) -> None:
+        request.extensions["sent_at"] = time.monotonic()
+
+    def answered(response: httpx.Response) -> None:
+        request = response.request
+        log.info(
+            "provider call",
+            extra={
+                "provider": provider,
+                "method": request.method,
+                "path": request.url.path,
+                "status": response.status_code,
+                "milliseconds": round((time.monotonic() - request.extensions["sent_at"]) * 1000),
+            },
+        )
+
+    return httpx.Client(
+        timeout=timeout(),
+        follow_redirects=False,
+        event_hooks={"request": [sent], "response": [answered]},
+        **options,
+    )
+
+
+def timeout() -> httpx.Timeout:
+    return httpx.Timeout(settings.PROVIDER_TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
+
+
+def no_answer(
+    error: BaseException | None, *, provider: str, operation: str, repeatable: bool
+) -> ProviderError:
+    """The failure for a request that got no (readable) answer. `repeatable`: sending it twice is harmless."""
+    what = f"{provider} {operation}: {type(error).__name__}"
+    if isinstance(error, _NEVER_SENT):
+        return Retryable(f"{what}, nothing was sent.", provider=provider)
+    if repeatable:
+        return Retryable(f"{what}, no answer.", provider=provider)
+    return Unknown(f"{what}, it may have happened.", provider=provider)
+
+
+def refused(
+    status: int, *, provider: str, operation: str, code: str = "", detail: str = "", repeatable: bool
+) -> ProviderError:
+    """The failure for an answer that is not 2xx. The provider's words are kept, without secrets."""
+    what = " ".join(filter(None, [f"{provider} {operation}: {status}", code, redact(detail)[:300]]))
+    extra: dict[str, Any] = {"provider": provider, "provider_status": status, "provider_code": code}
+    if status in _NOT_DONE or (status in _MAYBE_DONE and repeatable):
+        return Retryable(what, **extra)
+    if status in _MAYBE_DONE:
+        return Unknown(what, **extra)
+    return Rejected(what, **extra)
+
+
+def malformed(provider: str, what: str) -> Rejected:
+    """An answer that breaks the provider's own description: a person must look."""
+    return Rejected(f"{provider} answered with {what}.", code="provider_malformed", provider=provider)
+
+
+def parse(content: bytes) -> Any:
+    """JSON with exact numbers. ValueError when it is not JSON."""
+    return json.loads(content, parse_float=Decimal)
