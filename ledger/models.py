@@ -14,7 +14,8 @@ from django_fsm import FSMField, transition
 
 from commerce.ids import uuid7
 from commerce.money import MAX_MINOR, Money
-from ledger.rules.kinds import AccountClass, Kind, Side
+from ledger.rules.kinds import AccountClass, Side
+from ledger.rules.kinds import Kind as Kind
 from ledger.rules.recipes import RECIPES
 
 

@@ -34,7 +34,9 @@ class Entry:
                 f"There is no account kind {self.kind!r}.", pointer="/kind", code="unknown_kind"
             )
         if self.side not in (Side.DEBIT, Side.CREDIT):
-            raise InvalidInput(f"A side is debit or credit, not {self.side!r}.", pointer="/side")
+            raise InvalidInput(
+                f"A side is debit or credit, not {self.side!r}.", pointer="/side", code="unknown_side"
+            )
         if self.amount.minor <= 0:
             raise InvalidInput(
                 f"An entry moves more than nothing; {self.kind} was given {self.amount}.",
@@ -134,6 +136,13 @@ def return_payout(*, platform: UUID, payee: UUID, amount: Money) -> tuple[Entry,
 @recipe("A buyer's payment was pulled back by the bank; it leaves the wallet again.")
 def return_pay_in(*, platform: UUID, buyer: UUID, amount: Money) -> tuple[Entry, ...]:
     return mirrored(fund_wallet(platform=platform, buyer=buyer, amount=amount))
+
+
+@recipe("Money arrived at the bank and nobody knows yet whose it is.")
+def unapplied_deposit(*, platform: UUID, amount: Money) -> tuple[Entry, ...]:
+    return _entries(
+        debits=[(platform, Kind.CASH_BANK, amount)], credits=[(platform, Kind.UNAPPLIED_CASH, amount)]
+    )
 
 
 Leg = tuple[UUID, Kind, Money]
