@@ -33,6 +33,7 @@ class Meter:
     event_type: str
     value_property: str
     aggregation: str = "SUM"
+    group_by: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> Json:
         return {
@@ -40,35 +41,44 @@ class Meter:
             "eventType": self.event_type,
             "aggregation": self.aggregation,
             "valueProperty": self.value_property,
+            "groupBy": dict(self.group_by),
         }
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What a rate card prices. A usage price needs one with a meter; keys are [a-z0-9_]."""
+    """What a rate card prices. A usage price needs one with a meter, of which `filters` picks the
+    groups that count; keys are [a-z0-9_]."""
 
     key: str
     name: str
     meter_slug: str = ""
+    filters: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> Json:
-        body = {"key": self.key, "name": self.name}
-        return {**body, "meterSlug": self.meter_slug} if self.meter_slug else body
+        body: Json = {"key": self.key, "name": self.name}
+        if self.meter_slug:
+            body["meterSlug"] = self.meter_slug
+        if self.filters:
+            body["meterGroupByFilters"] = dict(self.filters)
+        return body
 
 
 @dataclass(frozen=True)
 class FlatFee:
-    """A recurring price. `amount` is for the whole line: OpenMeter has no quantity here."""
+    """A recurring price. `amount` is for the whole line: OpenMeter has no quantity here. None is free."""
 
     key: str
     name: str
-    amount: Decimal
+    amount: Decimal | None
     payment_term: Literal["in_advance", "in_arrears"] = "in_arrears"
     cadence: str = "P1M"
     feature_key: str = ""
 
     def as_json(self) -> Json:
-        price = {"type": "flat", "amount": decimal(self.amount), "paymentTerm": self.payment_term}
+        price: Json | None = None
+        if self.amount is not None:
+            price = {"type": "flat", "amount": decimal(self.amount), "paymentTerm": self.payment_term}
         card: Json = {"type": "flat_fee", "key": self.key, "name": self.name, "billingCadence": self.cadence}
         return {**card, **({"featureKey": self.feature_key} if self.feature_key else {}), "price": price}
 
@@ -108,6 +118,12 @@ class SubscriptionItem:
     active_to: datetime | None
     raw: Json = field(repr=False, compare=False)
 
+    @property
+    def price(self) -> Decimal | None:
+        """The amount of a flat or unit price; None for a free item."""
+        price = self.raw.get("price")
+        return _number(price, "amount") if isinstance(price, dict) else None
+
 
 @dataclass(frozen=True)
 class Subscription:
@@ -122,6 +138,11 @@ class Subscription:
     metadata: dict[str, str]
     items: tuple[SubscriptionItem, ...]
     raw: Json = field(repr=False, compare=False)
+
+    @property
+    def current_items(self) -> tuple[SubscriptionItem, ...]:
+        """The items that are served now, or will be: those without an end."""
+        return tuple(item for item in self.items if item.active_to is None)
 
 
 @dataclass(frozen=True)
