@@ -178,7 +178,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["commerce.api.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["commerce.api.auth.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["commerce.api.parsers.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "commerce.api.pagination.IdCursorPagination",
     "DEFAULT_SCHEMA_CLASS": "commerce.api.schema.Schema",
     "EXCEPTION_HANDLER": "commerce.api.problems.exception_handler",

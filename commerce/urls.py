@@ -15,3 +15,8 @@ urlpatterns = [
     path("api/v1/", include("ledger.api")),
     path("api/v1/", include("payouts.api")),
 ]
+
+handler400 = "commerce.api.problems.bad_request"
+handler403 = "commerce.api.problems.permission_denied"
+handler404 = "commerce.api.problems.not_found"
+handler500 = "commerce.api.problems.server_error"

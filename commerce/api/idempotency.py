@@ -24,8 +24,8 @@ from commerce.errors import Conflict, FieldError, InvalidInput
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 _KEPT_HEADERS = ("ETag", "Location")
 _INSERT = """
-INSERT INTO api_idempotencykey (api_key_id, key, method, path, request_sha256, headers, created_at)
-VALUES (%s, %s, %s, %s, %s, '{}', now()) ON CONFLICT (api_key_id, key) DO NOTHING RETURNING id
+INSERT INTO api_idempotencykey (api_key_id, key, method, path, request_sha256, status, headers, created_at)
+VALUES (%s, %s, %s, %s, %s, 0, '{}', now()) ON CONFLICT (api_key_id, key) DO NOTHING RETURNING id
 """
 
 
@@ -97,10 +97,9 @@ def _insert(api_key: ApiKey, key: str, request: Request, fingerprint: str) -> in
 def _replay(row: IdempotencyKey, fingerprint: str) -> Response:
     if row.request_sha256 != fingerprint:
         raise Mismatch("This Idempotency-Key was used for a request with another path or body.")
-    status = row.status or 200
-    content_type = CONTENT_TYPE if status >= 400 else None
+    content_type = CONTENT_TYPE if row.status >= 400 else None
     headers = {**row.headers, "Idempotent-Replay": "true"}
-    return Response(row.response, status=status, headers=headers, content_type=content_type)
+    return Response(row.response, status=row.status, headers=headers, content_type=content_type)
 
 
 def _fingerprint(request: Request) -> str:

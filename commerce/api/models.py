@@ -73,7 +73,7 @@ class IdempotencyKey(models.Model):
     method = models.CharField(max_length=8)
     path = models.CharField(max_length=2048)
     request_sha256 = models.CharField(max_length=64, help_text="Of method, path, If-Match and body.")
-    status = models.PositiveSmallIntegerField(null=True)
+    status = models.PositiveSmallIntegerField(default=0)
     headers = models.JSONField(default=dict)
     response = models.JSONField(null=True)
     created_at = models.DateTimeField(default=timezone.now)

@@ -34,6 +34,7 @@ SCOPES = {
     **{f"{name}:write": READ | OPERATE for name in RESOURCES},
     "payouts:approve": APPROVE,
 }
+PLATFORM_ONLY = frozenset({"payouts:approve"})
 
 
 def permissions_of(scopes: Iterable[str]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from commerce.actor import Actor
 from commerce.api.auth import hash_secret
 from commerce.api.models import ApiKey, IdempotencyKey
-from commerce.api.scopes import SCOPES
+from commerce.api.scopes import PLATFORM_ONLY, SCOPES
 from commerce.errors import InvalidInput, StateConflict
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,12 @@ def issue_key(
             f"Unknown scopes: {', '.join(unknown)}." if unknown else "A key needs at least one scope.",
             pointer="/scopes",
             code="unknown_scope",
+        )
+    if PLATFORM_ONLY & set(scopes) and "platform" not in organization.roles:
+        raise InvalidInput(
+            f"Only the platform's own keys may have: {', '.join(sorted(PLATFORM_ONLY))}.",
+            pointer="/scopes",
+            code="scope_not_allowed",
         )
     expires_at = expires_at or timezone.now() + LIFETIME
     if expires_at <= timezone.now():

@@ -38,7 +38,6 @@ class CommerceViewSet(GenericViewSet):
     action_scopes: dict[str, str] = {}
     query_serializer: type[Query] = PageQuery
     metadata_class = None
-    lookup_value_converter = "uuid"
 
     @cached_property
     def at(self) -> datetime:
