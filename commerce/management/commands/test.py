@@ -22,7 +22,7 @@ pytest over two processes. Everything but --only-pytest is handed to pytest: `ma
 """
 TOOLS = Path(sys.executable).parent
 MANAGE = [sys.executable, "manage.py"]
-CHECKS = {  # the slowest first: two run at a time
+CHECKS: dict[str, list[str | Path]] = {  # the slowest first: two run at a time
     "mypy": [TOOLS / "mypy"],
     "import rules": [TOOLS / "lint-imports", "--no-cache"],
     "migrations": [*MANAGE, "makemigrations", "--check", "--dry-run"],
