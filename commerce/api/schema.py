@@ -42,7 +42,7 @@ class Problem(serializers.Serializer):
     code = serializers.CharField(help_text="Stable; branch on this.")
     retryable = serializers.BooleanField(help_text="The same request may be sent again as it is.")
     request_id = serializers.CharField()
-    errors = FieldProblem(many=True)
+    errors = FieldProblem(many=True)  # type: ignore[assignment]
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

@@ -73,10 +73,10 @@ class MoneyField(serializers.Field):
                 errors[name] = [serializers.ErrorDetail("This field is required.", code="required")]
         amount = data.get("amount_minor", 0)
         if isinstance(amount, bool) or not isinstance(amount, int):
-            text = self.error_messages["not_an_integer"]
+            text = str(self.error_messages["not_an_integer"])
             errors["amount_minor"] = [serializers.ErrorDetail(text, code="amount_not_integer")]
         elif self.minimum is not None and amount < self.minimum and "amount_minor" in data:
-            text = self.error_messages["too_small"].format(minimum=self.minimum)
+            text = str(self.error_messages["too_small"]).format(minimum=self.minimum)
             errors["amount_minor"] = [serializers.ErrorDetail(text, code="amount_too_small")]
         if errors:
             raise serializers.ValidationError(errors)
@@ -106,8 +106,8 @@ class InstantField(serializers.DateTimeField):
         except (ValueError, OverflowError):
             self.fail("invalid_instant")
 
-    def to_representation(self, value: datetime | None) -> str | None:
-        return value and value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    def to_representation(self, value: datetime) -> str:
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class StrictSerializer(serializers.Serializer):

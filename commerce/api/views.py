@@ -78,7 +78,7 @@ class CommerceViewSet(GenericViewSet):
     def declared_query(self) -> type[Query] | None:
         """The serializer of this action's query parameters; None when it takes none."""
         handler = getattr(self, self.action or "", None)
-        if hasattr(handler, "kwargs"):
+        if handler is not None and hasattr(handler, "kwargs"):
             return handler.kwargs.get("query_serializer")
         return self.query_serializer if self.action == "list" else None
 

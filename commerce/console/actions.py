@@ -63,7 +63,7 @@ class ObjectAction:
             result = self.run(obj=row, actor=actor, at=clock.now(), reason=reason, **data)
             LogEntry.objects.log_actions(
                 user_id=actor.user.pk,
-                queryset=[row],  # type: ignore[arg-type]
+                queryset=[row],
                 action_flag=CHANGE,
                 change_message=f"{self.label}: {reason}",
                 single_object=True,

@@ -1,6 +1,7 @@
 """`manage.py apikey issue|revoke|list`: keys of integrations. The plain key is printed once, at issue."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -32,7 +33,12 @@ class Command(OpsCommand):
         listing.add_argument("--organization", metavar="SLUG")
 
     def run(self, **options: Any) -> Exit:
-        return {"issue": self._issue, "revoke": self._revoke, "list": self._list}[options["verb"]](**options)
+        verbs: dict[str, Callable[..., Exit]] = {
+            "issue": self._issue,
+            "revoke": self._revoke,
+            "list": self._list,
+        }
+        return verbs[options["verb"]](**options)
 
     def _issue(self, *, organization: str, scope: list[str], label: str, days: int, **_: Any) -> Exit:
         owners = ApiKey._meta.get_field("organization").related_model._default_manager
