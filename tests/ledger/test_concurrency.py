@@ -1,0 +1,170 @@
+"""Writers at the same time, on real connections: no overdraft, no deadlock, each key once."""
+
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from commerce.errors import CommerceError, InsufficientFunds, StateConflict
+from ledger.models import LedgerEntry, LedgerRelease, LedgerTransaction
+from ledger.rules import recipes
+from ledger.rules.recipes import Entry
+from ledger.services import (
+    balance,
+    post,
+    post_pending,
+    release_due,
+    reverse,
+    schedule_release,
+    settle_pending,
+)
+from tests.ledger.conftest import ACTOR, AT, holds, make_people, usd
+from tests.ledger.test_invariants import findings
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+THREADS = 8
+
+
+def together(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
+    """Run work(0), work(1), … at once; returns each result, or the error it was refused with."""
+    barrier, results = threading.Barrier(threads), [None] * threads
+
+    def run(number: int) -> None:
+        try:
+            connection.ensure_connection()
+            barrier.wait()
+            results[number] = work(number)
+        except BaseException as error:
+            results[number] = error
+        finally:
+            connection.close()
+
+    workers = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    unexpected = [r for r in results if isinstance(r, BaseException) and not isinstance(r, CommerceError)]
+    assert unexpected == []
+    return results
+
+
+def fund(people, amount, key="fund"):
+    entries = recipes.fund_wallet(platform=people.platform, buyer=people.acme, amount=usd(amount))
+    return post(entries=entries, key=key, source="t", recipe="fund_wallet", at=AT, actor=ACTOR)
+
+
+def spend(people, amount, key):
+    entries = recipes.commit(buyer=people.acme, downpayment=usd("0"), expected=usd(amount))
+    return post(entries=entries, key=key, source="t", recipe="commit", at=AT, actor=ACTOR)
+
+
+def test_many_spenders_never_overdraw_a_wallet():
+    people = make_people()
+    fund(people, "100")
+
+    def twenty_ones(number):
+        done = 0
+        for turn in range(20):
+            try:
+                spend(people, "1", f"{number}:{turn}")
+                done += 1
+            except InsufficientFunds:
+                pass
+        return done
+
+    assert sum(together(twenty_ones)) == 100
+    assert (holds(people.acme, "AVAILABLE"), holds(people.acme, "COMMITTED")) == (usd("0"), usd("100"))
+    assert findings() == {}
+
+
+def test_the_same_key_at_the_same_time_posts_once_and_everybody_gets_that_transaction():
+    people = make_people()
+    results = together(lambda _: fund(people, "100"))
+    assert len({row.pk for row in results}) == 1
+    assert holds(people.acme, "AVAILABLE") == usd("100")
+    assert (LedgerTransaction.objects.count(), LedgerEntry.objects.count()) == (1, 2)
+
+
+def test_the_same_key_with_other_content_at_the_same_time_posts_one_of_them():
+    people = make_people()
+    results = together(lambda number: fund(people, str(number + 1)))
+    written = [row for row in results if isinstance(row, LedgerTransaction)]
+    assert len(written) == 1
+    assert {r.code for r in results if isinstance(r, CommerceError)} == {"key_conflict"}
+    assert holds(people.acme, "AVAILABLE").minor == abs(written[0].entries.first().amount)
+
+
+def test_writers_over_the_same_few_accounts_in_any_order_do_not_deadlock():
+    people = make_people()
+    parties = [people.acme, people.northwind, people.bridge, people.platform]
+
+    def shuffle(number):
+        dice = random.Random(number)
+        for turn in range(40):
+            order = dice.sample(parties, len(parties))
+            entries = [Entry(owner, "TAX_PAYABLE", usd("1"), "credit") for owner in order[:2]]
+            entries += [Entry(owner, "TAX_PAYABLE", usd("1"), "debit") for owner in order[2:]]
+            post(entries=entries, key=f"{number}:{turn}", source="t", recipe="commit", at=AT, actor=ACTOR)
+
+    together(shuffle)
+    assert LedgerTransaction.objects.count() == THREADS * 40
+    assert sum(balance(owner=owner, kind="TAX_PAYABLE", currency="USD") for owner in parties) == 0
+    assert findings() == {}
+
+
+def test_two_people_settle_or_reverse_the_same_transaction_and_one_of_them_wins():
+    people = make_people()
+    fund(people, "100")
+    entries = recipes.commit(buyer=people.acme, downpayment=usd("0"), expected=usd("30"))
+    pending = post_pending(entries=entries, key="p", source="t", recipe="commit", at=AT, actor=ACTOR)
+    results = together(lambda n: settle_pending(transaction=pending, key=f"settle:{n}", at=AT, actor=ACTOR))
+    (settled,) = [row for row in results if isinstance(row, LedgerTransaction)]
+    assert {r.code for r in results if isinstance(r, StateConflict)} == {"already_resolved"}
+    assert holds(people.acme, "COMMITTED") == usd("30")
+
+    results = together(
+        lambda n: reverse(transaction=settled, key=f"back:{n}", at=AT, actor=ACTOR, reason="twice")
+    )
+    assert len([row for row in results if isinstance(row, LedgerTransaction)]) == 1
+    assert holds(people.acme, "AVAILABLE") == usd("100")
+    assert findings() == {}
+
+
+def test_ticks_beside_each_other_release_each_row_once():
+    people = make_people()
+    fund(people, "100")
+    nothing = usd("0")
+    entries = recipes.collect(
+        platform=people.platform,
+        buyer=people.acme,
+        from_downpayment=nothing,
+        from_committed=nothing,
+        from_available=usd("100"),
+        tax=nothing,
+        fee=nothing,
+        payees={people.northwind: usd("100")},
+    )
+    post(entries=entries, key="c", source="t", recipe="collect", at=AT, actor=ACTOR)
+    for number in range(100):
+        schedule_release(
+            owner=people.northwind,
+            amount=usd("1"),
+            due_at=AT,
+            source="t",
+            key=str(number),
+            at=AT,
+            actor=ACTOR,
+        )
+    later = AT + timedelta(days=1)
+    released = together(lambda _: release_due(at=later, actor=ACTOR), threads=4)
+    released.append(release_due(at=later, actor=ACTOR))
+    assert sum(released) == 100
+    assert LedgerRelease.objects.filter(status="released").count() == 100
+    assert holds(people.northwind, "PAYABLE") == usd("100")
+    assert findings() == {}
