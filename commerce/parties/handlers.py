@@ -1,9 +1,12 @@
-"""What Modern Treasury must know about an organization."""
+"""What Modern Treasury must know about an organization, and events meant for others."""
 
-from commerce.outbox import external
+from commerce import clock
+from commerce.actor import Actor
+from commerce.outbox import external, on
+from commerce.outbox.models import OutboxEvent
+from commerce.parties import services
 
 external(
-    "organization.registered",
     "organization.activated",
     "organization.rejected",
     "organization.suspended",
@@ -11,3 +14,11 @@ external(
     "provider_reference.activated",
     "provider_reference.failed",
 )
+
+
+@on(
+    "organization.registered", "organization.bank_account_added", group="parties.modern_treasury", remote=True
+)
+def provision(event: OutboxEvent) -> None:
+    actor = Actor.system("parties")
+    services.provision(organization_id=event.aggregate_id, actor=actor, at=clock.now())

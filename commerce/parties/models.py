@@ -4,6 +4,7 @@ Bank details are never kept: a `BankDetailsVault` row holds them encrypted until
 them, at most a day, and what stays is the provider's id, the bank's name and the last four digits.
 """
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
@@ -213,11 +214,9 @@ class ProviderReference(models.Model):
         target="active",
         custom={"event": "provider_reference.activated", "label": "Activate"},
     )
-    def activate(self, provider_id: str, at: Any, details: dict[str, Any] | None = None) -> None:
-        self.provider_id = provider_id
-        self.activated_at = at
-        self.last_error = ""
-        self.details = {**self.details, **(details or {})}
+    def activate(self, provider_id: str, activated_at: datetime, details: dict[str, str]) -> None:
+        self.provider_id, self.activated_at, self.last_error = provider_id, activated_at, ""
+        self.details = {**self.details, **details}
 
     @transition(
         field=status,

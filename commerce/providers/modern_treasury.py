@@ -160,6 +160,7 @@ class ModernTreasury:
         routing_number: str,
         routing_number_type: str,
         account_type: str,
+        account_number_type: str = "other",
         metadata: dict[str, str],
         key: str,
     ) -> ExternalAccount:
@@ -173,7 +174,9 @@ class ModernTreasury:
                 party_name=party_name,
                 party_type="business",
                 account_type=account_type,
-                account_details=[{"account_number": account_number}],
+                account_details=[
+                    {"account_number": account_number, "account_number_type": account_number_type}
+                ],
                 routing_details=[
                     {"routing_number": routing_number, "routing_number_type": routing_number_type}
                 ],
