@@ -5,7 +5,6 @@ A request only records what is wanted: references with our keys, bank details se
 any number of times. An organization is active once every account its roles need exists.
 """
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
@@ -28,8 +27,6 @@ from commerce.parties import vault
 from commerce.parties.models import BankDetailsVault, Organization, ProviderReference, Role
 from commerce.parties.vault import BankAccount
 from commerce.providers import modern_treasury
-
-log = logging.getLogger(__name__)
 
 REGISTER = "parties.register_organization"
 BANK_ACCOUNT_REFUSED = "bank_account_refused"

@@ -86,7 +86,7 @@ def seal(account: BankAccount) -> bytes:
     return _cipher().encrypt(json.dumps(asdict(account)).encode())
 
 
-def unseal(ciphertext: bytes) -> BankAccount:
+def unseal(ciphertext: bytes | memoryview) -> BankAccount:
     """NotFound when it is older than a day, or sealed under a key that is gone."""
     try:
         plain = _cipher().decrypt(bytes(ciphertext), ttl=int(LIFETIME.total_seconds()))
