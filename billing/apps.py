@@ -10,3 +10,7 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import handlers, invariants  # noqa: F401
+        from billing.services import require_downpayment
+        from contracts.services import register_activation_guard
+
+        register_activation_guard(require_downpayment)

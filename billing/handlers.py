@@ -1,0 +1,86 @@
+"""What billing does about what happened elsewhere. Each handler calls one service."""
+
+from billing import services
+from commerce import clock
+from commerce.actor import Actor
+from commerce.outbox import external, on
+from commerce.outbox.models import OutboxEvent
+
+RELAY = Actor.system("billing")
+
+SUBSCRIPTION_EVENTS = (
+    "contract.activated",
+    "contract.product_added",
+    "contract.product_removed",
+    "contract.quantity_changed",
+    "contract.suspended",
+    "contract.resumed",
+    "contract.terminated",
+    "contract.expired",
+    "contract.took_effect",
+)
+
+external("billing_account.status_changed", "invoice.voided", "pay_in.returned", "pay_in.failed")
+
+
+@on("contract.signed", group="billing.wallet")
+def set_aside_at_signature(event: OutboxEvent) -> None:
+    services.open_account(
+        contract_id=event.aggregate_id, version=event.payload["to_version"], actor=RELAY, at=event.occurred_at
+    )
+
+
+@on(*SUBSCRIPTION_EVENTS, group="billing.openmeter", remote=True)
+def follow_the_contract(event: OutboxEvent) -> None:
+    services.sync_subscription(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
+@on("contract.terminated", "contract.cancelled", "contract.expired", group="billing.status")
+def look_at_the_status(event: OutboxEvent) -> None:
+    services.refresh_contract_status(contract_id=event.aggregate_id, actor=RELAY, at=event.occurred_at)
+
+
+@on("usage.accepted", group="billing.openmeter", remote=True)
+def forward_usage(event: OutboxEvent) -> None:
+    services.forward_usage(batch_id=event.aggregate_id, at=clock.now())
+
+
+@on("openmeter.invoice_changed", group="billing.openmeter", remote=True)
+def fetch_invoice(event: OutboxEvent) -> None:
+    services.refresh_invoice(provider_id=event.payload["object_id"], actor=RELAY, at=clock.now())
+
+
+@on("invoice.verified", group="billing.openmeter", remote=True)
+def confirm_invoice(event: OutboxEvent) -> None:
+    services.confirm_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
+@on("invoice.paid", group="billing.openmeter", remote=True)
+def report_paid(event: OutboxEvent) -> None:
+    services.report_paid(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
+@on("invoice.overdue", group="billing.openmeter", remote=True)
+def report_overdue(event: OutboxEvent) -> None:
+    services.report_overdue(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
+@on("invoice.issued", group="billing.collection")
+def collect_invoice(event: OutboxEvent) -> None:
+    services.collect_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=event.occurred_at)
+
+
+@on("modern_treasury.incoming_payment_changed", group="billing.modern_treasury", remote=True)
+def fetch_incoming_payment(event: OutboxEvent) -> None:
+    services.refresh_incoming_payment(provider_id=event.payload["object_id"], actor=RELAY, at=clock.now())
+
+
+@on("pay_in.completed", group="billing.collection")
+def collect_what_is_open(event: OutboxEvent) -> None:
+    if event.payload["buyer_id"]:
+        services.collect_for_buyer(
+            buyer_id=event.payload["buyer_id"],
+            source=f"pay_in:{event.aggregate_id}",
+            actor=RELAY,
+            at=event.occurred_at,
+        )

@@ -29,9 +29,7 @@ class Actor:
 
     @classmethod
     def for_user(cls, user: Any, request_id: str = "") -> "Actor":
-        return cls(
-            type="user", id=str(user.pk), label=user.get_username(), user=user, request_id=request_id
-        )
+        return cls(type="user", id=str(user.pk), label=user.get_username(), user=user, request_id=request_id)
 
     def __str__(self) -> str:
         return f"{self.type}:{self.id}"

@@ -12,7 +12,7 @@ from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "commerce.settings")
 
-from django.conf import settings  # noqa: E402
+from django.conf import settings
 
 app = Celery("commerce")
 app.config_from_object("django.conf:settings", namespace="CELERY")

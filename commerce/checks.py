@@ -33,9 +33,7 @@ def environment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
             Error("ALLOWED_HOSTS is empty.", hint="Name the hosts we answer for.", id="commerce.E003")
         )
     if settings.PRODUCTION and settings.CLOCK_FILE:
-        found.append(
-            Error("CLOCK_FILE gives production a test clock.", hint="Unset it.", id="commerce.E004")
-        )
+        found.append(Error("CLOCK_FILE gives production a test clock.", hint="Unset it.", id="commerce.E004"))
     if settings.PRODUCTION and settings.CRASH_AT:
         found.append(Error("CRASH_AT would kill a process.", hint="Unset it.", id="commerce.E005"))
     if settings.CLOCK_FILE and not Path(settings.CLOCK_FILE).parent.is_dir():
@@ -79,9 +77,7 @@ def providers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMe
                 )
             )
         elif settings.PRODUCTION and url.scheme != "https" and not _is_private(url.hostname):
-            found.append(
-                Error(f"{name} is not encrypted.", hint="Use https.", id=f"commerce.E02{number}")
-            )
+            found.append(Error(f"{name} is not encrypted.", hint="Use https.", id=f"commerce.E02{number}"))
     keys = {
         "MODERN_TREASURY_ORGANIZATION_ID": settings.MODERN_TREASURY_ORGANIZATION_ID,
         "MODERN_TREASURY_API_KEY": settings.MODERN_TREASURY_API_KEY,
@@ -132,9 +128,7 @@ def event_types(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
 def deployment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
     if settings.PRODUCTION or settings.ENVIRONMENT == "staging":
         return []
-    return [
-        Warning("This is not a production configuration.", hint="Set ENVIRONMENT.", id="commerce.W001")
-    ]
+    return [Warning("This is not a production configuration.", hint="Set ENVIRONMENT.", id="commerce.W001")]
 
 
 def _is_private(host: str) -> bool:

@@ -15,7 +15,7 @@ _MARKER = os.environ.get("CRASH_MARKER", "")
 
 def crash_point(name: str) -> None:
     """Die here if this is the point that was asked for and nobody has died here yet."""
-    if _AT != name:
+    if name != _AT:
         return
     try:
         Path(_MARKER).touch(exist_ok=False)

@@ -12,21 +12,25 @@ from fractions import Fraction
 from commerce.errors import InvalidInput
 
 MAX_MINOR = 2**53 - 1
-_EXPONENTS = {
-    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
-    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
-}
-CURRENCIES = frozenset(
+_WITHOUT_DECIMALS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_WITH_THREE = "BHD IQD JOD KWD LYD OMR TND"
+_WITH_TWO = (
     "AED ARS AUD BGN BRL CAD CHF CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR KES MAD MXN MYR NGN "
-    "NOK NZD PEN PHP PKR PLN QAR RON SAR SEK SGD THB TRY TWD UAH USD ZAR".split()
-) | frozenset(_EXPONENTS)
+    "NOK NZD PEN PHP PKR PLN QAR RON SAR SEK SGD THB TRY TWD UAH USD ZAR"
+)
+_EXPONENTS = {
+    currency: digits
+    for digits, currencies in ((0, _WITHOUT_DECIMALS), (2, _WITH_TWO), (3, _WITH_THREE))
+    for currency in currencies.split()
+}
+CURRENCIES = frozenset(_EXPONENTS)
 
 
 def exponent(currency: str) -> int:
     """Digits after the decimal point, e.g. 2 for USD. InvalidInput for an unknown currency."""
-    if currency not in CURRENCIES:
+    if currency not in _EXPONENTS:
         raise InvalidInput(f"{currency!r} is not a currency we handle.", code="unknown_currency")
-    return _EXPONENTS.get(currency, 2)
+    return _EXPONENTS[currency]
 
 
 def round_half_up(value: Decimal | Fraction) -> int:

@@ -142,7 +142,7 @@ class Stack:
         celery = ["-m", "celery", "-A", "commerce"]
         quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         commands: dict[str, list[str]] = {
-            "sandbox": ["manage.py", "sandbox", "--port", str(sandbox_port)],
+            "sandbox": ["-m", "commerce.sandbox.server", "--port", str(sandbox_port)],
             "web": [
                 *("-m", "gunicorn", "commerce.wsgi", "--bind", f"127.0.0.1:{web_port}"),
                 *("--worker-class", "gthread", "--threads", "8", "--no-control-socket"),

@@ -1,11 +1,13 @@
 """I9: an event is published only after the effects of every group that listens to it.
 I5 for streams: whatever is not delivered has a wake-up or a person who knows."""
 
+import json
 from collections.abc import Iterator
 
 from django.db import connection
 
 from commerce.invariants import Finding, invariant
+from commerce.outbox.registry import all_handlers
 
 
 @invariant("I9", "An event is published only after its effects")
@@ -17,7 +19,8 @@ def published_before_its_effects() -> Iterator[Finding]:
                 AND e.aggregate_id = s.aggregate_id AND e.sequence > s.cursor
                WHERE s."group" <> '' AND (s.due_at IS NOT NULL OR s.parked_at IS NOT NULL)
                  AND e.published_at IS NOT NULL
-                 AND EXISTS (SELECT 1 FROM jsonb_array_elements_text(%s::jsonb) t WHERE t = e.type || ' ' || s."group")
+                 AND EXISTS (SELECT 1 FROM jsonb_array_elements_text(%s::jsonb) t
+                             WHERE t = e.type || ' ' || s."group")
                LIMIT 100""",
             [_subscriptions()],
         )
@@ -41,8 +44,4 @@ def sleeping_streams() -> Iterator[Finding]:
 
 
 def _subscriptions() -> str:
-    import json
-
-    from commerce.outbox.registry import all_handlers
-
     return json.dumps([f"{handler.type} {handler.group}" for handler in all_handlers()])

@@ -77,9 +77,7 @@ class OutboxStream(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(
-                fields=["aggregate_type", "aggregate_id", "group"], name="stream_once"
-            ),
+            models.UniqueConstraint(fields=["aggregate_type", "aggregate_id", "group"], name="stream_once"),
             models.CheckConstraint(
                 condition=models.Q(parked_at__isnull=True) | models.Q(due_at__isnull=True),
                 name="parked_stream_is_not_due",

@@ -84,9 +84,7 @@ def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: floa
 
 def _claim(token: UUID, groups: list[str] | None) -> list[int]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM, {"token": token, "lease": LEASE, "groups": groups, "limit": STREAMS_PER_CLAIM}
-        )
+        cursor.execute(_CLAIM, {"token": token, "lease": LEASE, "groups": groups, "limit": STREAMS_PER_CLAIM})
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -95,9 +93,7 @@ def _work(stream_id: int, token: UUID, report: DrainReport) -> None:
     stream = OutboxStream.objects.get(pk=stream_id)
     events = list(
         OutboxEvent.objects.filter(
-            aggregate_type=stream.aggregate_type,
-            aggregate_id=stream.aggregate_id,
-            sequence__gt=stream.cursor,
+            aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
         ).order_by("aggregate_type", "aggregate_id", "sequence")[:EVENTS_PER_STREAM]
     )
     try:
@@ -166,9 +162,7 @@ def _give_back(stream_id: int, token: UUID) -> None:
     with transaction.atomic():
         stream = _locked(stream_id, token)
         more = OutboxEvent.objects.filter(
-            aggregate_type=stream.aggregate_type,
-            aggregate_id=stream.aggregate_id,
-            sequence__gt=stream.cursor,
+            aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
         ).exists()
         stream.due_at = timezone.now() if more else None
         stream.lease_token = stream.lease_until = None

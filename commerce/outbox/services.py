@@ -97,9 +97,7 @@ def replay_event(*, event: OutboxEvent, actor: Actor, at: datetime, reason: str)
 def blocking_event(stream: OutboxStream) -> OutboxEvent | None:
     """The event a stream stands at: the first after its cursor that its group handles."""
     events = OutboxEvent.objects.filter(
-        aggregate_type=stream.aggregate_type,
-        aggregate_id=stream.aggregate_id,
-        sequence__gt=stream.cursor,
+        aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
     ).order_by("sequence")[:100]
     return next((event for event in events if handler_of(event.type, stream.group)), None)
 

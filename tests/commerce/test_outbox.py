@@ -260,7 +260,9 @@ def test_concurrent_writers_and_drainers_keep_the_order_of_every_stream() -> Non
         for n in range(20):
             write(str((worker + n) % 4), "thing.done")
 
-    threads = [threading.Thread(target=with_own_connection, args=[lambda w=w: write_some(w)]) for w in range(4)]
+    threads = [
+        threading.Thread(target=with_own_connection, args=[lambda w=w: write_some(w)]) for w in range(4)
+    ]
     threads += [threading.Thread(target=with_own_connection, args=[drain]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -282,7 +284,9 @@ def test_an_effect_may_append_to_the_stream_it_came_from_while_others_do() -> No
         append("thing", event.aggregate_id, "thing.ignored", {}, at=AT)
 
     threads = [
-        threading.Thread(target=with_own_connection, args=[lambda: [write("1", "thing.done") for _ in range(15)]]),
+        threading.Thread(
+            target=with_own_connection, args=[lambda: [write("1", "thing.done") for _ in range(15)]]
+        ),
         threading.Thread(target=with_own_connection, args=[lambda: [drain() for _ in range(15)]]),
         threading.Thread(target=with_own_connection, args=[lambda: [drain() for _ in range(15)]]),
     ]

@@ -1,0 +1,1 @@
+"""What the buyer owes, as pure functions: rating, verification, drawing from the wallet, status."""

@@ -1,0 +1,39 @@
+"""The verbs of billing, one module a subject."""
+
+from billing.services.collection import collect_for_buyer, collect_invoice
+from billing.services.dunning import check_due_accounts, refresh_contract_status, refresh_status
+from billing.services.invoices import (
+    accept_invoice,
+    confirm_invoice,
+    poll_invoices,
+    refresh_invoice,
+    report_overdue,
+    report_paid,
+)
+from billing.services.pay_ins import poll_incoming_payments, refresh_incoming_payment
+from billing.services.subscriptions import sync_subscription
+from billing.services.usage import accept_usage, forward_usage
+from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
+
+__all__ = [
+    "accept_invoice",
+    "accept_usage",
+    "check_due_accounts",
+    "collect_for_buyer",
+    "collect_invoice",
+    "confirm_invoice",
+    "forward_usage",
+    "open_account",
+    "poll_incoming_payments",
+    "poll_invoices",
+    "refresh_contract_status",
+    "refresh_incoming_payment",
+    "refresh_invoice",
+    "refresh_status",
+    "report_overdue",
+    "report_paid",
+    "require_downpayment",
+    "set_aside",
+    "sync_subscription",
+    "top_up",
+]

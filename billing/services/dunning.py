@@ -1,0 +1,120 @@
+"""Billing status: derived from the facts, moved by the clock and by payments.
+
+Every rung down is entered in order, so that its effect happens once: becoming delinquent suspends
+the contract for non-payment, and whatever clears the debt resumes it in the same transaction.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.models import OPEN_STATUSES, BillingAccount, Invoice, InvoiceStatus
+from billing.rules import status as rule
+from billing.services.terms import ENDED, contract_state
+from billing.services.wallet import give_back
+from commerce.actor import Actor
+from commerce.console.services import open_review
+from commerce.money import Money
+from commerce.states import transition
+from contracts import services as contracts
+from contracts.models import Contract
+
+
+@transaction.atomic
+def refresh_status(*, account_id: UUID | str, actor: Actor, at: datetime) -> BillingAccount:
+    """Bring an account's status in line with its invoices at `at`, with the effects of each step."""
+    account = BillingAccount.objects.select_for_update().select_related("contract").get(pk=account_id)
+    facts = _facts(account, at)
+    for target in rule.path(account.billing_status, rule.derive(facts, at)):
+        before = account.billing_status
+        account = transition(account, f"become_{target}", actor=actor, at=at)
+        account.status_since = at
+        account.save(update_fields=["status_since"])
+        _enter(account, before, actor=actor, at=at)
+    _mark_overdue(account, actor=actor, at=at)
+    account.next_check_at = rule.next_change(facts, at)
+    account.save(update_fields=["next_check_at"])
+    return account
+
+
+def refresh_contract_status(*, contract_id: UUID | str, actor: Actor, at: datetime) -> None:
+    """`refresh_status` by contract; nothing happens for one that was never signed."""
+    account = BillingAccount.objects.filter(contract_id=contract_id).first()
+    if account is not None:
+        refresh_status(account_id=account.id, actor=actor, at=at)
+
+
+def check_due_accounts(*, actor: Actor, at: datetime, limit: int = 500) -> int:
+    """Refresh the accounts whose status the clock changes by now; return how many."""
+    due = BillingAccount.objects.filter(next_check_at__lte=at).order_by("next_check_at")
+    ids = list(due.values_list("id", flat=True)[:limit])
+    for account_id in ids:
+        refresh_status(account_id=account_id, actor=actor, at=at)
+    return len(ids)
+
+
+def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
+    contract = account.contract
+    state = contract_state(contract.id, valid_at=at)
+    invoices = Invoice.objects.filter(account=account)
+    ended = contract.status in ENDED
+    end = contract.end_at if ended else None
+    return rule.Facts(
+        due=[
+            due for due in invoices.filter(status__in=OPEN_STATUSES).values_list("due_at", flat=True) if due
+        ],
+        grace_days=state.terms.payment.grace_days,
+        ever_invoiced=account.invoiced_through is not None,
+        ended=ended,
+        unbilled=invoices.filter(status=InvoiceStatus.DRAFT).exists() or _has_unbilled_period(account, end),
+    )
+
+
+def _has_unbilled_period(account: BillingAccount, end: datetime | None) -> bool:
+    """Whether an ended contract ran at a time that no invoice covers yet."""
+    contract: Contract = account.contract
+    if end is None or contract.status == "cancelled" or not hasattr(contract, "subscription_sync"):
+        return False
+    return account.invoiced_through is None or account.invoiced_through < end
+
+
+def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) -> None:
+    status = account.billing_status
+    contract = account.contract
+    key = f"dunning:{account.id}:{status}:{at.isoformat()}"
+    if status == "delinquent" and before == "past_due" and contract.status == "active":
+        contracts.suspend_contract(
+            contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
+        )
+    elif status == "collections":
+        open_review(
+            kind="collections",
+            subject_type="billing.billingaccount",
+            subject_id=str(account.id),
+            title=f"{contract.number} is more than three weeks past due",
+            detail="Decide whether to terminate, agree on a plan, or write the debt off.",
+            evidence={"contract": contract.number},
+            value=_unpaid(account),
+            at=at,
+            actor=actor,
+        )
+    elif status == "settled":
+        give_back(account=account, source=f"billing_account:{account.id}:settled", actor=actor, at=at)
+    elif status in ("current", "invoiced") and before in ("delinquent", "collections"):
+        contracts.resume_contract(
+            contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
+        )
+
+
+def _unpaid(account: BillingAccount) -> Money:
+    unpaid = Invoice.objects.filter(account=account, status__in=OPEN_STATUSES)
+    return Money(sum(i.total_minor - i.paid_minor for i in unpaid), account.currency)
+
+
+def _mark_overdue(account: BillingAccount, *, actor: Actor, at: datetime) -> None:
+    late = Invoice.objects.filter(
+        account=account, status__in=[InvoiceStatus.ISSUED, InvoiceStatus.PARTIALLY_PAID], due_at__lte=at
+    )
+    for invoice in late.order_by("id"):
+        transition(invoice, "become_overdue", actor=actor, at=at)

@@ -1,0 +1,149 @@
+"""Setting money aside for a contract: the downpayment and the period's expected total.
+
+What the wallet cannot set aside yet is remembered and topped up when money comes in. What was set
+aside and not drawn goes back to AVAILABLE when the contract is settled. A pocket is never below zero.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.models import BillingAccount
+from billing.rules import drawing
+from billing.services.terms import contract_state
+from commerce.actor import Actor
+from commerce.errors import InsufficientFunds, Retryable, StateConflict
+from commerce.money import Money
+from contracts.models import Contract
+from contracts.rules.pricing import billing_period, expected_period_total
+from contracts.rules.state import ContractState
+from ledger import services as ledger
+from ledger.rules import recipes
+
+
+@transaction.atomic
+def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: datetime) -> BillingAccount:
+    """Open the billing side of a signed contract and set aside what it asks for. Runs once."""
+    contract = Contract.objects.get(pk=contract_id)
+    account, created = BillingAccount.objects.get_or_create(
+        contract=contract,
+        defaults={"buyer_id": contract.buyer_id, "currency": contract.currency, "status_since": at},
+    )
+    if not created:
+        return account
+    state = contract_state(contract.id, valid_at=at)
+    downpayment = downpayment_of(state)
+    period = billing_period(state.billing.anchor_day, contract.start_at, at)
+    net, tax = expected_period_total(state, period)
+    account.downpayment_wanted_minor = downpayment
+    account.committed_wanted_minor = max(net + tax - downpayment, 0)
+    account.save()
+    return set_aside(account=account, source=f"contract:{contract.id}:v{version}", actor=actor, at=at)
+
+
+@transaction.atomic
+def set_aside(*, account: BillingAccount, source: str, actor: Actor, at: datetime) -> BillingAccount:
+    """Move what the contract still wants from AVAILABLE, as far as AVAILABLE goes."""
+    account = BillingAccount.objects.select_for_update().get(pk=account.pk)
+    available = spendable(account.buyer_id, account.currency)
+    downpayment, committed = drawing.set_aside(
+        downpayment_wanted=account.downpayment_wanted_minor,
+        committed_wanted=account.committed_wanted_minor,
+        available=available,
+    )
+    if not downpayment and not committed:
+        return account
+    with retried_when_spent():
+        ledger.post(
+            entries=recipes.commit(
+                buyer=account.buyer_id,
+                downpayment=Money(downpayment, account.currency),
+                expected=Money(committed, account.currency),
+            ),
+            key=f"{source}:commit:{account.id}",
+            source=source,
+            recipe="commit",
+            description=f"Set aside for {account.contract.number}",
+            at=at,
+            actor=actor,
+        )
+    account.downpayment_wanted_minor -= downpayment
+    account.downpayment_minor += downpayment
+    account.committed_wanted_minor -= committed
+    account.committed_minor += committed
+    account.save()
+    return account
+
+
+def top_up(*, buyer_id: UUID | str, source: str, actor: Actor, at: datetime) -> None:
+    """Set aside what the buyer's contracts still want, oldest contract first."""
+    wanting = BillingAccount.objects.filter(buyer_id=buyer_id).exclude(
+        downpayment_wanted_minor=0, committed_wanted_minor=0
+    )
+    for account in wanting.order_by("id"):
+        set_aside(account=account, source=source, actor=actor, at=at)
+
+
+@transaction.atomic
+def give_back(*, account: BillingAccount, source: str, actor: Actor, at: datetime) -> BillingAccount:
+    """Return what was set aside and not drawn, and forget what was still wanted."""
+    account = BillingAccount.objects.select_for_update().get(pk=account.pk)
+    if account.downpayment_minor or account.committed_minor:
+        ledger.post(
+            entries=recipes.uncommit(
+                buyer=account.buyer_id,
+                downpayment=Money(account.downpayment_minor, account.currency),
+                expected=Money(account.committed_minor, account.currency),
+            ),
+            key=f"{source}:uncommit:{account.id}",
+            source=source,
+            recipe="uncommit",
+            description=f"Back from {account.contract.number}",
+            at=at,
+            actor=actor,
+        )
+    account.downpayment_wanted_minor = account.committed_wanted_minor = 0
+    account.downpayment_minor = account.committed_minor = 0
+    account.save()
+    return account
+
+
+def downpayment_of(state: ContractState) -> int:
+    """The downpayment that the terms ask for, in minor units."""
+    amount = state.terms.commitment.downpayment
+    return amount.amount_minor if amount else 0
+
+
+def spendable(buyer_id: UUID, currency: str) -> int:
+    """What the buyer's AVAILABLE account holds beyond pending transactions.
+
+    Read without a lock: should somebody else spend it first, the posting refuses and is tried again.
+    """
+    found = ledger.balances(owner=buyer_id, kinds=["AVAILABLE"], currency=currency)
+    return found[0].available.minor if found else 0
+
+
+@contextmanager
+def retried_when_spent() -> Iterator[None]:
+    """Turn a wallet that was emptied between look and posting into another try."""
+    try:
+        yield
+    except InsufficientFunds as error:
+        raise Retryable(f"The wallet changed in the meantime: {error.detail}") from error
+
+
+def require_downpayment(contract: Contract, state: ContractState, at: datetime) -> None:
+    """Guard of going live: StateConflict `downpayment_unfunded` until the downpayment is set aside."""
+    asked = downpayment_of(state)
+    if not asked:
+        return
+    account = BillingAccount.objects.filter(contract=contract).first()
+    if account is None or account.downpayment_wanted_minor:
+        missing = account.downpayment_wanted_minor if account else asked
+        raise StateConflict(
+            f"The downpayment is not funded: {Money(missing, contract.currency)} is missing in the wallet.",
+            code="downpayment_unfunded",
+        )
