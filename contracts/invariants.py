@@ -1,0 +1,81 @@
+"""What `manage.py verify` asks of contracts: the row is the fold of its log, the log is whole.
+
+The fold runs over at most 500 contracts, all of them when there are no more, else the newest and a
+random stretch; what SQL can say is asked of every row.
+"""
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from commerce import clock
+from commerce.invariants import Finding, invariant
+from contracts.models import Contract
+from contracts.services import projection
+
+SAMPLE = 500
+OVERDUE = timedelta(days=1)
+
+
+@invariant("I7", "A contract's row is the fold of its log")
+def projections_are_folds() -> Iterator[Finding]:
+    for contract in _sample():
+        edits = projection.load_edits(contract.pk)
+        wanted = projection.columns(edits, contract.projected_at)
+        wrong = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
+        if wrong:
+            yield Finding(
+                f"contract:{contract.pk}",
+                f"{contract.number} differs from its log in {', '.join(wrong)}; run contracts_rebuild.",
+                {"columns": wrong},
+            )
+
+
+@invariant("I7", "A contract's version counts its edits, without gaps")
+def logs_have_no_gaps() -> Iterator[Finding]:
+    for id_, number, version, edits, last in _rows(
+        """SELECT c.id, c.number, c.version, count(e.seq), COALESCE(max(e.seq), 0)
+           FROM contracts_contract c LEFT JOIN contracts_contractedit e ON e.contract_id = c.id
+           GROUP BY c.id HAVING count(e.seq) <> c.version OR COALESCE(max(e.seq), 0) <> c.version LIMIT 100"""
+    ):
+        yield Finding(
+            f"contract:{id_}", f"{number} is at version {version} with {edits} edits up to #{last}."
+        )
+
+
+@invariant("I10", "Every edit matches its hash and the hash before it")
+def logs_are_untouched() -> Iterator[Finding]:
+    for contract in _sample():
+        if seq := projection.verify_log(contract.pk):
+            yield Finding(f"contract:{contract.pk}", f"Edit #{seq} of {contract.number} was tampered with.")
+
+
+@invariant("I5", "What is due has taken effect")
+def overdue_contracts() -> Iterator[Finding]:
+    for contract in Contract.objects.due(clock.now() - OVERDUE)[:100]:
+        yield Finding(f"contract:{contract.pk}", f"{contract.number} should have changed and has not.")
+
+
+def _sample() -> list[Contract]:
+    """All contracts when they are few; else half the newest, half anywhere in the table."""
+    newest = list(Contract.objects.order_by("-id")[: SAMPLE + 1])
+    if len(newest) <= SAMPLE:
+        return newest
+    elsewhere = Contract.objects.filter(pk__gte=_random_id(newest[-1].pk)).order_by("id")
+    return [*newest[: SAMPLE // 2], *elsewhere[: SAMPLE // 2]]
+
+
+def _random_id(newest: UUID) -> UUID:
+    """An id between the first contract's and `newest`: ids are ordered by time."""
+    oldest = Contract.objects.order_by("id").values_list("pk", flat=True)[0]
+    return UUID(int=random.randint(oldest.int, newest.int))  # noqa: S311
+
+
+def _rows(sql: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()

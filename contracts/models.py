@@ -15,6 +15,7 @@ from django.db import models
 from django.db.models import Q
 from django_fsm import FSMField, transition
 
+from commerce.errors import StateConflict
 from commerce.ids import uuid7
 from commerce.parties.models import Organization
 from contracts.rules import fold
@@ -185,7 +186,7 @@ class Contract(models.Model):
                 if before == status and after not in seen:
                     seen.add(after)
                     queue.append((after, [*names, name]))
-        raise LookupError(f"No transitions lead from {source} to {target}.")
+        raise StateConflict(f"No transitions lead from {source} to {target}.")
 
 
 class ContractEdit(models.Model):
@@ -209,7 +210,7 @@ class ContractEdit(models.Model):
     actor_label = models.CharField(max_length=200, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
     request_id = models.CharField(max_length=64, blank=True, default="")
-    idempotency_key = models.CharField(max_length=200)
+    idempotency_key = models.CharField(max_length=320)
     request_hash = models.CharField(max_length=64)
     supersedes = models.PositiveIntegerField(null=True, blank=True, help_text="The edit that it corrects.")
     prev_hash = models.CharField(max_length=64, blank=True, default="")

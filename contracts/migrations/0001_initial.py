@@ -109,7 +109,7 @@ class Migration(migrations.Migration):
                 ("actor_label", models.CharField(blank=True, default="", max_length=200)),
                 ("reason", models.CharField(blank=True, default="", max_length=500)),
                 ("request_id", models.CharField(blank=True, default="", max_length=64)),
-                ("idempotency_key", models.CharField(max_length=200)),
+                ("idempotency_key", models.CharField(max_length=320)),
                 ("request_hash", models.CharField(max_length=64)),
                 (
                     "supersedes",

@@ -1,8 +1,8 @@
 """Typed payloads: a frozen dataclass is the schema.
 
 `parse` reads JSON into it and reports every fault at once, each with a JSON pointer; unknown fields
-are refused. `dump` writes the canonical JSON that is stored and hashed. Fields marked `Server` are filled
-in by us and refused from clients.
+are refused. `dump` writes the canonical JSON that is stored and hashed, `describe` the JSON Schema.
+Fields marked `Server` are filled in by us and refused from clients.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from commerce.money import MAX_MINOR
 
 T = TypeVar("T")
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)?")
 _DECIMAL = re.compile(r"-?\d{1,18}(?:\.(\d+))?")
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -66,12 +67,19 @@ def parse(schema: type[T], data: Any, *, pointer: str = "", trusted: bool = Fals
     return value
 
 
+class Malformed(InvalidInput):
+    """Fields that do not exist: the request was meant for something else."""
+
+    status = 400
+
+
 def invalid(errors: Sequence[FieldError]) -> InvalidInput:
     """One error for several faults."""
     codes = {error.code for error in errors}
+    kind = Malformed if "unknown_field" in codes else InvalidInput
     code = codes.pop() if len(codes) == 1 else "payload_invalid"
     detail = errors[0].detail if len(errors) == 1 else f"{len(errors)} fields are not valid."
-    return InvalidInput(detail, code=code, errors=errors)
+    return kind(detail, code=code, errors=errors)
 
 
 def dump(value: Any) -> Any:
@@ -93,6 +101,61 @@ def dump(value: Any) -> Any:
 def instant(value: datetime) -> str:
     """RFC 3339 in UTC, e.g. 2027-03-01T00:00:00Z."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def describe(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of what `parse` accepts from clients."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        described = describe(arguments[0])
+        for rule in arguments[1:]:
+            described |= _described(rule, described["type"])
+        return described
+    if origin in (Union, types.UnionType):
+        options = [describe(option) for option in arguments if option is not types.NoneType]
+        chosen = options[0] if len(options) == 1 else {"oneOf": options}
+        return {**chosen, "nullable": True} if types.NoneType in arguments else chosen
+    if origin is Literal:
+        return {"type": "string", "enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": describe(arguments[0])}
+    if dataclasses.is_dataclass(kind):
+        fields = {
+            name: (hint, field)
+            for name, (hint, field) in _fields(kind).items()  # type: ignore[arg-type]
+            if Server() not in get_args(hint)
+        }
+        required = [
+            name
+            for name, (_, field) in fields.items()
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
+        properties = {name: describe(hint) for name, (hint, _) in fields.items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": False,
+            **({"required": required} if required else {}),
+        }
+    return dict(_SCALARS[kind])
+
+
+_SCALARS: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer", "format": "int64"},
+    UUID: {"type": "string", "format": "uuid"},
+    datetime: {"type": "string", "format": "date-time"},
+    Decimal: {"type": "string", "pattern": r"^\d{1,18}(\.\d{1,12})?$", "example": "18000.00"},
+}
+
+
+def _described(rule: Any, type_: str) -> dict[str, Any]:
+    if isinstance(rule, Pattern):
+        return {"pattern": f"^{rule.regex}$"}
+    if isinstance(rule, Between) and type_ == "integer":
+        return {"minimum": rule.low, "maximum": rule.high}
+    return {}
 
 
 @cache
@@ -192,7 +255,9 @@ def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
 
 def _read_instant(data: str, fail: Any) -> datetime | None:
     try:
-        value = datetime.fromisoformat(data)
+        if not _RFC3339.fullmatch(data):
+            raise ValueError
+        value = datetime.fromisoformat(data.upper())
         if value.tzinfo is None:
             return fail("invalid_instant", "The instant needs an offset, e.g. 2027-03-01T00:00:00Z.")
         value = value.astimezone(UTC)

@@ -3,6 +3,7 @@
 from contracts.services.catalog import ensure_product
 from contracts.services.edits import (
     EditResult,
+    Preview,
     contract_edits,
     create_contract,
     preview_edit,
@@ -11,10 +12,11 @@ from contracts.services.edits import (
     resume_contract,
     suspend_contract,
 )
-from contracts.services.projection import Rebuilt, rebuild_contract, take_effect, verify_log
+from contracts.services.projection import Rebuilt, rebuild_contract, take_effect, take_effect_due, verify_log
 
 __all__ = [
     "EditResult",
+    "Preview",
     "Rebuilt",
     "contract_edits",
     "create_contract",
@@ -26,5 +28,6 @@ __all__ = [
     "resume_contract",
     "suspend_contract",
     "take_effect",
+    "take_effect_due",
     "verify_log",
 ]

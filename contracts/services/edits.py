@@ -176,7 +176,8 @@ def record_edit(
         for guard in _activation_guards:
             guard(contract, before, new.effective_at)
     row = _insert(contract, new, edits[-1], actor, key, request_hash)
-    contract = projection.refresh(contract, [*edits, new], actor=actor, at=at, reason=reason)
+    shown_at = max(at, contract.projected_at)
+    contract = projection.refresh(contract, [*edits, new], actor=actor, at=shown_at, reason=reason)
     until = next((e.effective_at for e in fold.in_order(edits) if e.effective_at > new.effective_at), None)
     _announce(contract, new, row, before, after, until, actor=actor, at=at)
     return EditResult(contract, row)
@@ -270,8 +271,8 @@ class _pointers:
 
 
 def _key(idempotency_key: str) -> str:
-    if not 1 <= len(idempotency_key) <= 200:
-        raise InvalidInput("An idempotency key has 1 to 200 characters.", code="idempotency_key_invalid")
+    if not 1 <= len(idempotency_key) <= 320:
+        raise InvalidInput("An idempotency key has 1 to 320 characters.", code="idempotency_key_invalid")
     return idempotency_key
 
 
@@ -333,6 +334,8 @@ def _check_dating(op: Operation[Any], new: Edit, at: datetime, *, earliest: date
 
     if earliest and new.effective_at < earliest:
         refuse("effective_before_start", f"The contract exists since {earliest:%Y-%m-%d %H:%M} UTC.")
+    if earliest is None and new.effective_at > at:
+        refuse("effective_in_future", "A contract is created now; its start may lie ahead.")
     if new.effective_at > at + FURTHEST_AHEAD:
         refuse("limit_exceeded", "At most ten years ahead.")
     if len(new.reason) > 500 or "\x00" in new.reason:

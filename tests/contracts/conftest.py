@@ -53,7 +53,7 @@ def parties(db: None) -> Parties:
 
 @pytest.fixture
 def payload(parties: Parties) -> dict[str, Any]:
-    """What an integration sends to open the contract of the worked example."""
+    """What an integration sends to open the contract of the worked example, downpayment apart."""
     seller = str(parties.seller.pk)
     return {
         "buyer_id": str(parties.buyer.pk),
@@ -72,7 +72,6 @@ def payload(parties: Parties) -> dict[str, Any]:
                 "partner_share": "0.05",
                 "seasoning_days": 7,
             },
-            "commitment": {"downpayment": {"amount_minor": 1000000, "currency": "USD"}},
         },
         "lines": [
             {

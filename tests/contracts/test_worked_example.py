@@ -19,9 +19,11 @@ APRIL = datetime(2027, 4, 1, tzinfo=UTC)
 pytestmark = pytest.mark.django_db
 
 
-def test_the_first_period_is_expected_at_28_970_after_the_downpayment(active: Contract) -> None:
-    state = active.current
-    period = pricing.billing_period(state.billing.anchor_day, active.start_at, MARCH)
+def test_the_first_period_is_expected_at_28_970_after_the_downpayment(payload: dict[str, Any]) -> None:
+    payload["terms"]["commitment"] = {"downpayment": {"amount_minor": 1000000, "currency": "USD"}}
+    contract = create(payload).contract
+    state = contract.current
+    period = pricing.billing_period(state.billing.anchor_day, contract.start_at, MARCH)
     net, tax = pricing.expected_period_total(state, period)
     downpayment = state.terms.commitment.downpayment
     assert (period.start, period.end) == (MARCH, APRIL)
