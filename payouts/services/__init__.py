@@ -1,0 +1,47 @@
+"""The verbs of payouts: settle an invoice, release its legs, pay payees, follow the bank."""
+
+from payouts.services.bank import (
+    poll_payout,
+    poll_payouts,
+    read_order,
+    read_return,
+    record_order,
+    request_poll,
+    submit_payout,
+)
+from payouts.services.payees import policy_of, set_policy, unblock_account, wake_payee
+from payouts.services.payouts import (
+    approve_payout,
+    cancel_payout,
+    pay_due,
+    payable,
+    reject_payout,
+    release_leg,
+    request_payout,
+)
+from payouts.services.settlements import follow_release, hold_leg, lift_leg, plan_settlement
+
+__all__ = [
+    "approve_payout",
+    "cancel_payout",
+    "follow_release",
+    "hold_leg",
+    "lift_leg",
+    "pay_due",
+    "payable",
+    "plan_settlement",
+    "policy_of",
+    "poll_payout",
+    "poll_payouts",
+    "read_order",
+    "read_return",
+    "record_order",
+    "reject_payout",
+    "release_leg",
+    "request_payout",
+    "request_poll",
+    "set_policy",
+    "submit_payout",
+    "unblock_account",
+    "wake_payee",
+]

@@ -1,0 +1,198 @@
+"""The worked example from the paid invoice on, and short words for what the tests say often."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from commerce.actor import Actor
+from commerce.ids import uuid7
+from commerce.money import Money
+from commerce.outbox import drain
+from commerce.parties.models import Organization, ProviderReference
+from commerce.providers.modern_treasury import PaymentOrder, Return
+from commerce.states import transition
+from ledger.rules import recipes
+from ledger.services import balance, post, release_due
+from payouts import services
+from payouts.models import Payout, Settlement
+
+PAID = datetime(2027, 4, 1, 12, tzinfo=UTC)
+SEASONED = PAID + timedelta(days=7)
+SYSTEM = Actor.system("test")
+LOCAL_GROUPS = ["payouts.settlement", "payouts.policy"]
+
+
+def usd(text: str) -> Money:
+    return Money.parse(text.replace(",", ""), "USD")
+
+
+def holds(owner: Organization, kind: str) -> Money:
+    return Money(balance(owner=owner.pk, kind=kind, currency="USD"), "USD")
+
+
+def organization(name: str, *roles: str, bank_account: bool = True) -> Organization:
+    row = Organization.objects.create(name=name, slug=name.lower(), roles=list(roles))
+    if bank_account and row.is_payee:
+        add_account(row)
+    return row
+
+
+def add_account(payee: Organization, at: datetime = PAID) -> ProviderReference:
+    row = ProviderReference.objects.create(
+        organization=payee,
+        provider="modern_treasury",
+        kind="external_account",
+        reference=f"account:{uuid7()}",
+        requested_at=at,
+    )
+    fresh = {"provider_id": f"ea-{row.pk}", "details": {"last4": "6789"}, "activated_at": at}
+    row = transition(row, "activate", actor=SYSTEM, at=at, **fresh)
+    drain(groups=LOCAL_GROUPS)
+    return row
+
+
+@dataclass
+class World:
+    """Acme's invoice has just been collected: 39,186.50 USD, of which Northwind and Bridge get a share."""
+
+    platform: Organization
+    acme: Organization
+    northwind: Organization
+    bridge: Organization
+    invoices: int = 0
+
+    def collect(
+        self, *, seller: str = "31,675.00", partner: str = "226.25", days: int = 7, **changes: Any
+    ) -> dict[str, Any]:
+        """Post a collection as billing does and return the payload of its `invoice.paid`."""
+        self.invoices += 1
+        number = f"INV-{self.invoices}"
+        tax, fee = usd("2,986.50"), usd("4,298.75")
+        payees = {self.northwind.pk: usd(seller), self.bridge.pk: usd(partner)}
+        total = sum(payees.values(), start=tax + fee)
+        post(
+            entries=recipes.fund_wallet(platform=self.platform.pk, buyer=self.acme.pk, amount=total),
+            key=f"{number}:fund", source="test", recipe="fund_wallet", at=PAID, actor=SYSTEM,
+        )  # fmt: skip
+        zero = Money.zero("USD")
+        collection = post(
+            entries=recipes.collect(
+                platform=self.platform.pk, buyer=self.acme.pk, from_downpayment=zero, from_committed=zero,
+                from_available=total, tax=tax, fee=fee, payees=payees,
+            ),
+            key=f"{number}:collect", source="test", recipe="collect", at=PAID, actor=SYSTEM,
+        )  # fmt: skip
+        legs = [("tax", self.platform, tax), ("fee", self.platform, fee)]
+        legs += [("partner", self.bridge, usd(partner)), ("seller", self.northwind, usd(seller))]
+        payload = {
+            "invoice_id": str(uuid7()),
+            "number": number,
+            "contract_id": str(uuid7()),
+            "contract_number": "C-1",
+            "buyer_id": str(self.acme.pk),
+            "currency": "USD",
+            "total_minor": total.minor,
+            "tax_minor": tax.minor,
+            "fee_minor": fee.minor,
+            "transaction_id": str(collection.pk),
+            "paid_at": PAID.isoformat(),
+            "seasoning_days": days,
+            "legs": [
+                {"kind": kind, "payee_id": str(payee.pk), "amount_minor": amount.minor}
+                for kind, payee, amount in legs
+            ],
+        }
+        return payload | changes
+
+    def settle(self, **kwargs: Any) -> Settlement:
+        return services.plan_settlement(invoice=self.collect(**kwargs), actor=SYSTEM, at=PAID)
+
+    def release(self, at: datetime = SEASONED) -> None:
+        """Let the ledger release what is due, and everybody here hear of it."""
+        release_due(at=at, actor=SYSTEM)
+        drain(groups=LOCAL_GROUPS)
+
+    def payout(self, payee: Organization | None = None) -> Payout:
+        """The newest payout of a payee, Northwind's when nobody is named."""
+        return Payout.objects.filter(payee=payee or self.northwind).latest("id")
+
+    def paid_through(self, *statuses: str, code: str = "", at: datetime = SEASONED) -> Payout:
+        """Northwind's payout, submitted, after the bank has told of these order statuses in turn."""
+        payout = self.submitted()
+        for status in statuses:
+            payout = tell(payout, status, code=code if status == "returned" else "", at=at)
+        return payout
+
+    def submitted(self) -> Payout:
+        payout = self.payout()
+        if payout.status == "approved":
+            now = datetime.now(UTC)
+            payout = transition(payout, "submit", actor=SYSTEM, at=SEASONED, when=SEASONED, now=now)
+        return payout
+
+
+def order(payout: Payout, status: str, *, code: str = "", **changes: Any) -> PaymentOrder:
+    """What Modern Treasury would say about a payout's order."""
+    id_ = f"po-{payout.pk}"
+    found = PaymentOrder(
+        id=id_,
+        external_id=payout.external_id,
+        status=status,
+        reconciliation_status="unreconciled",
+        type="ach",
+        direction="credit",
+        amount=payout.amount,
+        receiving_account_id=str(payout.account.provider_id),
+        failure_reason="",
+        current_return=returned(payout, code) if code else None,
+    )
+    return replace(found, **changes)
+
+
+def returned(payout: Payout, code: str, **changes: Any) -> Return:
+    found = Return(
+        id=f"ret-{payout.pk}",
+        status="completed",
+        type="ach_noc" if code.startswith("C") else "ach",
+        code=code,
+        reason="No Account",
+        returnable_type="payment_order",
+        returnable_id=f"po-{payout.pk}",
+        amount=payout.amount,
+    )
+    return replace(found, **changes)
+
+
+def tell(payout: Payout, status: str, *, at: datetime = SEASONED, code: str = "", **changes: Any) -> Payout:
+    word = order(payout, status, code=code, **changes)
+    return services.record_order(payout_id=payout.pk, order=word, actor=SYSTEM, at=at)
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    return make_world()
+
+
+def make_world() -> World:
+    return World(
+        platform=Organization.objects.platform(),
+        acme=organization("Acme", "buyer"),
+        northwind=organization("Northwind", "seller"),
+        bridge=organization("Bridge", "partner"),
+    )
+
+
+@pytest.fixture
+def person(django_user_model: Any) -> Callable[..., Actor]:
+    """An actor for a user who holds these permissions of payouts."""
+    from django.contrib.auth.models import Permission
+
+    def make(name: str, *codenames: str) -> Actor:
+        user = django_user_model.objects.create_user(name)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        return Actor.for_user(django_user_model.objects.get(pk=user.pk))
+
+    return make
