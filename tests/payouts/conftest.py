@@ -119,15 +119,15 @@ class World:
         """The newest payout of a payee, Northwind's when nobody is named."""
         return Payout.objects.filter(payee=payee or self.northwind).latest("id")
 
-    def paid_through(self, *statuses: str, code: str = "", at: datetime = SEASONED) -> Payout:
-        """Northwind's payout, submitted, after the bank has told of these order statuses in turn."""
-        payout = self.submitted()
+    def paid_through(self, *statuses: str, code: str = "", payee: Organization | None = None) -> Payout:
+        """A payee's newest payout, submitted, after the bank has told of these order statuses in turn."""
+        payout = self.submitted(payee)
         for status in statuses:
-            payout = tell(payout, status, code=code if status == "returned" else "", at=at)
+            payout = tell(payout, status, code=code if status == "returned" else "")
         return payout
 
-    def submitted(self) -> Payout:
-        payout = self.payout()
+    def submitted(self, payee: Organization | None = None) -> Payout:
+        payout = self.payout(payee)
         if payout.status == "approved":
             now = datetime.now(UTC)
             payout = transition(payout, "submit", actor=SYSTEM, at=SEASONED, when=SEASONED, now=now)

@@ -113,7 +113,7 @@ def test_a_schedule_runs_at_midnight_utc_of_its_day_after_now():
 @given(
     st.sampled_from(["weekly", "monthly"]),
     st.integers(1, 7),
-    st.datetimes(datetime(2026, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.datetimes(datetime(2026, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
 )
 def test_the_next_run_is_always_later_and_within_its_cadence(cadence, day, after):
     run = next_run(cadence, day, after)
