@@ -38,17 +38,17 @@ class UsageEventInput(StrictSerializer):
 
     specversion = serializers.ChoiceField(["1.0"])
     id = serializers.CharField(max_length=200)
-    source = serializers.CharField(max_length=200)
+    source = serializers.CharField(max_length=200)  # type: ignore[assignment]
     type = serializers.CharField(
         max_length=80, required=False, help_text="The line's meter; checked if given."
     )
     time = InstantField()
-    data = UsageData()
+    data = UsageData()  # type: ignore[assignment]
 
 
 class UsageInput(StrictSerializer):
     contract_id = serializers.UUIDField()
-    events = UsageEventInput(many=True, allow_empty=False, max_length=1000)
+    events = serializers.ListField(child=UsageEventInput(), min_length=1, max_length=1000)
 
 
 class UsageViewSet(CommerceViewSet):
@@ -184,7 +184,8 @@ class InvoiceOutput(StrictModelSerializer):
 class InvoiceDetail(InvoiceOutput):
     lines = InvoiceLineOutput(many=True)
 
-    class Meta(InvoiceOutput.Meta):
+    class Meta:
+        model = Invoice
         fields = (*InvoiceOutput.Meta.fields, "lines")
 
 

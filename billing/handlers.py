@@ -1,5 +1,7 @@
 """What billing does about what happened elsewhere. Each handler calls one service."""
 
+from uuid import UUID
+
 from billing import services
 from commerce import clock
 from commerce.actor import Actor
@@ -79,7 +81,7 @@ def fetch_incoming_payment(event: OutboxEvent) -> None:
 def collect_what_is_open(event: OutboxEvent) -> None:
     if event.payload["buyer_id"]:
         services.collect_for_buyer(
-            buyer_id=event.payload["buyer_id"],
+            buyer_id=UUID(event.payload["buyer_id"]),
             source=f"pay_in:{event.aggregate_id}",
             actor=RELAY,
             at=event.occurred_at,

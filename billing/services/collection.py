@@ -128,7 +128,7 @@ def _legs(split: Split, platform_id: UUID) -> list[dict[str, str | int]]:
     return [leg for leg in legs if leg["amount_minor"]]
 
 
-def collect_for_buyer(*, buyer_id: UUID | str, source: str, actor: Actor, at: datetime) -> Sequence[Invoice]:
+def collect_for_buyer(*, buyer_id: UUID, source: str, actor: Actor, at: datetime) -> Sequence[Invoice]:
     """Money has come in: pay the buyer's open invoices, oldest due first, then set aside what is wanted."""
     open_invoices = Invoice.objects.filter(buyer_id=buyer_id, status__in=OPEN_STATUSES)
     ids = list(open_invoices.order_by("due_at", "id").values_list("id", flat=True))

@@ -8,8 +8,10 @@ from becoming empty while a suspension has stopped billing.
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
@@ -19,7 +21,7 @@ from billing.services.terms import ENDED, RUNNING, contract_state, live_since
 from commerce.actor import Actor
 from commerce.crash import crash_point
 from commerce.errors import Rejected
-from commerce.parties.models import ProviderReference
+from commerce.parties.services import mark_reference_active, request_reference
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Feature, FlatFee, Meter, RateCard, Subscription, UnitPrice
 from contracts.models import Contract, ContractEdit
@@ -38,9 +40,10 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
     sync, state = _intend(contract_id, at)
     if sync is None or sync.applied_version >= sync.desired_version:
         return sync
+    _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
     version, client = sync.desired_version, openmeter.client()
     if state.status in RUNNING or sync.subscription_id:
-        _ensure_customer(sync, state, at)
+        _ensure_customer(sync, actor=actor, at=at)
         subscription = _find(sync)
         if state.status in ENDED:
             subscription = _end(subscription)
@@ -54,6 +57,14 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
         subscription = None
     crash_point("billing.before_sync_recorded")
     return _record(sync, subscription, version, at=at)
+
+
+@lru_cache(maxsize=4)
+def _prepare(openmeter_url: str, public_url: str) -> None:
+    """Once per process: our invoicing app, billing profile and webhook exist at OpenMeter."""
+    openmeter.client().prepare(
+        webhook_url=f"{public_url}/webhooks/openmeter/", signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0]
+    )
 
 
 @transaction.atomic
@@ -71,15 +82,12 @@ def _intend(contract_id: UUID | str, at: datetime) -> tuple[SubscriptionSync | N
     return sync, state
 
 
-def _ensure_customer(sync: SubscriptionSync, state: ContractState, at: datetime) -> None:
+def _ensure_customer(sync: SubscriptionSync, *, actor: Actor, at: datetime) -> None:
     if sync.customer_id:
         return
     contract = sync.contract
-    reference, _ = ProviderReference.objects.get_or_create(
-        provider="openmeter",
-        kind="customer",
-        reference=sync.customer_key,
-        defaults={"organization_id": contract.buyer_id},
+    reference = request_reference(
+        organization=contract.buyer, provider="openmeter", kind="customer", reference=sync.customer_key, at=at
     )
     crash_point("billing.before_customer")
     customer = openmeter.client().ensure_customer(
@@ -92,8 +100,7 @@ def _ensure_customer(sync: SubscriptionSync, state: ContractState, at: datetime)
     with transaction.atomic():
         sync.customer_id = customer.id
         sync.save(update_fields=["customer_id"])
-        if reference.status != "active":
-            reference.activate_with(provider_id=customer.id, at=at)
+        mark_reference_active(reference=reference, provider_id=customer.id, actor=actor, at=at)
 
 
 def _find(sync: SubscriptionSync) -> Subscription | None:

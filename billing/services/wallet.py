@@ -78,7 +78,7 @@ def set_aside(*, account: BillingAccount, source: str, actor: Actor, at: datetim
     return account
 
 
-def top_up(*, buyer_id: UUID | str, source: str, actor: Actor, at: datetime) -> None:
+def top_up(*, buyer_id: UUID, source: str, actor: Actor, at: datetime) -> None:
     """Set aside what the buyer's contracts still want, oldest contract first."""
     wanting = BillingAccount.objects.filter(buyer_id=buyer_id).exclude(
         downpayment_wanted_minor=0, committed_wanted_minor=0

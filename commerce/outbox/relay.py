@@ -12,6 +12,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import OperationalError, close_old_connections, connection, transaction
@@ -83,8 +84,9 @@ def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: floa
 
 
 def _claim(token: UUID, groups: list[str] | None) -> list[int]:
+    arguments: dict[str, Any] = {"token": token, "lease": LEASE, "groups": groups, "limit": STREAMS_PER_CLAIM}
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, {"token": token, "lease": LEASE, "groups": groups, "limit": STREAMS_PER_CLAIM})
+        cursor.execute(_CLAIM, arguments)
         return [row[0] for row in cursor.fetchall()]
 
 

@@ -1,6 +1,7 @@
 """`manage.py outbox status|drain|replay|park|resume`: the relay from the command line."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -39,13 +40,14 @@ class Command(OpsCommand):
         replay.add_argument("--reason", required=True)
 
     def run(self, **options: Any) -> Exit:
-        return {
+        verbs: dict[str, Callable[..., Exit]] = {
             "status": self._status,
             "drain": self._drain,
             "park": self._park,
             "resume": self._resume,
             "replay": self._replay,
-        }[options["verb"]](**options)
+        }
+        return verbs[options["verb"]](**options)
 
     def _status(self, **_: Any) -> Exit:
         now = services.status()
