@@ -14,9 +14,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import modern_treasury
 from django.conf import settings
-from modern_treasury import APIConnectionError, APIStatusError
 
 from commerce.errors import CommerceError, InvalidInput, Rejected, Unknown
 from commerce.money import Money
@@ -114,6 +112,9 @@ class ModernTreasury:
     def __init__(
         self, *, base_url: str, organization_id: str, api_key: str, internal_account_id: str
     ) -> None:
+        # Importing the SDK takes a second, which only a process that calls the provider has to spend.
+        import modern_treasury
+
         self.internal_account_id = internal_account_id
         self._sdk = modern_treasury.ModernTreasury(
             base_url=base_url,
@@ -319,6 +320,8 @@ class ModernTreasury:
                 yield data
 
     def _call(self, operation: str, call: Callable[[], T], *, safe: bool) -> T:
+        from modern_treasury import APIConnectionError, APIStatusError
+
         # `from None` throughout: the SDK's messages repeat bodies, which may hold bank details.
         try:
             return call()
