@@ -39,12 +39,14 @@ class ObjectAction:
     available: Callable[[Any], str] = lambda obj: ""
     consequences: Callable[[Any], str] = lambda obj: ""
     danger: bool = False
+    reason_required: bool = True
 
     def build_form(self, data: Any = None, *, obj: Model | None = None) -> forms.Form:
         """The action's own fields, then the reason and the hidden fingerprint."""
         base = self.form or forms.Form
         kind = type(f"{self.name.title()}ActionForm", (ConfirmationFields, base), {})
         form = kind(data, initial={"fingerprint": fingerprint(obj)} if obj else None)
+        form.fields["reason"].required = self.reason_required
         form.order_fields([*base.base_fields, "reason", "fingerprint"])
         return form
 

@@ -1,6 +1,7 @@
-"""The Console application: importing its handlers subscribes them."""
+"""The console application: its groups follow every migration, its handlers are known from the start."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class ConsoleConfig(AppConfig):
@@ -9,4 +10,6 @@ class ConsoleConfig(AppConfig):
     verbose_name = "Console"
 
     def ready(self) -> None:
-        from commerce.console import handlers, invariants  # noqa: F401
+        from commerce.console import groups, handlers, invariants  # noqa: F401
+
+        post_migrate.connect(groups.after_migrate, dispatch_uid="console.groups")

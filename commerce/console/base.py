@@ -1,6 +1,6 @@
 """The base of every admin page: read-only, affordable at any size, changed through actions only."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ from commerce.console.actions import ObjectAction
 from commerce.console.paginator import CappedPaginator
 from commerce.errors import CommerceError
 from commerce.logs import request_id
+from commerce.models import TransitionLog
 
 TIMELINE_ROWS = 100
 
@@ -28,23 +29,27 @@ class ConsoleAdmin(ModelAdmin):
     """Nobody adds, changes or deletes here, superusers included; `object_actions` call services.
 
     Lists: `-id` order, 50 rows, a capped count, `list_select_related` as a tuple, `search_fields`
-    only `<column>__exact` or `<column>__startswith` on indexed columns.
+    only `<column>__exact` or `<column>__startswith` on indexed columns. `keyed_by` names two columns
+    that are indexed together and found as "kind:key".
     """
 
     object_actions: Sequence[ObjectAction] = ()
+    icon = ""
+    keyed_by: tuple[str, str] | None = None
 
-    actions = None
-    paginator = CappedPaginator
+    actions: Any = None
+    paginator: Any = CappedPaginator
     show_full_result_count = False
     show_facets = ShowFacets.NEVER
     list_per_page = 50
     list_max_show_all = 0
     list_fullwidth = True
-    list_select_related: tuple[str, ...] = ()
-    ordering = ("-id",)
-    sortable_by: Sequence[str] = ()
+    list_select_related: Any = ()
+    ordering: Any = ("-id",)
+    sortable_by: Any = ()
     list_filter_submit = False
     compressed_fields = True
+    search_help_text: Any = ""
     change_form_outer_before_template = "console/object_header.html"
     change_form_outer_after_template = "console/object_panels.html"
 
@@ -65,6 +70,10 @@ class ConsoleAdmin(ModelAdmin):
         if not term:
             return queryset, False
         fitting = Q(pk__in=[])
+        if self.keyed_by and ":" in term:
+            kind, _, key = term.partition(":")
+            if "\x00" not in term:
+                fitting |= Q(**dict(zip(self.keyed_by, (kind, key), strict=True)))
         for lookup in self.get_search_fields(request):
             if self._fits(lookup, term):
                 fitting |= Q(**{lookup: term})
@@ -92,8 +101,6 @@ class ConsoleAdmin(ModelAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        if request.method != "GET":
-            raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))
         context = dict(extra_context or {})
         if obj is not None and self.has_view_permission(request, obj):
@@ -178,9 +185,18 @@ class ConsoleAdmin(ModelAdmin):
 
 
 def timeline_of(obj: Model) -> list[registry.TimelineRow]:
-    """Every feed registered for the object's model, merged, newest first."""
-    rows = [row for feed in registry.timelines(obj._meta.label_lower) for row in feed(obj)]
+    """Every feed registered for the object's model, else its state changes, merged, newest first."""
+    feeds = registry.timelines(obj._meta.label_lower) or [state_changes]
+    rows = [row for feed in feeds for row in feed(obj)]
     return sorted(rows, key=lambda row: row.at, reverse=True)[:TIMELINE_ROWS]
+
+
+def state_changes(obj: Model) -> Iterator[registry.TimelineRow]:
+    """A timeline feed: what the transition log says about the object."""
+    changes = TransitionLog.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
+    for change in changes.order_by("-id")[:TIMELINE_ROWS]:
+        title = f"{change.source} → {change.target}".replace("_", " ")
+        yield registry.TimelineRow(change.at, "state", title, change.reason, change.actor)
 
 
 def _with_fresh_fingerprint(action: ObjectAction, posted: Any, obj: Any) -> Any:

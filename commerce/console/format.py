@@ -1,5 +1,6 @@
 """How the console writes things: money, states, instants and links, as safe HTML."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -85,3 +86,21 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def subject_link(label: str, pk: Any) -> SafeString:
+    """A link from a model's label ("billing.invoice") and a key, without reading the row."""
+    try:
+        url = reverse(f"admin:{label.lower().replace('.', '_', 1)}_change", args=[pk])
+    except NoReverseMatch:
+        return format_html('{} <span class="c-mono">{}</span>', label, pk)
+    word = label.rpartition(".")[2]
+    return format_html('<a class="c-link" href="{}">{} <span class="c-mono">{}</span></a>', url, word, pk)
+
+
+def shown_json(value: Any) -> SafeString:
+    """JSON, indented; a word when there is none."""
+    if not value:
+        return SafeString('<span class="c-none">none</span>')
+    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+    return format_html('<pre class="c-mono">{}</pre>', text)
