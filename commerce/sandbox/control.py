@@ -204,12 +204,19 @@ def effects(simulator: Any, request: Request) -> Response:
     with sandbox.lock:
         happened = {"modern_treasury": _modern_treasury(sandbox), "openmeter": _openmeter(sandbox)}
     counts = {
-        f"{provider}.{kind}": Counter(str(row[REFERENCES[kind]]) for row in rows if row.get(REFERENCES[kind]))
+        f"{provider}.{kind}": Counter(reference for row in rows if (reference := _reference(kind, row)))
         for provider, kinds in happened.items()
         for kind, rows in kinds.items()
         if kind in REFERENCES
     }
     return Response(200, {**happened, "counts": counts})
+
+
+def _reference(kind: str, row: Row) -> str:
+    """How the caller names it; a virtual account has no external_id, so metadata may hold one."""
+    if kind == "virtual_account" and row["metadata"].get("reference"):
+        return str(row["metadata"]["reference"])
+    return str(row[REFERENCES[kind]] or "")
 
 
 def _modern_treasury(sandbox: Sandbox) -> dict[str, list[Row]]:

@@ -125,7 +125,9 @@ class Inbox:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def events(self) -> list[tuple[str, str]]:
         """(topic, event) of Modern Treasury's webhooks, in order of arrival."""
@@ -213,7 +215,9 @@ PLAN = {
 def billed(sandbox: Sandbox) -> Callable[..., dict[str, Any]]:
     """Custom invoicing, meter, feature, customer `acme`; creates and returns a subscription."""
     om = sandbox.om
-    app = om.post("/marketplace/listings/custom_invoicing/install", json={"name": "Commerce"}).json()["app"]["id"]
+    app = om.post("/marketplace/listings/custom_invoicing/install", json={"name": "Commerce"}).json()["app"][
+        "id"
+    ]
     hooks = {"enableDraftSyncHook": False, "enableIssuingSyncHook": True}
     om.put(f"/apps/{app}", json={"type": "custom_invoicing", "name": "Commerce", **hooks})
     invoicing = {"autoAdvance": True, "draftPeriod": "P0D", "dueAfter": "P14D", "progressiveBilling": False}
@@ -229,11 +233,21 @@ def billed(sandbox: Sandbox) -> Callable[..., dict[str, Any]]:
     assert om.post("/meters", json={**meter, "groupBy": {"line": "$.line"}}).status_code == 201
     feature = {"key": "burst", "name": "Burst", "meterSlug": "hours", "meterGroupByFilters": {"line": "L2"}}
     assert om.post("/features", json=feature).status_code == 201
-    customer = {"name": "Acme", "key": "acme", "currency": "USD", "usageAttribution": {"subjectKeys": ["acme"]}}
+    customer = {
+        "name": "Acme",
+        "key": "acme",
+        "currency": "USD",
+        "usageAttribution": {"subjectKeys": ["acme"]},
+    }
     assert om.post("/customers", json=customer).status_code == 201
 
     def subscribe(**plan: Any) -> dict[str, Any]:
-        body = {"customerKey": "acme", "timing": START, "billingAnchor": START, "customPlan": {**PLAN, **plan}}
+        body = {
+            "customerKey": "acme",
+            "timing": START,
+            "billingAnchor": START,
+            "customPlan": {**PLAN, **plan},
+        }
         answer = om.post("/subscriptions", json=body)
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -246,7 +260,13 @@ def use(sandbox: Sandbox) -> Callable[..., None]:
     """One usage event."""
 
     def send(identity: str, hours: str, at: str, line: str = "L2") -> None:
-        event = {"specversion": "1.0", "id": identity, "source": "commerce", "type": "burst_hour", "subject": "acme"}
+        event = {
+            "specversion": "1.0",
+            "id": identity,
+            "source": "commerce",
+            "type": "burst_hour",
+            "subject": "acme",
+        }
         event |= {"time": at, "data": {"hours": hours, "line": line}}
         headers = {"Content-Type": "application/cloudevents+json"}
         assert sandbox.om.post("/events", content=json.dumps(event), headers=headers).status_code == 204

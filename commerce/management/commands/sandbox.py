@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 
@@ -22,4 +23,5 @@ class Command(BaseCommand):
         for name in ("host", "port", "dir", "seed"):
             if options[name]:
                 command += [f"--{name}", options[name]]
+        os.chdir(settings.BASE_DIR)
         os.execv(sys.executable, command)  # noqa: S606 - the same interpreter, no shell

@@ -54,8 +54,8 @@ COUNTERPARTY = {
     "send_remittance_advice": bool, "legal_entity_id": str, "taxpayer_identifier": str,
 }  # fmt: skip
 EXTERNAL_ACCOUNT = {
-    "account_type": ACCOUNT_TYPES, "party_type": ("business", "individual"), "party_address": dict, "name": str,
-    "party_name": str, "external_id": str, "metadata": "metadata", "account_details": list,
+    "account_type": ACCOUNT_TYPES, "party_type": ("business", "individual"), "party_address": dict,
+    "name": str, "party_name": str, "external_id": str, "metadata": "metadata", "account_details": list,
     "routing_details": list, "contact_details": list,
 }  # fmt: skip
 VIRTUAL_ACCOUNT = {
@@ -69,11 +69,8 @@ def seed(sandbox: Sandbox) -> None:
     identity = os.environ.get("MODERN_TREASURY_INTERNAL_ACCOUNT_ID") or DEFAULT_INTERNAL_ACCOUNT_ID
     if sandbox.store.get(table("internal_account"), identity):
         return
-    now = seconds(sandbox)
-    connection = {
-        "id": sandbox.uuid(), "object": "connection", "live_mode": False, "created_at": now, "updated_at": now,
-        "discarded_at": None, "vendor_id": "example1", "vendor_customer_id": None, "vendor_name": "Gringotts",
-    }  # fmt: skip
+    vendor = {"vendor_id": "example1", "vendor_customer_id": None, "vendor_name": "Gringotts"}
+    connection = new(sandbox, "connection", discarded_at=None, **vendor)
     capabilities = [
         new(
             sandbox,

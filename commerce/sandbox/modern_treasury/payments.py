@@ -159,7 +159,7 @@ def get_payment_order(sandbox: Sandbox, request: Request) -> Response:
 
 @router.patch("/api/payment_orders/{id}")
 def update_payment_order(sandbox: Sandbox, request: Request) -> Response:
-    """Metadata always; protected fields only before approval (ignored with 200 later); status by its rules."""
+    """Metadata always, status by its rules; a protected field is ignored with 200 once approved."""
     row = fetch(sandbox, "payment_order", request.params["id"])
     fields = checked(request.body(), {**PAYMENT_ORDER, "status": STATUSES})
     status = fields.pop("status", None)

@@ -94,7 +94,8 @@ def _subject_keys(row: Row) -> list[str]:
 
 def _customer_fields(sandbox: Sandbox, body: Row, current: Row | None = None) -> Row:
     names = (
-        "name", "key", "description", "metadata", "usageAttribution", "primaryEmail", "currency", "billingAddress",
+        "name", "key", "description", "metadata", "usageAttribution", "primaryEmail", "currency",
+        "billingAddress",
     )  # fmt: skip
     fields = {name: body[name] for name in names if body.get(name) is not None}
     required(fields, "name")

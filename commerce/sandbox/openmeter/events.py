@@ -156,9 +156,10 @@ def query_meter_by_body(sandbox: Sandbox, request: Request) -> Response:
 def _query(sandbox: Sandbox, meter: Row, query: Row) -> Row:
     start = parse(instant(query["from"], "from")) if query.get("from") else None
     end = parse(instant(query["to"], "to")) if query.get("to") else None
-    size, names = query.get("windowSize"), list(query.get("groupBy") or [])
-    if size and size not in WINDOWS:
+    names = list(query.get("groupBy") or [])
+    if query.get("windowSize") not in (None, *WINDOWS):
         raise bad(f"windowSize must be one of {', '.join(WINDOWS)}")
+    size = WINDOWS.get(query.get("windowSize", ""))
     if unknown := set(names) - {"subject", "customerId"} - set(meter.get("groupBy") or {}):
         raise bad(f"the meter does not group by {min(unknown)}")
     filters = {
@@ -172,15 +173,9 @@ def _query(sandbox: Sandbox, meter: Row, query: Row) -> Row:
             continue
         if query.get("filterCustomerId") and owner not in query["filterCustomerId"]:
             continue
-        window = _window(parse(event["time"]), WINDOWS[size]) if size else None
-        group = tuple(
-            event["subject"]
-            if name == "subject"
-            else owner
-            if name == "customerId"
-            else _group(meter, event, name)
-            for name in names
-        )
+        window = _window(parse(event["time"]), size) if size else None
+        special = {"subject": event["subject"], "customerId": owner}
+        group = tuple(special[name] if name in special else _group(meter, event, name) for name in names)
         buckets[window, group].append(event)
     data = []
     for (window, group), events in sorted(buckets.items(), key=str):
@@ -189,7 +184,7 @@ def _query(sandbox: Sandbox, meter: Row, query: Row) -> Row:
             {
                 "value": float(_aggregate(meter, events)),
                 "windowStart": iso(window or start or parse(events[0]["time"])),
-                "windowEnd": iso(window + WINDOWS[size] if window else end or sandbox.now()),
+                "windowEnd": iso(window + size if window and size else end or sandbox.now()),
                 "subject": named.pop("subject", None),
                 "groupBy": named,
             }

@@ -26,7 +26,8 @@ from commerce.sandbox.store import Row
 from commerce.sandbox.web import ApiError, Request, Response
 
 STATUSES = (
-    "gathering", "draft", "issuing", "issued", "payment_processing", "overdue", "paid", "uncollectible", "voided",
+    "gathering", "draft", "issuing", "issued", "payment_processing", "overdue", "paid", "uncollectible",
+    "voided",
 )  # fmt: skip
 ORDERS = ("createdAt", "updatedAt", "issuedAt", "status", "periodStart", "customer.name")
 PAYING = tuple(

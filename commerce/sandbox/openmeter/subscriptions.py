@@ -214,14 +214,23 @@ def _plain(sandbox: Sandbox, row: Row) -> Row:
 
 
 def expanded(sandbox: Sandbox, row: Row) -> Row:
+    """With phases, their current items, and the timeline of every item's versions."""
     phases = []
     for phase in row["_phases"]:
+        phase = _until(phase, row)
         timelines: dict[str, list[Row]] = {}
         for item in phase["_items"]:
-            timelines.setdefault(item["key"], []).append(_item_view(row, item))
-        items = [_current(sandbox, versions) for versions in timelines.values()]
+            timelines.setdefault(item["key"], []).append(_item_view(row, _until(item, row)))
+        shown = [_shown(sandbox, phase, versions) for versions in timelines.values()]
+        items = [item for item in shown if item]
         phases.append({**public(phase), "items": items, "itemTimelines": timelines})
     return {**_plain(sandbox, row), "phases": phases}
+
+
+def _until(part: Row, subscription: Row) -> Row:
+    """A phase or item does not outlive its subscription."""
+    ends = [row["activeTo"] for row in (part, subscription) if row.get("activeTo")]
+    return {**part, "activeTo": min(ends, key=parse)} if ends else part
 
 
 def _item_view(row: Row, item: Row) -> Row:
@@ -231,15 +240,15 @@ def _item_view(row: Row, item: Row) -> Row:
     return {**public(item), "currency": row["currency"], **compact(more), **priced}
 
 
-def _current(sandbox: Sandbox, versions: list[Row]) -> Row:
-    """The version that is active now, else the last one."""
+def _shown(sandbox: Sandbox, phase: Row, versions: list[Row]) -> Row | None:
+    """Of a running phase the active version, of a past one the last, of a future one the first."""
     now = sandbox.now()
-    for version in versions:
-        if parse(version["activeFrom"]) <= now and not (
-            version.get("activeTo") and parse(version["activeTo"]) <= now
-        ):
-            return version
-    return versions[-1]
+    if parse(phase["activeFrom"]) > now:
+        return versions[0]
+    if phase.get("activeTo") and parse(phase["activeTo"]) <= now:
+        return versions[-1]
+    running = [item for item in versions if parse(item["activeFrom"]) <= now and _active(item, now)]
+    return running[0] if running else None
 
 
 def _allow(sandbox: Sandbox, row: Row, action: str, *states: str) -> None:

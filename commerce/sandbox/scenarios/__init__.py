@@ -1,0 +1,42 @@
+"""Dated business stories over the public HTTP API, each asserting the ledger after every step.
+
+One definition serves `manage.py demo`, `manage.py scenario run` and the tests: a scenario is a
+function of a `World`, which knows only the addresses of the application and of the simulators.
+"""
+
+from collections.abc import Callable
+
+from commerce.sandbox.scenarios import failures, first_dollar
+from commerce.sandbox.scenarios.world import ScenarioFailed, World
+
+SCENARIOS: dict[str, Callable[[World], None]] = {
+    "first_dollar": first_dollar.play,
+    "short_wallet": failures.short_wallet,
+    "failed_payout": failures.failed_payout,
+    "returned_payout": failures.returned_payout,
+    "changed_mid_period": failures.changed_mid_period,
+    "terminated_mid_period": failures.terminated_mid_period,
+}
+
+
+def run(
+    name: str,
+    *,
+    base_url: str,
+    sandbox_url: str,
+    api_key: str,
+    report: Callable[[str], None] = lambda line: None,
+    work: Callable[[], None] | None = None,
+) -> World:
+    """Play a scenario; raises ScenarioFailed with the step and what was expected.
+
+    `work` is called while waiting, where no worker runs beside the caller.
+    """
+    if name not in SCENARIOS:
+        raise ScenarioFailed(f"There is no scenario {name!r}; there are {', '.join(sorted(SCENARIOS))}.")
+    with World(base_url, sandbox_url, api_key, report, work) as world:
+        SCENARIOS[name](world)
+        return world
+
+
+__all__ = ["SCENARIOS", "ScenarioFailed", "World", "run"]
