@@ -412,7 +412,7 @@ def _checked(answer: Any, kind: str) -> Json:
     """The answer as a dict, once it is the kind of object that was asked for, in our mode."""
     if not hasattr(answer, "to_dict"):
         raise http.malformed(NAME, f"something that is not a {kind}")
-    row: Json = answer.to_dict(mode="json", warnings=False)
+    row: Json = answer.to_dict(warnings=False)
     if row.get("object") != kind or not isinstance(row.get("id"), str):
         raise http.malformed(NAME, f"{row.get('object')!r} where a {kind} was due")
     if row.get("live_mode") is not settings.PRODUCTION:
@@ -515,6 +515,6 @@ def _incoming_payment(row: Json) -> IncomingPayment:
         amount=_money(row),
         virtual_account_id=_text(row, "virtual_account_id"),
         internal_account_id=_text(row, "internal_account_id"),
-        as_of_date=_text(row, "as_of_date"),
+        as_of_date=str(row.get("as_of_date") or ""),
         payer=_text(row, "originating_party_name")[:120],
     )
