@@ -1,0 +1,114 @@
+"""The projection against its log: rebuilt, verified, and found out when somebody tampers with either."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from commerce.invariants import REGISTRY, Finding
+from contracts import services
+from contracts.models import Contract, Product
+from contracts.rules.fold import fold
+from tests.contracts.conftest import MARCH, OPERATOR, create, edit
+
+pytestmark = pytest.mark.django_db
+
+
+def findings(code: str) -> list[Finding]:
+    checks = [i for i in REGISTRY if i.code == code and i.check.__module__ == "contracts.invariants"]
+    return [finding for invariant in checks for finding in invariant.check()]
+
+
+def without_guards(sql: str, *parameters: Any) -> None:
+    """Change a row as a superuser who goes around the triggers would."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE contracts_contractedit DISABLE TRIGGER guard_append_only")
+        cursor.execute(sql, parameters)
+        cursor.execute("ALTER TABLE contracts_contractedit ENABLE ALWAYS TRIGGER guard_append_only")
+
+
+def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+    out = StringIO()
+    try:
+        call_command("contracts_rebuild", *arguments, "--json", stdout=out, stderr=StringIO())
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, json.loads(out.getvalue())
+
+
+def test_the_row_is_the_fold_of_the_log(active: Contract, servers: UUID) -> None:
+    edit(active, "change_quantity", {"line_id": str(servers), "quantity": 3}, at=MARCH + timedelta(days=3))
+    active.refresh_from_db()
+    folded = fold(services.contract_edits(active.pk), valid_at=active.projected_at)
+    assert active.current == folded
+    assert active.state_hash == folded.hash
+    assert findings("I7") == findings("I10") == findings("I5") == []
+
+
+def test_a_row_that_differs_is_found_and_rebuilt_from_the_log(active: Contract) -> None:
+    Contract.objects.filter(pk=active.pk).update(state={}, version=9, state_hash="x")
+    assert len(findings("I7")) == 2
+    code, report = run("--dry-run")
+    assert (code, report["differed"]) == (
+        3, [{"number": active.number, "columns": ["state", "state_hash", "version"]}],
+    )  # fmt: skip
+    active.refresh_from_db()
+    assert active.version == 9
+    assert run()[0] == 3
+    active.refresh_from_db()
+    assert active.version == 4
+    assert run() == (0, {"checked": 1, "differed": [], "tampered": []})
+    assert findings("I7") == []
+
+
+def test_a_tampered_log_is_found_at_the_edit_that_was_changed(active: Contract) -> None:
+    without_guards(
+        "UPDATE contracts_contractedit SET reason = 'as agreed' WHERE contract_id = %s AND seq = 2", active.pk
+    )
+    assert services.verify_log(active.pk) == 2
+    assert [finding.detail for finding in findings("I10")] == [
+        f"Edit #2 of {active.number} was tampered with."
+    ]
+    assert run()[1]["tampered"] == [{"number": active.number, "seq": 2}]
+
+
+def test_a_removed_edit_is_found_as_a_gap(active: Contract) -> None:
+    without_guards("DELETE FROM contracts_contractedit WHERE contract_id = %s AND seq = 4", active.pk)
+    assert any("4 with 3 edits" in finding.detail for finding in findings("I7"))
+
+
+def test_a_contract_the_tick_has_forgotten_is_found(active: Contract) -> None:
+    Contract.objects.filter(pk=active.pk).update(next_due_at=MARCH - timedelta(days=400))
+    assert [finding.subject for finding in findings("I5")] == [f"contract:{active.pk}"]
+
+
+def test_a_log_of_300_edits_is_recorded_and_read_in_constant_queries(
+    active: Contract, servers: UUID, django_assert_max_num_queries: Any
+) -> None:
+    for quantity in range(3, 40):
+        edit(active, "change_quantity", {"line_id": str(servers), "quantity": quantity})
+    with django_assert_max_num_queries(20):
+        edit(active, "change_quantity", {"line_id": str(servers), "quantity": 1})
+
+
+def test_a_product_is_made_once_and_left_as_it_is() -> None:
+    given = {"code": "b200-server", "kind": "recurring", "unit": "server_month", "actor": OPERATOR}
+    first = services.ensure_product(name="B200", **given)
+    assert services.ensure_product(name="Other", **given) == first
+    assert Product.objects.get(code="b200-server").name == "B200"
+
+
+def test_a_line_keeps_the_kind_its_product_had_when_it_was_added(
+    payload: dict[str, Any], servers: UUID
+) -> None:
+    draft = create(payload).contract
+    Product.objects.filter(code="h100-server").update(active=False)
+    assert draft.current.lines[servers].kind == "recurring"
+    assert services.rebuild_contract(contract_id=draft.pk, actor=OPERATOR).changed == []
