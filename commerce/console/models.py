@@ -102,8 +102,8 @@ class ReviewItem(models.Model):
         permission="console.claim_reviewitem",
         custom={"label": "Claim"},
     )
-    def claim(self, *, by: str, at: datetime) -> None:
-        self.assignee, self.claimed_at, self.snoozed_until = by, at, None
+    def claim(self, *, by: str, claimed_at: datetime) -> None:
+        self.assignee, self.claimed_at, self.snoozed_until = by, claimed_at, None
 
     @transition(
         field=status,
@@ -132,5 +132,5 @@ class ReviewItem(models.Model):
         permission="console.resolve_reviewitem",
         custom={"label": "Resolve", "event": "review_item.resolved"},
     )
-    def resolve(self, *, code: str, note: str, at: datetime) -> None:
-        self.resolution, self.note, self.resolved_at, self.snoozed_until = code, note, at, None
+    def resolve(self, *, code: str, note: str, resolved_at: datetime) -> None:
+        self.resolution, self.note, self.resolved_at, self.snoozed_until = code, note, resolved_at, None

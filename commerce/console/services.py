@@ -50,7 +50,8 @@ def open_review(
 
 def claim_review(*, item: ReviewItem, actor: Actor, at: datetime, reason: str = "") -> ReviewItem:
     """Take an item, so that nobody else works on it."""
-    return states.transition(item, "claim", actor=actor, at=at, reason=reason, by=actor.label or str(actor))
+    by = actor.label or str(actor)
+    return states.transition(item, "claim", actor=actor, at=at, reason=reason, by=by, claimed_at=at)
 
 
 def give_back_review(*, item: ReviewItem, actor: Actor, at: datetime, reason: str = "") -> ReviewItem:
@@ -72,7 +73,9 @@ def resolve_review(
     """Close an item with a resolution code and a note; the same problem later opens a new item."""
     if code not in Resolution.values:
         raise InvalidInput(f"{code!r} is no resolution.", pointer="/code", code="unknown_resolution")
-    return states.transition(item, "resolve", actor=actor, at=at, reason=reason, code=code, note=reason)
+    return states.transition(
+        item, "resolve", actor=actor, at=at, reason=reason, code=code, note=reason, resolved_at=at
+    )
 
 
 @transaction.atomic
