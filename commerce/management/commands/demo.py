@@ -1,6 +1,7 @@
 """`manage.py demo`: the whole system on this machine, and one contract from signature to payout."""
 
 import fcntl
+import logging
 import os
 import signal
 import time
@@ -11,8 +12,6 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
@@ -23,17 +22,19 @@ from commerce.actor import Actor
 from commerce.api.models import ApiKey
 from commerce.api.scopes import SCOPES
 from commerce.api.services import issue_key, revoke_key
+from commerce.console.demo_users import ensure_demo_users
 from commerce.parties.models import Organization
 from commerce.processes import ProcessDied, Stack
+from commerce.sandbox import scenarios
 
 SCENARIO = "first_dollar"
 KEY_LABEL = "demo"
 WATCH_SECONDS = 2
-DEMO_USERS = {
+WHAT_THEY_DO = {
     "viewer": "sees everything, changes nothing",
     "operator": "runs the daily work",
     "approver": "lets money go",
-    "admin": "does both, and looks after users and keys",
+    "admin": "looks after people, keys and products",
 }
 
 
@@ -70,6 +71,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("The demo makes users with known passwords; it does not run in production.")
+        logging.disable(logging.INFO)  # this process talks to a person; the others write their logs
         self.started = time.monotonic()
         folder = embedded.state_dir() / "demo"
         folder.mkdir(exist_ok=True)
@@ -96,20 +98,11 @@ class Command(BaseCommand):
     def _prepare(self) -> None:
         """Database, groups, users and a key, in this one process, while the others load."""
         call_command("migrate", verbosity=0, interactive=False)
-        for name in DEMO_USERS:
-            user, created = get_user_model().objects.get_or_create(
-                username=name, defaults={"is_staff": True, "email": f"{name}@demo.example"}
-            )
-            if created:
-                user.set_password(_password(name))
-                user.save()
-            user.groups.set([Group.objects.get(name=name)])
+        self.passwords = ensure_demo_users()
         self.api_key = _fresh_key()
         self._say("database, groups and users are ready")
 
     def _play(self) -> None:
-        from commerce.sandbox import scenarios
-
         said = ["nothing"]
 
         def report(line: str) -> None:
@@ -117,9 +110,14 @@ class Command(BaseCommand):
             self.stdout.write(line)
             self.stdout.flush()
 
-        urls = {"base_url": self.stack.web_url, "sandbox_url": self.stack.sandbox_url}
         try:
-            scenarios.run(SCENARIO, **urls, api_key=self.api_key, report=report)
+            scenarios.run(
+                SCENARIO,
+                base_url=self.stack.web_url,
+                sandbox_url=self.stack.sandbox_url,
+                api_key=self.api_key,
+                report=report,
+            )
         except Exception as error:
             self.stack.check()  # a dead child explains more than what the scenario saw of it
             raise CommandError(
@@ -135,7 +133,7 @@ class Command(BaseCommand):
             f"API key   {self.api_key}",
             "",
             "Logins",
-            *(f"  {name:<10}{_password(name):<16}{what}" for name, what in DEMO_USERS.items()),
+            *(f"  {name:<10}{self.passwords[name]:<20}{what}" for name, what in WHAT_THEY_DO.items()),
             "",
             "Ctrl-C stops everything.",
         ]
@@ -177,10 +175,6 @@ def _fresh_key() -> str:
         revoke_key(key=key, actor=actor, at=at, reason="a new demo began")
     platform = Organization.objects.platform()
     return issue_key(organization=platform, scopes=list(SCOPES), label=KEY_LABEL, actor=actor, at=at)[1]
-
-
-def _password(name: str) -> str:
-    return f"{name}-demo"
 
 
 @contextmanager
