@@ -11,7 +11,7 @@ from django.apps import apps
 
 READ = frozenset({"view"})
 _OPERATE = """
-activate cancel claim collect edit hold lift operate poll propose record register release request resolve
+accept activate cancel claim collect edit hold lift operate poll propose record register release request resolve
 resume retry send sign snooze submit suspend terminate verify void withdraw
 """
 OPERATE = frozenset(_OPERATE.split())

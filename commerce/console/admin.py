@@ -250,8 +250,6 @@ class LogEntryAdmin(ConsoleAdmin):
     icon = "fact_check"
     list_display = ("happened", "user", "content_type", "object_repr", "change_message")
     list_select_related = ("user", "content_type")
-    search_fields = ("object_id__exact",)
-    search_help_text = "The object's id."
     fields = ("happened", "user", "content_type", "object_repr", "object_id", "change_message")
 
     @admin.display(description="At")

@@ -1,7 +1,7 @@
 """The base of every admin page: read-only, affordable at any size, changed through actions only."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from django.contrib import messages
@@ -37,19 +37,18 @@ class ConsoleAdmin(ModelAdmin):
     icon = ""
     keyed_by: tuple[str, str] | None = None
 
-    actions: Any = None
-    paginator: Any = CappedPaginator
+    actions: ClassVar[Any] = None
+    paginator: ClassVar[Any] = CappedPaginator
     show_full_result_count = False
     show_facets = ShowFacets.NEVER
     list_per_page = 50
     list_max_show_all = 0
     list_fullwidth = True
-    list_select_related: Any = ()
-    ordering: Any = ("-id",)
-    sortable_by: Any = ()
+    list_select_related: ClassVar[Any] = ()
+    ordering: ClassVar[Any] = ("-id",)
+    sortable_by: ClassVar[Any] = ()
     list_filter_submit = False
     compressed_fields = True
-    search_help_text: Any = ""
     change_form_outer_before_template = "console/object_header.html"
     change_form_outer_after_template = "console/object_panels.html"
 

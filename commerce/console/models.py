@@ -70,7 +70,7 @@ class ReviewItem(models.Model):
             models.Index(
                 fields=["opened_at"], name="review_item_waiting", condition=~models.Q(status="resolved")
             ),
-            models.Index(fields=["subject_type", "subject_id"], name="review_item_subject"),
+            models.Index(fields=["subject_id", "subject_type"], name="review_item_subject"),
         )
         permissions = (
             ("claim_reviewitem", "Can claim review items and give them back"),

@@ -187,7 +187,7 @@ class ProviderReference(models.Model):
                 condition=Q(kind__in=["counterparty", "virtual_account"]),
             ),
             models.UniqueConstraint(
-                fields=["provider", "kind", "provider_id"],
+                fields=["provider_id", "provider", "kind"],
                 name="reference_provider_id_once",
                 condition=Q(provider_id__isnull=False),
             ),

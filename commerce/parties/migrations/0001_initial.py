@@ -189,7 +189,7 @@ class Migration(migrations.Migration):
             model_name="providerreference",
             constraint=models.UniqueConstraint(
                 condition=models.Q(("provider_id__isnull", False)),
-                fields=("provider", "kind", "provider_id"),
+                fields=("provider_id", "provider", "kind"),
                 name="reference_provider_id_once",
             ),
         ),

@@ -1,0 +1,241 @@
+"""The pages: home shows what waits, search routes on references, every page is finished and safe."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from commerce.api.models import ApiKey
+from commerce.api.services import issue_key
+from commerce.console import charts, format, registry
+from commerce.console.models import ReviewItem
+from commerce.console.registry import Card, CardValue, Hit, TimelineRow
+from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.parties.models import Organization
+from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
+
+Browser = Callable[..., Client]
+
+
+@pytest.fixture
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_cards", "_sections"):
+        monkeypatch.setattr(registry, name, {})
+    monkeypatch.setattr(registry, "_searches", [])
+
+
+def text(page: Any) -> str:
+    assert page.status_code == 200, page.status_code
+    return page.content.decode()
+
+
+@pytest.mark.usefixtures("_own_registry")
+def test_a_card_shows_count_age_and_value_or_that_nothing_waits(browser: Browser, clock: Any) -> None:
+    value = CardValue(12_345, AT - timedelta(days=3, hours=5), {"USD": 316750000, "EUR": 0})
+    registry.register_card(Card("full", "Failed payouts", "/x/", lambda request: value))
+    registry.register_card(Card("none", "Parked", "/y/", lambda request: CardValue(0), empty="All is well."))
+    page = text(browser("viewer").get("/admin/"))
+    assert "12,345" in page
+    assert "oldest 3 d" in page
+    assert "3,167,500.00" in page
+    assert "EUR" not in page
+    assert "All is well." in page
+
+
+@pytest.mark.usefixtures("_own_registry")
+def test_a_card_is_hidden_from_who_may_not_open_its_list(browser: Browser) -> None:
+    def never(request: Any) -> CardValue:
+        raise AssertionError("asked for a card that may not be seen")
+
+    registry.register_card(Card("secret", "Secret", "/x/", never, permission="auth.view_user"))
+    assert "Secret" not in text(browser("viewer").get("/admin/"))
+
+
+def test_home_counts_what_waits_for_a_person(browser: Browser, item: ReviewItem, clock: Any) -> None:
+    viewer = browser("viewer")
+    assert "No question is open." not in text(viewer.get("/admin/"))
+    ReviewItem.objects.update(snoozed_until=AT + timedelta(days=1))
+    assert "No question is open." in text(viewer.get("/admin/"))
+    clock(AT + timedelta(days=2))
+    assert "No question is open." not in text(viewer.get("/admin/"))
+
+
+def test_the_badge_names_the_environment_and_the_business_clock(browser: Browser, clock: Any) -> None:
+    assert "1 Mar 2027 00:00 test clock" in text(browser("viewer").get("/admin/"))
+
+
+@pytest.mark.usefixtures("_own_registry")
+def test_search_asks_with_the_term_as_typed_and_within_permissions(browser: Browser) -> None:
+    asked: list[str] = []
+
+    def find(term: str) -> list[Hit]:
+        asked.append(term)
+        return [Hit(f"Invoice {term} {i}", f"/i/{i}", "invoice") for i in range(50)]
+
+    registry.register_search(find)
+    registry.register_search(lambda term: 1 / 0, permission="auth.view_user")  # type: ignore[arg-type,return-value]
+    page = text(browser("viewer").get("/admin/search/?s=INV-1&extended=1"))
+    assert asked == ["INV-1"]
+    assert page.count("Invoice INV-1") == 2 * 20
+    assert "Invoice" not in text(browser("operator").get("/admin/search/?s=IN&extended=1"))
+
+
+def test_what_somebody_wrote_is_shown_not_run(browser: Browser, item: ReviewItem) -> None:
+    evil = "<script>alert(1)</script>"
+    ReviewItem.objects.update(title=evil, detail=evil, evidence={"x": evil}, assignee=evil, kind=evil)
+    viewer = browser("operator")
+    for url in ("", f"{item.pk}/change/", f"{item.pk}/do/resolve/"):
+        assert evil not in text(viewer.get(f"/admin/console/reviewitem/{url}"))
+
+
+def test_a_list_finds_by_exact_reference_only(browser: Browser, item: ReviewItem) -> None:
+    viewer = browser("viewer")
+    listing = "/admin/console/reviewitem/?q="
+    assert item.title in text(viewer.get(listing + str(item.pk)))
+    for term in ("INV-1", "not-a-uuid", "1 OR 1=1"):
+        assert item.title not in text(viewer.get(listing + term))
+
+
+def test_a_list_counts_no_further_than_its_cap(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commerce.console.paginator.LIMIT", 60)
+    ReviewItem.objects.bulk_create(
+        ReviewItem(kind="k", subject_type="x.y", subject_id=str(i), title=f"Item {i}.", opened_at=AT)
+        for i in range(100)
+    )
+    viewer = browser("viewer")
+    assert "60" in text(viewer.get("/admin/console/reviewitem/"))
+    assert viewer.get("/admin/console/reviewitem/?p=2").status_code == 200
+    assert viewer.get("/admin/console/reviewitem/?p=3").status_code == 302
+
+
+def stream(**more: Any) -> OutboxStream:
+    OutboxEvent.objects.create(
+        aggregate_type="contract", aggregate_id="c1", sequence=1, type="contract.activated",
+        payload={"number": "C-1"}, occurred_at=AT,
+    )  # fmt: skip
+    return OutboxStream.objects.create(
+        aggregate_type="contract", aggregate_id="c1", group="billing.openmeter", **more
+    )
+
+
+def test_an_operator_resumes_a_parked_stream(browser: Browser) -> None:
+    row = stream(parked_at=timezone.now(), parked_reason="Rejected: no such customer")
+    page = f"/admin/outbox/outboxstream/{row.pk}/"
+    operator = browser("operator")
+    assert "contract.activated" in text(operator.get(f"{page}change/"))
+    assert "/do/resume/" not in text(browser("viewer").get(f"{page}change/"))
+    confirmation = operator.get(f"{page}do/resume/")
+    assert "no such customer" in text(confirmation)
+    answer = operator.post(
+        f"{page}do/resume/", {"reason": "Customer made.", "fingerprint": fingerprint_on(confirmation)}
+    )
+    assert answer.status_code == 302
+    row.refresh_from_db()
+    assert row.parked_at is None
+    assert row.due_at is not None
+    assert browser("viewer").get(f"{page}do/park/").status_code == 403
+
+
+def test_the_relays_lists_hide_heads_and_find_by_aggregate(browser: Browser) -> None:
+    row = stream()
+    OutboxStream.objects.create(aggregate_type="contract", aggregate_id="c2", group="")
+    viewer = browser("viewer")
+    listing = text(viewer.get("/admin/outbox/outboxstream/"))
+    assert "c1" in listing
+    assert "c2" not in listing
+    assert "billing.openmeter" in text(viewer.get("/admin/outbox/outboxstream/?q=contract:c1"))
+    assert "billing.openmeter" not in text(viewer.get("/admin/outbox/outboxstream/?q=contract:c9"))
+    for condition in ("parked", "due", "retrying"):
+        assert viewer.get(f"/admin/outbox/outboxstream/?condition={condition}").status_code == 200
+    event = OutboxEvent.objects.get()
+    assert "C-1" in text(viewer.get(f"/admin/outbox/outboxevent/{event.pk}/change/"))
+    assert str(row.pk)
+
+
+def test_an_administrator_revokes_a_key_and_sees_no_money(browser: Browser) -> None:
+    platform = Organization.objects.platform()
+    key, plain = issue_key(organization=platform, scopes=["ledger:read"], label="bi", actor=SYSTEM, at=AT)
+    admin = browser("admin")
+    page = f"/admin/api/apikey/{key.pk}/"
+    assert plain not in text(admin.get(f"{page}change/"))
+    data = {"reason": "Leaked.", "fingerprint": fingerprint_on(admin.get(f"{page}do/revoke/"))}
+    assert admin.post(f"{page}do/revoke/", data).status_code == 302
+    assert ApiKey.objects.get().revoked_at is not None
+    assert admin.get("/admin/console/reviewitem/").status_code == 403
+    assert browser("operator").get(f"{page}change/").status_code == 403
+
+
+def test_an_administrator_edits_others_but_neither_themselves_nor_a_superuser(browser: Browser) -> None:
+    admin = browser("admin")
+    root = User.objects.create_superuser("root", password="x")
+    change = "/admin/auth/user/{}/change/"
+    assert "_save" in text(admin.get(change.format(User.objects.get(username="viewer").pk)))
+    for untouchable in (root, User.objects.get(username="admin")):
+        page = change.format(untouchable.pk)
+        assert "_save" not in text(admin.get(page))
+        assert admin.post(page, {"username": "x"}).status_code == 403
+    assert browser("viewer").get("/admin/auth/user/").status_code == 403
+
+
+def test_every_page_carries_its_content_security_policy(browser: Browser) -> None:
+    for url in ("/admin/", "/admin/login/", "/admin/console/reviewitem/"):
+        page = browser("viewer").get(url, follow=True)
+        rules = dict(rule.split(" ", 1) for rule in page["Content-Security-Policy"].split("; "))
+        assert rules["default-src"] == "'self'"
+        assert "'unsafe-inline'" not in rules["script-src"]
+        assert rules["frame-ancestors"] == rules["object-src"] == rules["base-uri"] == "'none'"
+        assert "no-store" in page["Cache-Control"]
+    elsewhere = Client().get("/nothing")
+    assert elsewhere["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_demo_users_do_not_exist_in_production(db: None, settings: Any) -> None:
+    from commerce.console.demo_users import ensure_demo_users
+    from commerce.errors import Conflict
+
+    settings.PRODUCTION = True
+    with pytest.raises(Conflict):
+        ensure_demo_users()
+    assert not User.objects.exists()
+
+
+def test_a_timeline_merges_its_feeds_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from commerce.console.base import timeline_of
+
+    def feed(*hours: int) -> registry.Timeline:
+        return lambda obj: [TimelineRow(AT + timedelta(hours=h), "k", str(h)) for h in hours]
+
+    monkeypatch.setattr(registry, "timelines", lambda model: [feed(1, 4), feed(3, 2)])
+    assert [row.title for row in timeline_of(ReviewItem())] == ["4", "3", "2", "1"]
+
+
+def test_money_is_written_with_its_currency_and_a_real_minus() -> None:
+    assert "1,234.56" in format.money(123456, "USD")
+    assert "USD" in format.money(123456, "USD")
+    assert "−5" in format.money(-5, "JPY")
+    assert "c-negative" in format.money(-5, "JPY")
+    assert format.money(None, "USD") == format.NOTHING
+
+
+def test_a_state_is_a_word_with_a_colour() -> None:
+    assert "past due" in format.badge("past_due")
+    assert "c-warn" in format.badge("past_due")
+    assert "c-plain" in format.badge("never_heard_of")
+    assert "<script>" not in format.badge("<script>")
+
+
+def test_charts_say_what_would_be_there_and_draw_what_is() -> None:
+    days = [(date(2027, 3, day), 0, 0) for day in range(1, 15)]
+    assert "No USD came in" in charts.cash_flow(days, "USD")
+    days[3] = (date(2027, 3, 4), 500, 250)
+    picture = charts.cash_flow(days, "USD")
+    assert picture.count("<rect") == 28
+    assert "2027-03-04 in: 5.00 USD" in picture
+    assert "Nothing is outstanding." in charts.ageing({"USD": [0, 0, 0, 0]})
+    assert "width:75.00%" in charts.ageing({"USD": [300, 0, 100, 0]})
+    assert "&lt;b&gt;" in charts.table(["A"], [["<b>"]])
+    assert 'class="c-right">5' in charts.table([">A"], [[5]])
