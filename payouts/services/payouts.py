@@ -123,8 +123,10 @@ def _attribute(payout: Payout) -> None:
 
 def approve_payout(*, payout: Payout, actor: Actor, at: datetime, reason: str = "") -> Payout:
     """Agree to a payout that somebody else requested; it is sent at once."""
-    if payout.requested_by == str(actor):
-        raise PermissionDenied("Who requested a payout cannot approve it.", code="maker_is_checker")
+    if payout.requested_by == str(actor) or actor.organization_id == payout.payee_id:
+        raise PermissionDenied(
+            "Neither who requested a payout nor its payee may approve it.", code="own_payout"
+        )
     return transition(payout, "approve", actor=actor, at=at, reason=reason, by=str(actor), when=at)
 
 

@@ -1,0 +1,272 @@
+"""Against the simulator over HTTP: one payment order per payout, whatever gets lost on the way."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from commerce.console.models import ReviewItem
+from commerce.errors import Rejected, Retryable, Unknown
+from commerce.outbox import append, drain
+from commerce.outbox.models import OutboxStream
+from commerce.providers import modern_treasury
+from payouts import services
+from payouts.models import Payout
+from tests.payouts.conftest import SEASONED, SYSTEM, World, holds, usd
+from tests.sandbox.conftest import INTERNAL_ACCOUNT, Sandbox
+
+pytestmark = pytest.mark.django_db
+EVERYTHING = ["payouts.settlement", "payouts.policy", "payouts.modern_treasury", "payouts.poll"]
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    running = Sandbox(tmp_path_factory.mktemp("bank"))
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def bank(process, settings):
+    process.reset()
+    process.control.delete("/faults")
+    settings.MODERN_TREASURY_BASE_URL = f"{process.url}/modern-treasury"
+    settings.MODERN_TREASURY_ORGANIZATION_ID, settings.MODERN_TREASURY_API_KEY = "org", "key"
+    settings.MODERN_TREASURY_INTERNAL_ACCOUNT_ID = INTERNAL_ACCOUNT
+    settings.POLL_SECONDS = 0.001
+    return process
+
+
+def open_account(bank: Sandbox, world: World, number: str) -> None:
+    """Give Northwind's bank account this number at the bank."""
+    account = {
+        "party_type": "business",
+        "routing_details": [{"routing_number_type": "aba", "routing_number": "121141822"}],
+        "account_details": [{"account_number": number}],
+    }
+    made = bank.mt.post("/counterparties", json={"name": "Northwind", "accounts": [account]})
+    world.northwind.references.update(provider_id=made.json()["accounts"][0]["id"])
+
+
+@pytest.fixture
+def ready(bank, world):
+    """Northwind's payout of 31,675.00 USD is approved and not sent yet; Bridge is paid on request."""
+    services.set_policy(organization=world.bridge, mode="on_request", actor=SYSTEM, at=SEASONED)
+    open_account(bank, world, "123456789")
+    world.settle()
+    world.release()
+    return world
+
+
+def submit(world: World) -> Payout:
+    services.submit_payout(payout_id=world.payout().pk, actor=SYSTEM, at=SEASONED)
+    return world.payout()
+
+
+def poll(world: World) -> Payout:
+    Payout.objects.filter(next_poll_at__isnull=False).update(next_poll_at=timezone.now())
+    services.poll_payouts(at=SEASONED, actor=SYSTEM)
+    return world.payout()
+
+
+def orders(bank: Sandbox) -> list:
+    return bank.effects()["modern_treasury"]["payment_order"]
+
+
+def fault(bank: Sandbox, kind: str, path: str = "payment_orders", **more) -> None:
+    rule = {"provider": "modern_treasury", "kind": kind, "path": path, **more}
+    assert bank.control.post("/faults", json=rule).status_code == 201
+
+
+def test_an_approved_payout_becomes_one_payment_order(ready, bank):
+    drain(groups=EVERYTHING)
+    payout = ready.payout()
+    assert payout.status == "in_transit"
+    assert [(o["external_id"], o["amount"], o["direction"]) for o in orders(bank)] == [
+        (payout.external_id, 3_167_500, "credit")
+    ]
+    for _ in range(2):
+        submit(ready)
+    assert len(orders(bank)) == 1
+
+
+def test_polling_alone_finds_that_it_was_paid(ready, bank):
+    submit(ready)
+    bank.settle()
+    payout = poll(ready)
+    assert (payout.status, payout.provider_status) == ("paid", "completed")
+    assert holds(ready.northwind, "PAYOUT_IN_TRANSIT") == usd("0")
+    assert payout.items.get().leg.status == "paid_out"
+
+
+def test_a_lost_answer_is_looked_up_and_never_paid_twice(ready, bank):
+    fault(bank, "timeout_after_effect", method="POST")
+    with pytest.raises(Unknown):
+        submit(ready)
+    assert ready.payout().status == "unknown"
+    assert holds(ready.northwind, "PAYOUT_IN_TRANSIT") == usd("31,675.00")
+    payout = submit(ready)
+    assert payout.status == "in_transit"
+    assert [o["external_id"] for o in orders(bank)] == [payout.external_id]
+
+
+def test_the_poller_finds_an_order_whose_answer_was_lost(ready, bank):
+    fault(bank, "timeout_after_effect", method="POST")
+    with pytest.raises(Unknown):
+        submit(ready)
+    bank.settle()
+    assert poll(ready).status == "paid"
+    assert len(orders(bank)) == 1
+
+
+def test_what_never_arrived_is_sent_again_under_the_same_key(ready, bank):
+    fault(bank, "timeout_before", method="POST")
+    with pytest.raises(Unknown):
+        submit(ready)
+    assert orders(bank) == []
+    assert poll(ready).status == "unknown"
+    assert submit(ready).status == "in_transit"
+    assert len(orders(bank)) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_refusal_that_may_pass_leaves_the_money_in_transit_and_is_repeated(ready, bank, status):
+    fault(bank, "error", method="POST", status=status)
+    with pytest.raises(Retryable):
+        submit(ready)
+    assert ready.payout().status == "submitted"
+    assert holds(ready.northwind, "PAYOUT_IN_TRANSIT") == usd("31,675.00")
+    assert submit(ready).status == "in_transit"
+    assert len(orders(bank)) == 1
+
+
+def test_after_a_crash_between_call_and_commit_the_order_is_found(ready, bank):
+    fault(bank, "error", method="POST", status=503)
+    with pytest.raises(Retryable):
+        submit(ready)
+    payout = ready.payout()
+    modern_treasury.client().create_payment_order(
+        external_id=payout.external_id,
+        amount=payout.amount,
+        receiving_account_id=payout.account.provider_id,
+        key=payout.idempotency_key,
+    )
+    assert submit(ready).status == "in_transit"
+    assert len(orders(bank)) == 1
+
+
+def test_an_order_that_the_bank_refuses_fails_and_waits_for_a_person(ready, bank):
+    ready.northwind.references.update(provider_id="no-such-account")
+    payout = submit(ready)
+    assert payout.status == "failed"
+    assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
+    assert ReviewItem.objects.get().kind == "payout_failed"
+    assert orders(bank) == []
+
+
+def test_a_wrong_key_of_ours_fails_no_payout(ready, bank, settings):
+    settings.MODERN_TREASURY_API_KEY = "wrong"
+    with pytest.raises(Rejected):
+        submit(ready)
+    assert ready.payout().status == "submitted"
+    settings.MODERN_TREASURY_API_KEY = "key"
+    assert submit(ready).status == "in_transit"
+
+
+def test_a_cancelled_payout_is_never_sent(ready, bank):
+    services.cancel_payout(payout=ready.payout(), actor=SYSTEM, at=SEASONED)
+    drain(groups=EVERYTHING)
+    assert orders(bank) == []
+    assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
+    assert not OutboxStream.objects.filter(parked_at__isnull=False).exists()
+
+
+def test_a_payment_that_fails_at_the_bank_puts_the_money_back(ready, bank):
+    open_account(bank, ready, "111111110")
+    submit(ready)
+    bank.settle()
+    payout = poll(ready)
+    assert (payout.status, payout.failure_code) == ("failed", "failed")
+    assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
+
+
+def test_a_return_days_later_is_found_by_polling(ready, bank):
+    open_account(bank, ready, "10003")
+    submit(ready)
+    bank.settle()
+    assert poll(ready).status == "paid"
+    bank.at("2027-04-30T00:00:00Z")
+    bank.settle()
+    payout = poll(ready)
+    assert (payout.status, payout.failure_code) == ("returned", "R03")
+    assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
+
+
+def webhook(bank: Sandbox, kind: str, id_: str, copies: int = 3) -> None:
+    for n in range(copies):
+        append(f"modern_treasury.{kind}", id_, f"modern_treasury.{kind}_changed",
+               {"object_id": id_, "delivery_id": str(n)}, at=SEASONED, actor=SYSTEM)  # fmt: skip
+
+
+def test_webhooks_told_three_times_change_things_once(ready, bank):
+    payout = submit(ready)
+    bank.settle()
+    returned = bank.control.post(
+        f"/modern-treasury/payment-orders/{payout.provider_id}/return", json={"code": "R03"}
+    )
+    assert returned.status_code == 200, returned.text
+    webhook(bank, "return", bank.effects()["modern_treasury"]["return"][0]["id"])
+    webhook(bank, "payment_order", payout.provider_id)
+    drain(groups=EVERYTHING)
+    assert ready.payout().status == "returned"
+    assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
+    assert ReviewItem.objects.filter(kind="payout_returned").count() == 1
+
+
+def test_an_order_that_we_did_not_make_is_shown_to_a_person(ready, bank):
+    order = modern_treasury.client().create_payment_order(
+        external_id="by-hand",
+        amount=usd("5.00"),
+        receiving_account_id=ready.payout().account.provider_id,
+        key="by-hand",
+    )
+    services.read_order(order_id=order.id, actor=SYSTEM, at=SEASONED)
+    assert ReviewItem.objects.get().kind == "unknown_payment_order"
+
+
+def test_looks_become_rarer_and_end_ninety_days_after_payment(ready, bank):
+    submit(ready)
+    bank.settle()
+    poll(ready)
+    services.poll_payouts(at=SEASONED, actor=SYSTEM)
+    payout = ready.payout()
+    assert payout.status == "paid"
+    assert payout.next_poll_at is not None
+    Payout.objects.filter(pk=payout.pk).update(
+        watched_since=timezone.now() - timedelta(days=4), next_poll_at=timezone.now()
+    )
+    services.poll_payouts(at=SEASONED, actor=SYSTEM)
+    assert ready.payout().next_poll_at > timezone.now() + timedelta(hours=23)
+    Payout.objects.filter(pk=payout.pk).update(next_poll_at=timezone.now())
+    services.poll_payouts(at=SEASONED + timedelta(days=91), actor=SYSTEM)
+    assert ready.payout().next_poll_at is None
+
+
+def test_poll_now_asks_the_bank_without_waiting(ready, bank):
+    payout = submit(ready)
+    bank.settle()
+    assert services.request_poll(payout=payout, actor=SYSTEM, at=SEASONED)
+    assert ready.payout().status == "in_transit"
+    drain(groups=EVERYTHING)
+    assert ready.payout().status == "paid"
+
+
+def test_a_silent_bank_is_remembered_and_asked_again(ready, bank):
+    submit(ready)
+    fault(bank, "error", method="GET", status=503)
+    payout = poll(ready)
+    assert payout.status == "in_transit"
+    assert "503" in payout.last_error
+    bank.settle()
+    assert poll(ready).status == "paid"
