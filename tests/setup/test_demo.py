@@ -1,0 +1,103 @@
+"""`manage.py demo` as a person sees it: it plays, stays up, stops what it started, comes up again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from commerce.embedded import REPOSITORY
+
+UP = "Ctrl-C stops everything."
+SECONDS = 150
+
+
+@pytest.fixture(scope="module")
+def state() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    _command(folder, "embedded", "stop").wait(SECONDS)
+    shutil.rmtree(folder)
+
+
+def _command(state: Path, *arguments: str) -> subprocess.Popen[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL", "TEST_DB_SUFFIX")}
+    return subprocess.Popen(
+        [sys.executable, "manage.py", *arguments],
+        cwd=REPOSITORY,
+        env=clean | {"COMMERCE_STATE": str(state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _until_it_says(process: subprocess.Popen[str], what: str) -> str:
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if what in line:
+            return said
+    raise AssertionError(f"it ended without saying {what!r}:\n{said}\n{process.communicate()[1]}")
+
+
+def _part(demo: subprocess.Popen[str], words: str) -> psutil.Process:
+    return next(p for p in psutil.Process(demo.pid).children() if words in " ".join(p.cmdline()))
+
+
+def _postmaster(state: Path) -> int:
+    lock = state / "postgres" / "postmaster.pid"
+    return int(lock.read_text().split()[0]) if lock.exists() else 0
+
+
+def test_once_plays_all_seven_steps_and_leaves_nothing_running(state: Path) -> None:
+    demo = _command(state, "demo", "--once")
+    out, err = demo.communicate(timeout=SECONDS)
+    assert demo.returncode == 0, out + err
+    assert "first_dollar is played" in out
+    assert UP not in out
+    assert _postmaster(state) == 0
+    assert not [p for p in psutil.process_iter() if _mentions(p, str(state))]
+
+
+def test_a_killed_worker_ends_it_with_a_sentence_and_the_next_one_stays_until_it_is_told(state: Path) -> None:
+    demo = _command(state, "demo")
+    said = _until_it_says(demo, UP)
+    assert "approver-demo" in said
+    _part(demo, "celery -A commerce worker").kill()
+    _, err = demo.communicate(timeout=SECONDS)
+    assert demo.returncode == 1
+    assert "worker ended with code -9" in err
+    assert "worker.log" in err
+
+    again = _command(state, "demo")
+    _until_it_says(again, UP)
+    second = _command(state, "demo")
+    _, err = second.communicate(timeout=SECONDS)
+    assert second.returncode == 1
+    assert f"process {again.pid}" in err
+    killed = _postmaster(state)
+    os.kill(killed, signal.SIGKILL)
+    _until_it_says(again, "PostgreSQL is gone; starting it again")
+    deadline = time.monotonic() + 20
+    while _postmaster(state) == killed and time.monotonic() < deadline:
+        time.sleep(0.1)
+    again.send_signal(signal.SIGTERM)
+    _, err = again.communicate(timeout=SECONDS)
+    assert again.returncode == 0, err
+    assert _postmaster(state) == 0
+
+
+def _mentions(process: psutil.Process, text: str) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and text in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
