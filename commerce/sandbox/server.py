@@ -85,15 +85,15 @@ class Simulator:
         return Response(404, {"error": f"There is no simulator at {request.path}."})
 
     def _answer_as(self, provider: str, router: Any, request: Request) -> Response | None:
-        with self.sandbox.lock:
-            rule = faults.strike(self.sandbox, provider, request)
-            self.sandbox.store.commit()
-        kind, response = rule["kind"] if rule else "", None
-        if kind == "error" and rule:
-            error = ApiError(rule["status"], "internal_error", "An injected fault.")
-            response = _error(provider, error, request)
-        elif kind != "timeout_before":
-            with self.idempotency.claim(provider, request) as stored:
+        with self.idempotency.claim(provider, request) as stored:
+            with self.sandbox.lock:
+                rule = faults.strike(self.sandbox, provider, request)
+                self.sandbox.store.commit()
+            kind, response = rule["kind"] if rule else "", None
+            if rule and kind == "error":
+                error = ApiError(rule["status"], "internal_error", "An injected fault.")
+                response = _error(provider, error, request)
+            elif kind != "timeout_before":
                 if rule and kind == "slow":
                     time.sleep(rule["delay_ms"] / 1000)
                 response = stored or self._run(provider, router, request)

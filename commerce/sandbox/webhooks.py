@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,7 +94,7 @@ class Courier:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.log: deque[Row] = deque(maxlen=2000)
-        self._busy: set[str] = set()
+        self._turn = threading.RLock()  # one delivery at a time keeps the order, whoever delivers
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -108,37 +109,26 @@ class Courier:
     def flush(self, seconds: float = 30.0) -> Row:
         """Attempt everything queued, and what arrives meanwhile, once each, whatever its due time."""
         give_up, tried, delivered = time.time() + seconds, set[str](), 0
-        while time.time() < give_up:
-            row = self._take(due=float("inf"), but=tried)
-            if row is None:
-                if not self._busy:
-                    break
-                time.sleep(0.005)
-                continue
-            tried.add(row["id"])
-            delivered += self._deliver(row)
+        with self._turn:
+            while time.time() < give_up and (row := self._next(float("inf"), but=tried)):
+                tried.add(row["id"])
+                delivered += self._deliver(row)
         return {"attempted": len(tried), "delivered": delivered, "pending": self.pending()}
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            row = self._take(due=time.time())
-            if row is None:
+            with self._turn:
+                row = self._next(due=time.time())
+                if row:
+                    self._deliver(row)
+            if not row:
                 self._stop.wait(0.01)
-            else:
-                self._deliver(row)
 
-    def _take(self, due: float, but: set[str] | None = None) -> Row | None:
+    def _next(self, due: float, but: Iterable[str] = ()) -> Row | None:
         with self.sandbox.lock:
-            waiting = [
-                (row["due"], row["id"])
-                for row in self.sandbox.store.table("delivery").values()
-                if row["due"] <= due and row["id"] not in self._busy and row["id"] not in (but or ())
-            ]
-            if not waiting:
-                return None
-            identity = min(waiting)[1]
-            self._busy.add(identity)
-            return self.sandbox.store.get("delivery", identity)
+            rows = self.sandbox.store.table("delivery").values()
+            waiting = [row for row in rows if row["due"] <= due and row["id"] not in but]
+            return min(waiting, key=lambda row: (row["due"], row["id"]), default=None)
 
     def _deliver(self, row: Row) -> bool:
         status = 0
@@ -146,10 +136,9 @@ class Courier:
             status = _post(row["url"], row["body"].encode(), signed_headers(row))
         except (OSError, http.client.HTTPException) as error:
             logger.info("webhook %s to %s: %s", row["id"], row["url"], error)
-        finally:
-            with self.sandbox.lock:
-                self._settle(row, delivered := 200 <= status < 300, status)
-                self._busy.discard(row["id"])
+        delivered = 200 <= status < 300
+        with self.sandbox.lock:
+            self._settle(row, delivered, status)
         return delivered
 
     def _settle(self, row: Row, delivered: bool, status: int) -> None:

@@ -115,8 +115,8 @@ def create_payment_order(sandbox: Sandbox, request: Request) -> Response:
         reference_numbers=[],
     )
     save(sandbox, row)
-    emit(sandbox, "payment_order", "created", row)
-    emit(sandbox, "payment_order", "approved", row)
+    _tell(sandbox, row, "created")
+    _tell(sandbox, row, "approved")
     _set_out(sandbox, row)
     return Response(201, _order(sandbox, row))
 
@@ -169,7 +169,7 @@ def update_payment_order(sandbox: Sandbox, request: Request) -> Response:
     if status and status != row["status"]:
         row = _ask_for(sandbox, row, status)
     elif fields:
-        emit(sandbox, "payment_order", "updated", row)
+        _tell(sandbox, row, "updated")
     return Response(200, _order(sandbox, row))
 
 
@@ -197,9 +197,13 @@ def _order(sandbox: Sandbox, row: Row) -> Row:
     return {**view(row), "receiving_account": view(external or internal)}
 
 
+def _tell(sandbox: Sandbox, row: Row, event: str) -> None:
+    emit(sandbox, "payment_order", event, _order(sandbox, row))
+
+
 def _move(sandbox: Sandbox, row: Row, status: str, event: str, **fields: Any) -> Row:
     row = change(sandbox, row, status=status, **fields)
-    emit(sandbox, "payment_order", event, _order(sandbox, row))
+    _tell(sandbox, row, event)
     return row
 
 
@@ -243,7 +247,7 @@ def progress(sandbox: Sandbox, payment_order_id: str) -> None:
             sandbox.schedule(due, "mt.return", payment_order_id=row["id"], code=f"R{match[1]}")
     elif row["status"] == "completed" and row["reconciliation_status"] == "unreconciled":
         row = change(sandbox, row, reconciliation_status="reconciled")
-        emit(sandbox, "payment_order", "reconciled", _order(sandbox, row))
+        _tell(sandbox, row, "reconciled")
         return
     else:
         return

@@ -159,7 +159,6 @@ def _open_invoice(sandbox: Sandbox, customer: Row, profile: Row, currency: str, 
     now, workflow = sandbox.now(), profile["workflow"]
     metered = any(line["rateCard"]["price"]["type"] != "flat" for line in lines)
     collection_at = add_duration(now, workflow["collection"]["interval"]) if metered else now
-    draft_until = add_duration(collection_at, workflow["invoicing"]["draftPeriod"])
     address = customer.get("billingAddress")
     buyer = {
         "id": customer["id"],
@@ -187,9 +186,7 @@ def _open_invoice(sandbox: Sandbox, customer: Row, profile: Row, currency: str, 
             "from": iso(min(parse(line["period"]["from"]) for line in lines)),
             "to": iso(max(parse(line["period"]["to"]) for line in lines)),
         },
-        collectionAt=iso(collection_at),
-        draftUntil=iso(draft_until),
-        dueAt=iso(add_duration(draft_until, workflow["invoicing"]["dueAfter"])),
+        **_dates(workflow, collection_at),
         totals=sum_lines(lines),
         lines=lines,
         _state="draft.waiting_for_collection",
@@ -199,6 +196,12 @@ def _open_invoice(sandbox: Sandbox, customer: Row, profile: Row, currency: str, 
         sandbox.schedule(collection_at, "om.advance", invoice_id=invoice["id"])
         return invoice
     return collect(sandbox, invoice)
+
+
+def _dates(workflow: Row, collection_at: datetime) -> Row:
+    draft_until = add_duration(collection_at, workflow["invoicing"]["draftPeriod"])
+    due_at = add_duration(draft_until, workflow["invoicing"]["dueAfter"])
+    return {"collectionAt": iso(collection_at), "draftUntil": iso(draft_until), "dueAt": iso(due_at)}
 
 
 @work("om.advance")
@@ -234,7 +237,10 @@ def collect(sandbox: Sandbox, invoice: Row) -> Row:
     invoice = hop(sandbox, invoice, "draft.collecting")
     customer = fetch(sandbox, "customer", invoice["customer"]["id"])
     lines = [rated(sandbox, customer, _overcharged(sandbox, invoice, line)) for line in invoice["lines"]]
-    fields = {"lines": lines, "totals": sum_lines(lines), "quantitySnapshotedAt": iso(sandbox.now())}
+    now = sandbox.now()
+    fields = {"lines": lines, "totals": sum_lines(lines), "quantitySnapshotedAt": iso(now)}
+    if now < parse(invoice["collectionAt"]):
+        fields |= _dates(invoice["workflow"]["workflow"], now)
     return validate(sandbox, change(sandbox, "invoice", invoice, **fields))
 
 
