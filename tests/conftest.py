@@ -32,3 +32,11 @@ def clock(settings: Any, tmp_path: Path) -> Callable[[datetime], None]:
     settings.CLOCK_FILE = str(tmp_path / "clock")
     set_test_clock(datetime(2027, 3, 1, tzinfo=UTC))
     return set_test_clock
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Throw away the wake-ups that committed tests have sent and no worker takes."""
+    if not hasattr(session.config, "workerinput"):
+        from commerce.celery import app
+
+        app.control.purge()
