@@ -330,7 +330,10 @@ class Invoice(models.Model):
                 condition=~Q(status__in=[InvoiceStatus.PAID, InvoiceStatus.VOIDED]),
             ),
         )
-        permissions = (("accept_invoice", "Can accept an invoice that differs from the provider's"),)
+        permissions = (
+            ("verify_invoice", "Can accept an invoice that differs from the provider's"),
+            ("collect_invoice", "Can collect an unpaid invoice now"),
+        )
 
     def __str__(self) -> str:
         return self.number or "Draft invoice"

@@ -228,7 +228,7 @@ def _shown(difference: Difference) -> dict[str, str | int | None]:
 @transaction.atomic
 def accept_invoice(*, invoice: Invoice, actor: Actor, at: datetime, reason: str) -> Invoice:
     """A person decides that our rating of the contract is what is owed; the invoice goes its way."""
-    actor.require("billing.accept_invoice")
+    actor.require("billing.verify_invoice")
     row = Invoice.objects.select_for_update().get(pk=invoice.pk)
     if row.status != InvoiceStatus.DRAFT or row.verified_at or not row.differences:
         raise StateConflict("Only a draft that differs from the contract can be accepted.")

@@ -137,4 +137,3 @@ def use(world: World, deal: Deal, hours: int) -> None:
             == hours // 10
         ),
     )
-

@@ -87,8 +87,7 @@ def failed_payout(world: World) -> None:
             },
         )
         world.posted(
-            "fail_payout",
-            expect={("Northwind", "PAYOUT_IN_TRANSIT"): 0, ("Northwind", "PAYABLE"): 3_150_000},
+            "fail_payout", expect={("Northwind", "PAYOUT_IN_TRANSIT"): 0, ("Northwind", "PAYABLE"): 3_150_000}
         )
         payout = _payout(world, deal.seller)
         world.expect("the payout", payout["status"], "failed")
@@ -133,10 +132,7 @@ def returned_payout(world: World) -> None:
         world.move_clock(world.now + timedelta(days=4))
         world.posted(
             "return_payout",
-            expect={
-                ("Platform", "CASH_BANK"): before - 22_500,
-                ("Northwind", "PAYABLE"): 3_150_000,
-            },
+            expect={("Platform", "CASH_BANK"): before - 22_500, ("Northwind", "PAYABLE"): 3_150_000},
         )
         payout = _payout(world, deal.seller)
         world.expect("the payout", (payout["status"], payout["return_code"]), ("returned", "R03"))
@@ -264,8 +260,7 @@ def _is_seasoning(world: World, deal: Deal) -> bool:
 
 def _until_contract(world: World, deal: Deal, status: str) -> None:
     world.until(
-        f"the contract is {status}",
-        lambda: world.get(f"contracts/{deal.contract['id']}")["status"] == status,
+        f"the contract is {status}", lambda: world.get(f"contracts/{deal.contract['id']}")["status"] == status
     )
 
 

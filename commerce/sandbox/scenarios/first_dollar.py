@@ -15,8 +15,7 @@ def play(world: World) -> None:
     with world.step("1 Fund: a wire of 150,000.00 reaches Acme's virtual account"):
         world.wire(buyer, 15_000_000)
         world.posted(
-            "fund_wallet",
-            expect={("Platform", "CASH_BANK"): 15_000_000, ("Acme", "AVAILABLE"): 15_000_000},
+            "fund_wallet", expect={("Platform", "CASH_BANK"): 15_000_000, ("Acme", "AVAILABLE"): 15_000_000}
         )
 
     with world.step("2 Commit: the contract is signed, downpayment and the period's total are set aside"):
@@ -59,16 +58,12 @@ def play(world: World) -> None:
             },
         )
         world.until_status(deal.contract, "current")
-        world.until(
-            "OpenMeter knows that it is paid",
-            lambda: world.told_paid(invoice) == 1,
-        )
+        world.until("OpenMeter knows that it is paid", lambda: world.told_paid(invoice) == 1)
         world.say("the billing status is current; OpenMeter was told once")
 
     with world.step("5 Season: both payees' money rests for seven days"):
         settlement = world.until(
-            "the settlement is planned",
-            lambda: world.all("settlements", invoice_id=invoice["id"]),
+            "the settlement is planned", lambda: world.all("settlements", invoice_id=invoice["id"])
         )[0]
         world.until(
             "it is seasoning", lambda: world.get(f"settlements/{settlement['id']}")["status"] == "seasoning"
@@ -119,5 +114,7 @@ def play(world: World) -> None:
             world.balances[account]
             for account in (("Acme", "AVAILABLE"), ("Platform", "TAX_PAYABLE"), ("Platform", "PLATFORM_FEES"))
         )
-        world.expect("the bank against what is owed and earned", world.balances["Platform", "CASH_BANK"], kept)
+        world.expect(
+            "the bank against what is owed and earned", world.balances["Platform", "CASH_BANK"], kept
+        )
         world.say("every account of the three parties agrees with the API's balances")

@@ -307,9 +307,7 @@ class World:
     def told_paid(self, invoice: Json) -> int:
         """How often OpenMeter was told that an invoice is paid, as it counts."""
         told = self.control("effects")["openmeter"]["payment_status"]
-        return sum(
-            row["invoice_id"] == invoice["provider_id"] and row["trigger"] == "paid" for row in told
-        )
+        return sum(row["invoice_id"] == invoice["provider_id"] and row["trigger"] == "paid" for row in told)
 
     def invoice_when(self, contract: Json, status: str, number: int = 1) -> Json:
         """The contract's n-th invoice, once it has this status."""

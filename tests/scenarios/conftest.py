@@ -1,0 +1,115 @@
+"""One stack of real processes per test worker: web, Celery worker, beat and the simulators, over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from commerce.processes import Stack
+from commerce.sandbox import scenarios
+
+ROOT = Path(__file__).parents[2]
+
+
+class System:
+    """A stack on a database of its own, with a platform key, and `verify` at hand."""
+
+    def __init__(self, folder: Path, database: str, redis_db: int) -> None:
+        self.stack = Stack(
+            folder,
+            database=database,
+            redis_db=redis_db,
+            environment={"TICK_SECONDS": "0.5", "POLL_SECONDS": "2", "LOG_LEVEL": "WARNING"},
+        )
+        self.manage("migrate", "--verbosity", "0")
+        scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
+        issue = self.manage(
+            "apikey", "--json", "issue", "--organization", "platform", "--label", "tests", *scopes
+        )
+        self.api_key = json.loads(issue)["key"]
+
+    def manage(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.stack.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def play(self, name: str) -> scenarios.World:
+        said: list[str] = []
+        try:
+            return scenarios.run(
+                name,
+                base_url=self.stack.web_url,
+                sandbox_url=self.stack.sandbox_url,
+                api_key=self.api_key,
+                report=said.append,
+            )
+        except scenarios.ScenarioFailed as failure:
+            self.stack.check()
+            log = self.stack.log("worker").read_text(errors="replace")[-3000:]
+            raise AssertionError("\n".join([*said[-12:], str(failure), log])) from failure
+
+    def verify(self) -> None:
+        """The invariants hold; prints what breaks them."""
+        report = json.loads(self.manage("verify", "--json"))
+        assert report["findings"] == []
+        assert set(report["checked"]) >= {"I1", "I2", "I5", "I7", "I9"}
+
+    def effects(self) -> dict[str, Any]:
+        return dict(self.stack.control("effects"))
+
+
+SCOPES = (
+    *(f"{name}:{verb}" for name in ("organizations", "contracts", "usage", "invoices", "wallets")
+      for verb in ("read", "write")),
+    *(f"{name}:{verb}" for name in ("settlements", "payouts", "ledger") for verb in ("read", "write")),
+    "payouts:approve",
+)  # fmt: skip
+
+
+def make_system(folder: Path, name: str, redis_db: int) -> Iterator[System]:
+    with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    system = System(folder, name, redis_db)
+    with system.stack:
+        yield system
+    with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def own_number() -> int:
+    """0, 1, … of this test worker, for names and Redis databases that do not clash."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
+    number = own_number()
+    suffix = os.environ.get("TEST_DB_SUFFIX", "")
+    with django_db_blocker.unblock():
+        yield from make_system(
+            tmp_path_factory.mktemp("system"), f"scenarios_{number}{suffix}", redis_db=4 + number
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[Callable[[], None] | None]:
+    """Each test leaves the simulators as it found them."""
+    yield
+    if "system" in request.fixturenames:
+        stack = request.getfixturevalue("system").stack
+        stack.control("faults", method="DELETE")
+        stack.control("webhooks", {"copies": 1, "shuffle": False, "lose": 0.0, "delay_ms": 0})
