@@ -19,8 +19,8 @@ from ledger.rules.kinds import Kind as Kind
 from ledger.rules.recipes import RECIPES
 
 
-def _choices(values: type[Kind] | type[Side] | type[AccountClass]) -> list[tuple[str, str]]:
-    return [(value.value, value.value.replace("_", " ").capitalize()) for value in values]
+def _choices(values: type[Side] | type[AccountClass]) -> list[tuple[str, str]]:
+    return [(value.value, value.value.capitalize()) for value in values]
 
 
 class LedgerAccount(models.Model):
@@ -30,13 +30,15 @@ class LedgerAccount(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     owner = models.ForeignKey("parties.Organization", on_delete=models.PROTECT, related_name="+")
-    kind = models.CharField(max_length=32, choices=_choices(Kind))
+    kind = models.CharField(max_length=32, choices=[(kind.value, kind.label) for kind in Kind])
     currency = models.CharField(max_length=3)
     account_class = models.CharField(max_length=16, choices=_choices(AccountClass))
     normal = models.CharField(max_length=6, choices=_choices(Side))
     opened_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name, verbose_name_plural = "account", "accounts"
+        default_permissions = ("view",)
         constraints = (
             models.UniqueConstraint(fields=["owner", "kind", "currency"], name="account_once"),
             models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3}$"), name="account_currency_iso"),
@@ -64,6 +66,8 @@ class LedgerBalance(models.Model):
     floor = models.BigIntegerField(null=True, help_text="Posted less held debits never falls below it.")
 
     class Meta:
+        verbose_name, verbose_name_plural = "balance", "balances"
+        default_permissions = ("view",)
         constraints = (
             models.CheckConstraint(
                 condition=Q(floor__isnull=True) | Q(posted__gte=F("floor") + F("held_dr")),
@@ -111,6 +115,8 @@ class LedgerTransaction(models.Model):
     )
 
     class Meta:
+        verbose_name, verbose_name_plural = "transaction", "transactions"
+        default_permissions = ("view",)
         constraints = (
             models.CheckConstraint(
                 condition=~Q(status="discarded") | Q(resolves__isnull=False),
@@ -147,6 +153,8 @@ class LedgerEntry(models.Model):
     recorded_at = models.DateTimeField()
 
     class Meta:
+        verbose_name, verbose_name_plural = "entry", "entries"
+        default_permissions = ("view",)
         constraints = (models.CheckConstraint(condition=~Q(amount=0), name="entry_moves_something"),)
         indexes = (models.Index(fields=["account", "effective_at"], name="entry_by_effective_at"),)
 
@@ -165,6 +173,8 @@ class LedgerHold(models.Model):
     amount = models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")
 
     class Meta:
+        verbose_name, verbose_name_plural = "hold", "holds"
+        default_permissions = ("view",)
         constraints = (models.CheckConstraint(condition=~Q(amount=0), name="hold_moves_something"),)
 
     def __str__(self) -> str:
@@ -178,6 +188,10 @@ class LedgerDay(models.Model):
     account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="days", db_index=False)
     day = models.DateField()
     amount = models.BigIntegerField(help_text="Credit positive.")
+
+    class Meta:
+        verbose_name, verbose_name_plural = "day", "days"
+        default_permissions = ("view",)
 
     def __str__(self) -> str:
         return f"{self.account_id} {self.day}: {self.amount}"
@@ -210,6 +224,8 @@ class LedgerRelease(models.Model):
     recorded_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name, verbose_name_plural = "release", "releases"
+        default_permissions = ("view",)
         constraints = (
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="release_amount_positive"),
             models.CheckConstraint(

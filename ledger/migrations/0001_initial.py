@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                             ("COMMITTED_DOWNPAYMENT", "Committed downpayment"),
                             ("DISPUTE_HOLD", "Dispute hold"),
                             ("REFUND_PAYABLE", "Refund payable"),
-                            ("PAY_IN_HOLDING", "Pay in holding"),
+                            ("PAY_IN_HOLDING", "Pay-in holding"),
                             ("RESERVE", "Reserve"),
                             ("PAYABLE", "Payable"),
                             ("PAYOUT_IN_TRANSIT", "Payout in transit"),
@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                             ("SELLER_RECEIVABLE", "Seller receivable"),
                             ("DISPUTE_RECEIVABLE", "Dispute receivable"),
                             ("FINANCING_RECEIVABLE", "Financing receivable"),
-                            ("FX_POSITION", "Fx position"),
+                            ("FX_POSITION", "FX position"),
                             ("TAX_PAYABLE", "Tax payable"),
                             ("UNAPPLIED_CASH", "Unapplied cash"),
                             ("ACCRUED_PROCESSING_FEES", "Accrued processing fees"),
@@ -50,11 +50,11 @@ class Migration(migrations.Migration):
                             ("FINANCING_INTEREST", "Financing interest"),
                             ("LATE_FEES", "Late fees"),
                             ("PROMOTIONS", "Promotions"),
-                            ("SLA_CREDITS", "Sla credits"),
+                            ("SLA_CREDITS", "SLA credits"),
                             ("PROCESSING_FEES", "Processing fees"),
                             ("REFERRAL_COMMISSIONS", "Referral commissions"),
                             ("CRYPTO_SLIPPAGE", "Crypto slippage"),
-                            ("FX_SPREAD", "Fx spread"),
+                            ("FX_SPREAD", "FX spread"),
                             ("CHARGEBACK_LOSS", "Chargeback loss"),
                             ("BAD_DEBT", "Bad debt"),
                             ("NOTIONAL", "Notional"),
@@ -91,6 +91,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "verbose_name": "account",
+                "verbose_name_plural": "accounts",
+                "default_permissions": ("view",),
+            },
         ),
         migrations.CreateModel(
             name="LedgerDay",
@@ -113,6 +118,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={"verbose_name": "day", "verbose_name_plural": "days", "default_permissions": ("view",)},
         ),
         migrations.CreateModel(
             name="LedgerTransaction",
@@ -168,6 +174,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "verbose_name": "transaction",
+                "verbose_name_plural": "transactions",
+                "default_permissions": ("view",),
+            },
         ),
         migrations.CreateModel(
             name="LedgerRelease",
@@ -220,10 +231,13 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "release",
+                "verbose_name_plural": "releases",
+                "default_permissions": ("view",),
                 "permissions": (
                     ("hold_ledgerrelease", "Can hold and lift releases"),
                     ("cancel_ledgerrelease", "Can cancel releases"),
-                )
+                ),
             },
         ),
         migrations.CreateModel(
@@ -248,6 +262,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "verbose_name": "hold",
+                "verbose_name_plural": "holds",
+                "default_permissions": ("view",),
+            },
         ),
         migrations.CreateModel(
             name="LedgerEntry",
@@ -281,6 +300,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "verbose_name": "entry",
+                "verbose_name_plural": "entries",
+                "default_permissions": ("view",),
+            },
         ),
         migrations.CreateModel(
             name="LedgerBalance",
@@ -317,6 +341,9 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "balance",
+                "verbose_name_plural": "balances",
+                "default_permissions": ("view",),
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(
@@ -341,7 +368,7 @@ class Migration(migrations.Migration):
                         ),
                         name="balance_representable",
                     ),
-                ]
+                ],
             },
         ),
         migrations.AddIndex(

@@ -67,6 +67,12 @@ class Kind(StrEnum):
     NOTIONAL_GRANTED = "NOTIONAL_GRANTED"
 
     @property
+    def label(self) -> str:
+        """As people read it: "Pay-in holding"."""
+        first, *others = self.value.replace("PAY_IN", "PAY-IN").split("_")
+        return " ".join([first if first in ("FX", "SLA") else first.capitalize(), *map(str.lower, others)])
+
+    @property
     def nature(self) -> "Nature":
         return _NATURES[self]
 

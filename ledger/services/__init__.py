@@ -1,6 +1,16 @@
 """The ledger's verbs. Everything that moves money goes through `post` and its kin."""
 
-from ledger.services.balances import AccountBalance, Statement, StatementLine, balance, balances, statement
+from ledger.services.balances import (
+    AccountBalance,
+    Statement,
+    StatementLine,
+    account_balances,
+    balance,
+    balances,
+    entries_of,
+    statement,
+    statement_line,
+)
 from ledger.services.posting import (
     Posting,
     discard_pending,
@@ -18,10 +28,12 @@ __all__ = [
     "Posting",
     "Statement",
     "StatementLine",
+    "account_balances",
     "balance",
     "balances",
     "cancel_release",
     "discard_pending",
+    "entries_of",
     "hold_release",
     "lift_release",
     "open_accounts",
@@ -33,4 +45,5 @@ __all__ = [
     "schedule_release",
     "settle_pending",
     "statement",
+    "statement_line",
 ]

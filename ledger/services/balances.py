@@ -6,10 +6,11 @@ of the part of one day. Amounts are given on the account's normal side.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from commerce.errors import InvalidInput
 from commerce.money import Money
@@ -48,11 +49,16 @@ class StatementLine:
 
 @dataclass(frozen=True)
 class Statement:
-    """A page of an account's entries, newest first; `before` continues it, None at the end."""
+    """A page of an account's entries, newest first; `before` continues it, None at the end.
+
+    `opening` and `closing` are the balances just before `since` and just before `until`.
+    """
 
     account: LedgerAccount
     lines: Sequence[StatementLine]
     before: int | None
+    opening: Money
+    closing: Money
 
 
 def balance(*, owner: UUID, kind: str, currency: str, at: datetime | None = None) -> int:
@@ -99,18 +105,15 @@ def account_balances(
 
 
 def _account_balance(account: LedgerAccount, past: int | None) -> AccountBalance:
-    def money(signed: int) -> Money:
-        return Money(account.on_normal_side(signed), account.currency)
-
     if past is not None:
-        return AccountBalance(account, money(past), money(past), money(past))
+        return AccountBalance(account, _money(account, past), _money(account, past), _money(account, past))
     now = account.balance
     outgoing = -now.held_dr if account.normal == "credit" else now.held_cr
     return AccountBalance(
         account,
-        posted=money(now.posted),
-        pending=money(now.posted - now.held_dr + now.held_cr),
-        available=money(now.posted + outgoing),
+        posted=_money(account, now.posted),
+        pending=_money(account, now.posted - now.held_dr + now.held_cr),
+        available=_money(account, now.posted + outgoing),
     )
 
 
@@ -122,18 +125,50 @@ def _as_of(accounts: Sequence[int], at: datetime) -> dict[int, int]:
         return {account: int(amount) for account, amount in cursor.fetchall()}
 
 
-def statement(*, account: LedgerAccount, before: int | None = None, limit: int = PAGE) -> Statement:
-    """One page of the account's entries, newest first, starting below version `before`."""
-    entries = LedgerEntry.objects.filter(account_id=account.pk).select_related("transaction")
+def statement(
+    *,
+    account: LedgerAccount,
+    before: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = PAGE,
+) -> Statement:
+    """One page of the account's entries, newest first, starting below version `before`.
+
+    `since` (included) and `until` (excluded) choose entries by business time. The running balance is
+    that of the whole account, whatever is chosen.
+    """
+    rows = entries_of(account)
     if before is not None:
-        entries = entries.filter(version__lt=before)
-    rows = list(entries.order_by("-version")[: limit + 1])
-    lines = [
-        StatementLine(
-            entry,
-            Money(account.on_normal_side(entry.amount), account.currency),
-            Money(account.on_normal_side(entry.balance_after), account.currency),
-        )
-        for entry in rows[:limit]
-    ]
-    return Statement(account, lines, rows[limit - 1].version if len(rows) > limit else None)
+        rows = rows.filter(version__lt=before)
+    if since is not None:
+        rows = rows.filter(effective_at__gte=since)
+    if until is not None:
+        rows = rows.filter(effective_at__lt=until)
+    page = list(rows.order_by("-version")[: limit + 1])
+    return Statement(
+        account,
+        lines=[statement_line(account, entry) for entry in page[:limit]],
+        before=page[limit - 1].version if len(page) > limit else None,
+        opening=_just_before(account, since) if since else Money.zero(account.currency),
+        closing=_just_before(account, until) if until else _money(account, account.balance.posted),
+    )
+
+
+def entries_of(account: LedgerAccount) -> QuerySet[LedgerEntry]:
+    """The account's entries with their transactions."""
+    return LedgerEntry.objects.filter(account_id=account.pk).select_related("transaction")
+
+
+def statement_line(account: LedgerAccount, entry: LedgerEntry) -> StatementLine:
+    """An entry as its account counts it."""
+    return StatementLine(entry, _money(account, entry.amount), _money(account, entry.balance_after))
+
+
+def _just_before(account: LedgerAccount, instant: datetime) -> Money:
+    at = instant - timedelta(microseconds=1)
+    return _money(account, _as_of([account.pk], at)[account.pk])
+
+
+def _money(account: LedgerAccount, signed: int) -> Money:
+    return Money(account.on_normal_side(signed), account.currency)

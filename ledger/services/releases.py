@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import transaction
 
 from commerce.actor import Actor
+from commerce.console.services import clear_reviews, open_review
 from commerce.crash import crash_point
 from commerce.errors import Conflict, InsufficientFunds, InvalidInput
 from commerce.money import Money
@@ -63,12 +64,18 @@ def hold_release(*, release: LedgerRelease, actor: Actor, at: datetime, reason: 
 
 def lift_release(*, release: LedgerRelease, actor: Actor, at: datetime, reason: str) -> LedgerRelease:
     """End the hold; the release is due at its old instant."""
-    return transition(release, "lift", actor=actor, at=at, reason=reason)
+    with transaction.atomic():
+        row = transition(release, "lift", actor=actor, at=at, reason=reason)
+        _clear_reviews(row, actor, at, reason)
+        return row
 
 
 def cancel_release(*, release: LedgerRelease, actor: Actor, at: datetime, reason: str) -> LedgerRelease:
     """Give the release up; the money stays in holding for whoever cancelled to move."""
-    return transition(release, "cancel", actor=actor, at=at, reason=reason)
+    with transaction.atomic():
+        row = transition(release, "cancel", actor=actor, at=at, reason=reason)
+        _clear_reviews(row, actor, at, reason)
+        return row
 
 
 def release_due(*, at: datetime, actor: Actor, limit: int = 500) -> int:
@@ -124,5 +131,19 @@ def _release_or_hold(row: LedgerRelease, at: datetime, actor: Actor) -> int:
         return _release([row], at, actor)
     except InsufficientFunds as error:
         log.error("release held: %s", error.detail, extra={"release": str(row.pk)})
-        hold_release(release=row, actor=actor, at=at, reason=error.detail)
+        held = hold_release(release=row, actor=actor, at=at, reason=error.detail)
+        open_review(
+            kind="release_without_money",
+            subject_type="ledger.ledgerrelease",
+            subject_id=row.pk,
+            title=f"{row} is due and the money is not in holding",
+            detail=error.detail,
+            value=held.amount,
+            actor=actor,
+            at=at,
+        )
         return 0
+
+
+def _clear_reviews(row: LedgerRelease, actor: Actor, at: datetime, reason: str) -> None:
+    clear_reviews(subject_type="ledger.ledgerrelease", subject_id=row.pk, actor=actor, at=at, reason=reason)

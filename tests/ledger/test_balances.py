@@ -77,10 +77,21 @@ def test_a_statement_is_read_in_pages_that_meet_without_gap_or_overlap(history):
     assert second.before is None
 
 
-def test_a_statement_costs_one_query_whatever_its_length(history, django_assert_num_queries):
+def test_a_statement_costs_two_queries_whatever_its_length(history, django_assert_num_queries):
     account = LedgerAccount.objects.get(owner=history.acme)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         assert [line.entry.transaction.key for line in statement(account=account).lines][-1] == "fund:1"
+
+
+def test_a_statement_of_a_period_opens_and_closes_and_keeps_the_running_balance(history):
+    account = LedgerAccount.objects.get(owner=history.acme)
+    period = statement(account=account, since=AT + 10 * HOUR, until=AT + 50 * HOUR)
+    assert [(line.amount, line.balance) for line in period.lines] == [
+        (usd("4"), usd("15")),
+        (usd("2"), usd("3")),
+    ]
+    assert (period.opening, period.closing) == (usd("1"), usd("7"))
+    assert sum(line.amount.minor for line in period.lines) == (period.closing - period.opening).minor
 
 
 def test_money_that_left_again_shows_on_both_normal_sides(history, posted):

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from commerce.actor import Actor
+from commerce.console.models import ReviewItem
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.models import TransitionLog
 from commerce.outbox.models import OutboxEvent
@@ -169,3 +170,8 @@ def test_a_release_whose_money_is_gone_is_held_and_does_not_stop_the_others(hold
     reason = TransitionLog.objects.get(object_id=str(gone.pk)).reason
     assert reason == "Northwind's PAY_IN_HOLDING account in USD holds 30.00 USD; 50.00 USD is needed."
     assert LedgerTransaction.objects.filter(recipe="release").count() == len(released_events()) == 1
+
+    waiting = ReviewItem.objects.exclude(status="resolved")
+    assert {item.subject_id for item in waiting} == {str(fine.pk), str(gone.pk)}
+    cancel_release(release=gone, actor=ACTOR, at=DUE, reason="paid otherwise")
+    assert [item.subject_id for item in waiting.all()] == [str(fine.pk)]
