@@ -39,4 +39,5 @@ app.conf.beat_schedule = {
     "billing.poll": _every(settings.POLL_SECONDS, "billing.poll"),
     "payouts.poll": _every(settings.POLL_SECONDS, "payouts.poll"),
     "parties.poll": _every(settings.POLL_SECONDS, "parties.poll"),
+    "api.forget_old_answers": _every(3600, "api.forget_old_answers"),
 }

@@ -194,11 +194,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {
-        "SettlementStatus": "payouts.models.Settlement.Status",
-        "SettlementLegStatus": "payouts.models.SettlementLeg.Status",
-        "PayoutStatus": "payouts.models.Payout.Status",
-    },
+    "POSTPROCESSING_HOOKS": [],  # enums stay where they are used, without a name each
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -209,9 +205,14 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "account_balance",
     "ENVIRONMENT": "commerce.console.theme.environment",
     "DASHBOARD_CALLBACK": "commerce.console.dashboard.dashboard",
-    "SIDEBAR": {"show_search": True, "navigation": "commerce.console.theme.navigation"},
+    "SIDEBAR": {
+        "show_search": True,
+        "command_search": True,
+        "navigation": "commerce.console.theme.navigation",
+    },
     "COMMAND": {"search_callback": "commerce.console.theme.search", "show_history": False},
     "STYLES": ["commerce.console.theme.stylesheet"],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "commerce.console.theme.favicon"}],
 }
 
 # Logs

@@ -11,8 +11,8 @@ from django.apps import apps
 
 READ = frozenset({"view"})
 _OPERATE = """
-accept activate cancel claim collect edit hold lift operate poll propose record register release request resolve
-resume retry send sign snooze submit suspend terminate verify void withdraw
+accept activate cancel claim collect edit hold lift operate poll propose record register release
+request resolve resume retry send sign snooze submit suspend terminate verify void withdraw
 """
 OPERATE = frozenset(_OPERATE.split())
 APPROVE = frozenset({"approve", "reject"})

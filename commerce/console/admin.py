@@ -142,7 +142,7 @@ class ProviderEventAdmin(ConsoleAdmin):
     list_display = ("topic_event", "provider", "object_id", "shown_state", "received")
     list_filter = ("state",)
     search_fields = ("id__exact",)
-    search_help_text = "Our id, or provider:object, such as openmeter:01J…"
+    search_help_text = "Our id, or provider:object id"
     fields = ("provider", "topic_event", "object_id", "delivery_id", "shown_state", "received", "shown_body")
 
     @admin.display(description="Event")
@@ -170,7 +170,7 @@ class TransitionLogAdmin(ConsoleAdmin):
     keyed_by = ("model", "object_id")
     list_display = ("subject", "change", "name", "actor", "reason", "happened")
     search_fields = ("id__exact",)
-    search_help_text = "model:id, such as payouts.payout:0192…"
+    search_help_text = "model:id, as payouts.payout:0192…"
     fields = ("subject", "field", "name", "change", "actor", "reason", "request_id", "happened", "recorded")
 
     @admin.display(description="Subject")
@@ -198,7 +198,7 @@ class ApiKeyAdmin(ConsoleAdmin):
     list_display = ("label", "shown", "organization", "state", "expires", "used")
     list_select_related = ("organization",)
     search_fields = ("prefix__exact",)
-    search_help_text = "The prefix: the part between the second and third underscore."
+    search_help_text = "The prefix: the part after ck_live_"
     fields = (
         "label", "shown", "organization", "shown_scopes", "state", "created", "created_by", "expires",
         "revoked", "used",

@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
 
 from commerce.actor import Actor
 from commerce.console import registry
@@ -23,6 +24,14 @@ from commerce.logs import request_id
 from commerce.models import TransitionLog
 
 TIMELINE_ROWS = 100
+
+
+class CountedOnce(ChangeList):
+    """Says how many rows match; how many there are besides would be a second count."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count
 
 
 class ConsoleAdmin(ModelAdmin):
@@ -49,8 +58,17 @@ class ConsoleAdmin(ModelAdmin):
     sortable_by: ClassVar[Any] = ()
     list_filter_submit = False
     compressed_fields = True
+    list_before_template = "console/list_about.html"
     change_form_outer_before_template = "console/object_header.html"
     change_form_outer_after_template = "console/object_panels.html"
+
+    @property
+    def about(self) -> str:
+        """The page's own docstring, shown above its list and where the list is empty."""
+        return " ".join((type(self).__dict__.get("__doc__") or "").split())
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return CountedOnce
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -20,7 +20,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         for section in registry.sections()
         if _may(request, section.permission)
     ]
-    return {**context, "cards": cards, "sections": sections, "as_of": now}
+    return {**context, "title": "Home", "cards": cards, "sections": sections, "as_of": now}
 
 
 def _may(request: HttpRequest, permission: str) -> bool:

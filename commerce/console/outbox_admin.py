@@ -80,7 +80,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
     list_display = ("aggregate", "group", "condition", "cursor", "attempts", "due", "error")
     list_filter = (ConditionFilter,)
     search_fields = ("id__exact",)
-    search_help_text = "The stream's number, or aggregate:id, such as contract:0192…"
+    search_help_text = "Number, or aggregate:id"
     fields = ("aggregate", "group", "condition", "cursor", "attempts", "due", "tried", "parked", "last_error")
     object_actions = (
         ObjectAction(
@@ -98,7 +98,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
             run=lambda *, obj, **context: services.park_stream(stream=obj, **context) and None,
             available=lambda obj: "Parked already." if obj.parked_at else "",
             consequences=lambda obj: (
-                f"{_stands_at(obj)} None is delivered until somebody resumes the stream."
+                f"{_stands_at(obj)} Nothing is delivered until somebody resumes the stream."
             ),
             danger=True,
         ),
@@ -153,7 +153,7 @@ class OutboxEventAdmin(ConsoleAdmin):
     keyed_by = ("aggregate_type", "aggregate_id")
     list_display = ("type", "aggregate", "sequence", "occurred", "published")
     search_fields = ("event_id__exact", "type__exact")
-    search_help_text = "Event id, type, or aggregate:id, such as contract:0192…"
+    search_help_text = "Event id, type, or aggregate:id"
     fields = (
         "event_id", "type", "version", "aggregate", "sequence", "occurred", "recorded", "published",
         "shown_headers", "shown_payload",

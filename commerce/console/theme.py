@@ -30,6 +30,10 @@ def stylesheet(request: HttpRequest) -> str:
     return static("console/console.css")
 
 
+def favicon(request: HttpRequest) -> str:
+    return static("console/icon.svg")
+
+
 def environment(request: HttpRequest) -> list[str]:
     """The badge in the header: which environment this is and what time it is for the business."""
     tone = "danger" if settings.PRODUCTION else "warning"
