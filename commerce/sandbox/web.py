@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 
 class ApiError(Exception):
@@ -108,7 +109,7 @@ class Router:
             if match := pattern.match(path):
                 known = True
                 if verb == method:
-                    return handler, match.groupdict()
+                    return handler, {name: unquote(value) for name, value in match.groupdict().items()}
         if known:
             raise ApiError(405, "method_not_allowed", f"{method} is not allowed here.")
         raise ApiError(404, "resource_not_found", f"There is nothing at {path}.")

@@ -155,6 +155,9 @@ def test_change_gives_a_new_subscription_at_the_same_instant(sandbox, billed, in
         {**FLAT, "featureKey": "other"},
         {**BURST, "key": "unmetered", "featureKey": "unmetered"},
         {name: value for name, value in FLAT.items() if name != "billingCadence"},
+        {**FLAT, "billingCadence": "P1Y"},
+        {**FLAT, "discounts": {"percentage": {"percentage": 120}}},
+        {**BURST, "price": {"type": "unit", "amount": "1", "minimumAmount": "some"}},
     ],
 )
 def test_a_bad_rate_card_creates_nothing(sandbox, billed, card):
@@ -180,6 +183,11 @@ def test_a_customers_put_clears_what_it_leaves_out(sandbox):
     changed = sandbox.om.put("/customers/acme", json={"name": "Acme Ltd", "key": "acme"}).json()
     assert (changed["id"], changed["currency"], changed["name"]) == (created["id"], "USD", "Acme Ltd")
     assert not {"metadata", "description"} & set(changed)
+
+
+def test_a_key_may_hold_any_character(sandbox):
+    assert sandbox.om.post("/customers", json={"name": "A", "key": "a/b c"}).status_code == 201
+    assert sandbox.om.get("/customers/a%2Fb%20c").json()["key"] == "a/b c"
 
 
 def test_a_customer_in_use_cannot_be_deleted_and_a_deleted_one_is_412(sandbox, billed):

@@ -95,7 +95,7 @@ def _subscribe(sandbox: Sandbox, customer: Row, plan: Row, starts: datetime, anc
         billingAnchor=iso(parse(instant(anchor, "billingAnchor"))) if anchor else iso(starts),
         settlementMode=plan.get("settlementMode", "credit_then_invoice"),
         annotations={},
-        _phases=_phases(sandbox, plan["phases"], starts),
+        _phases=_phases(sandbox, plan, starts),
     )
     if not customer.get("currency"):
         change(sandbox, "customer", customer, currency=plan["currency"])
@@ -103,8 +103,8 @@ def _subscribe(sandbox: Sandbox, customer: Row, plan: Row, starts: datetime, anc
     return row
 
 
-def _phases(sandbox: Sandbox, asked: list[Row], starts: datetime) -> list[Row]:
-    phases, at = [], starts
+def _phases(sandbox: Sandbox, plan: Row, starts: datetime) -> list[Row]:
+    phases, at, asked = [], starts, plan["phases"]
     for number, phase in enumerate(asked):
         required(phase, "key", "name")
         if "duration" not in phase or (phase["duration"] is None) != (number == len(asked) - 1):
@@ -112,7 +112,7 @@ def _phases(sandbox: Sandbox, asked: list[Row], starts: datetime) -> list[Row]:
         if not phase.get("rateCards"):
             raise bad(f"phase {phase['key']}: at least one rate card is required")
         ends = _after(at, phase["duration"]) if phase["duration"] else None
-        items = [_item(sandbox, card, at, ends) for card in phase["rateCards"]]
+        items = [_item(sandbox, card, plan["billingCadence"], at, ends) for card in phase["rateCards"]]
         keys = [item["key"] for item in items]
         if len(set(keys)) < len(keys):
             raise bad(f"phase {phase['key']}: rate card keys must be unique")
@@ -131,8 +131,8 @@ def _after(at: datetime, duration: str) -> datetime:
         raise bad(str(error)) from None
 
 
-def _item(sandbox: Sandbox, card: Any, starts: datetime, ends: datetime | None) -> Row:
-    _check_card(sandbox, card)
+def _item(sandbox: Sandbox, card: Any, cadence: str, starts: datetime, ends: datetime | None) -> Row:
+    _check_card(sandbox, card, cadence)
     now = sandbox.stamp()
     return compact(
         {
@@ -148,7 +148,7 @@ def _item(sandbox: Sandbox, card: Any, starts: datetime, ends: datetime | None) 
     )
 
 
-def _check_card(sandbox: Sandbox, card: Any) -> None:
+def _check_card(sandbox: Sandbox, card: Any, cadence: str) -> None:
     if not isinstance(card, dict):
         raise bad("a rate card must be an object")
     required(card, "type", "key", "name")
@@ -160,6 +160,9 @@ def _check_card(sandbox: Sandbox, card: Any) -> None:
         raise bad(f"rate card key {card['key']} must match ^[a-z0-9]+(?:_[a-z0-9]+)*$")
     if card.get("featureKey") not in (None, card["key"]):
         raise bad(f"rate card {card['key']}: key must equal featureKey")
+    if card["billingCadence"] not in (None, cadence):
+        raise bad(f"rate card {card['key']}: a cadence other than the subscription's is not simulated")
+    _check_discounts(card["key"], card.get("discounts") or {})
     price = card["price"]
     if card["type"] == "usage_based" and price:
         if price.get("type") == "flat" or card["billingCadence"] is None:
@@ -170,6 +173,13 @@ def _check_card(sandbox: Sandbox, card: Any) -> None:
         _check_price(card["key"], price)
 
 
+def _check_discounts(key: str, discounts: Row) -> None:
+    percentage = (discounts.get("percentage") or {}).get("percentage", 0)
+    if not isinstance(percentage, int | float) or not 0 <= percentage <= 100:
+        raise bad(f"rate card {key}: discounts.percentage must lie between 0 and 100")
+    amount((discounts.get("usage") or {}).get("quantity", "0"), f"rate card {key}: discounts.usage.quantity")
+
+
 def _check_price(key: str, price: Row) -> None:
     required(price, "type")
     one_of(price, "type", PRICES)
@@ -178,6 +188,9 @@ def _check_price(key: str, price: Row) -> None:
         amount(price.get("amount"), f"rate card {key}: price.amount")
     if price["type"] == "package":
         amount(price.get("quantityPerPackage"), f"rate card {key}: price.quantityPerPackage")
+    for name in ("minimumAmount", "maximumAmount", "multiplier"):
+        if price.get(name) is not None:
+            amount(price[name], f"rate card {key}: price.{name}")
     if price["type"] == "tiered":
         one_of(price, "mode", ("graduated", "volume"))
         if not price.get("mode") or not price.get("tiers") or price["tiers"][-1].get("upToAmount"):
@@ -292,7 +305,7 @@ def _apply(sandbox: Sandbox, row: Row, operation: Row, at: datetime) -> Row:
         raise ApiError(403, "forbidden", f"phase {phase['key']} has ended at {phase['activeTo']}")
     at = max(at, parse(phase["activeFrom"]))
     add = operation["op"] == "add_item"
-    items = _add(sandbox, phase, operation, at) if add else _remove(phase, operation, at)
+    items = _add(sandbox, row, phase, operation, at) if add else _remove(phase, operation, at)
     phases = [{**p, "_items": items} if p["id"] == phase["id"] else p for p in row["_phases"]]
     return {**row, "_phases": phases}
 
@@ -301,10 +314,9 @@ def _active(item: Row, at: datetime) -> bool:
     return not item.get("activeTo") or parse(item["activeTo"]) > at
 
 
-def _add(sandbox: Sandbox, phase: Row, operation: Row, at: datetime) -> list[Row]:
-    card = operation.get("rateCard")
+def _add(sandbox: Sandbox, row: Row, phase: Row, operation: Row, at: datetime) -> list[Row]:
     ends = parse(phase["activeTo"]) if phase.get("activeTo") else None
-    item = _item(sandbox, card, at, ends)
+    item = _item(sandbox, operation.get("rateCard"), row["billingCadence"], at, ends)
     if any(other["key"] == item["key"] and _active(other, at) for other in phase["_items"]):
         code = "only_single_subscription_item_allowed_at_a_time"
         raise subscription_error(409, code, f"item {item['key']} already exists in phase {phase['key']}")
