@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('contracts', '0004_alter_product_options_alter_contractedit_operation'),
+        ('contracts', '0003_products'),
         ('parties', '0002_guards'),
     ]
 
