@@ -30,6 +30,10 @@ def _reactivate(*, obj: Organization, **context: Any) -> None:
     services.reactivate_organization(organization=obj, **context)
 
 
+def _reject(*, obj: Organization, **context: Any) -> None:
+    services.reject_organization(organization=obj, **context)
+
+
 @admin.register(Organization)
 class OrganizationAdmin(ConsoleAdmin):
     list_display = ("name", "shown_roles", "status", "country", "currency", "registered")
@@ -67,6 +71,17 @@ class OrganizationAdmin(ConsoleAdmin):
             run=_reactivate,
             available=lambda obj: states.available(obj, "reactivate"),
             consequences=lambda obj: f"Contracts with {obj} and payouts to it are possible again.",
+        ),
+        ObjectAction(
+            "reject",
+            "Reject",
+            permission=SUSPEND,
+            run=_reject,
+            available=lambda obj: states.available(obj, "reject"),
+            consequences=lambda obj: (
+                f"The onboarding of {obj} ends for good; bank details under way are destroyed."
+            ),
+            danger=True,
         ),
     )
 

@@ -14,6 +14,7 @@ def forgotten_references() -> Iterator[Finding]:
             """SELECT r.id, r.kind, o.name FROM parties_providerreference r
                JOIN parties_organization o ON o.id = r.organization_id
                WHERE r.status = 'requested' AND r.provider = 'modern_treasury'
+                 AND o.onboarding_status <> 'rejected'
                  AND NOT EXISTS (
                    SELECT 1 FROM outbox_outboxstream s
                    WHERE s.aggregate_type = 'organization' AND s.aggregate_id = o.id::text

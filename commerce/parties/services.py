@@ -192,6 +192,16 @@ def reactivate_organization(
 
 
 @transaction.atomic
+def reject_organization(
+    *, organization: Organization, actor: Actor, at: datetime, reason: str
+) -> Organization:
+    """End an onboarding for good. What the providers have already stays there, unused."""
+    row = states.transition(organization, "reject", actor=actor, at=at, reason=reason)
+    BankDetailsVault.objects.filter(reference__organization=row).delete()
+    return row
+
+
+@transaction.atomic
 def expire_bank_details(*, actor: Actor, at: datetime) -> int:
     """Destroy sealed bank details older than a day and fail the references that waited for them."""
     expired = BankDetailsVault.objects.filter(expires_at__lte=timezone.now()).select_related("reference")

@@ -278,6 +278,20 @@ def test_a_suspended_payee_gets_no_new_account_until_it_is_reactivated(sandbox: 
     assert status(seller) == "active"
 
 
+def test_a_rejected_organization_is_not_made_known_and_its_bank_details_are_destroyed(
+    sandbox: Sandbox,
+) -> None:
+    seller = register("seller", bank_account=BANK)
+    services.reject_organization(organization=seller, actor=SYSTEM, at=AT, reason="sanctions")
+    relay()
+    assert status(seller) == "rejected"
+    assert not BankDetailsVault.objects.exists()
+    assert sandbox.effects("modern_treasury", "counterparty") == []
+    assert list(invariants.forgotten_references()) == []
+    with pytest.raises(StateConflict):
+        services.add_bank_account(organization=seller, bank_account=BANK, actor=SYSTEM, at=AT)
+
+
 def test_a_reference_is_requested_once_and_stands_for_one_thing(
     organization_of: Callable[..., Organization],
 ) -> None:

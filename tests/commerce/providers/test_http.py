@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -226,6 +227,41 @@ def test_a_patch_that_changed_nothing_is_refused(server: Misbehaving) -> None:
 def test_unknown_fields_and_states_pass(server: Misbehaving) -> None:
     server.reply = answer(200, ORDER % (b"false", b"1", b"a_new_state"))
     assert mt_get().status == "a_new_state"
+
+
+def test_a_list_goes_on_over_blank_pages_and_leaves_out_what_was_discarded(server: Misbehaving) -> None:
+    row = '{"id": "%s", "object": "counterparty", "live_mode": false, "external_id": "e", "discarded_at": %s}'
+    pages = {
+        "": ("one", "[" + row % ("a", '"2027-03-01T00:00:00Z"') + "]"),
+        "one": ("two", "[]"),
+        "two": (None, "[" + row % ("b", "null") + "]"),
+    }
+
+    def reply(door: BaseHTTPRequestHandler) -> None:
+        query = parse_qs(urlsplit(door.path).query)
+        following, body = pages[query.get("after_cursor", [""])[0]]
+        door.send_response(200)
+        door.send_header("Content-Type", "application/json")
+        door.send_header("Content-Length", str(len(body)))
+        if following:
+            door.send_header("X-After-Cursor", following)
+            door.send_header("X-Per-Page", query["per_page"][0])
+        door.end_headers()
+        door.wfile.write(body.encode())
+
+    server.reply = reply
+    found = modern_treasury.client().find_counterparty("e")
+    assert found
+    assert found.id == "b"
+    assert len(server.requests) == 3
+
+
+def test_two_objects_with_our_reference_are_for_a_person(server: Misbehaving) -> None:
+    row = b'{"id": "%s", "object": "counterparty", "live_mode": false, "external_id": "e"}'
+    server.reply = answer(200, b"[" + row % b"a" + b"," + row % b"b" + b"]")
+    with pytest.raises(Rejected) as raised:
+        modern_treasury.client().find_counterparty("e")
+    assert raised.value.code == "provider_duplicate"
 
 
 @pytest.mark.parametrize(
