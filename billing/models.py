@@ -230,7 +230,7 @@ class UsageEvent(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=["source", "event_id"], name="usage_event_once"),
+            models.UniqueConstraint(fields=["event_id", "source"], name="usage_event_once"),
             models.CheckConstraint(condition=Q(quantity__gt=0), name="usage_quantity_positive"),
         )
         indexes = (models.Index(fields=["contract", "line_id", "time"], name="usage_of_line"),)
@@ -299,7 +299,7 @@ class Invoice(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=["provider", "provider_id"], name="provider_invoice_once"),
+            models.UniqueConstraint(fields=["provider_id", "provider"], name="provider_invoice_once"),
             models.CheckConstraint(
                 condition=Q(period_start__lt=F("period_end")), name="invoice_period_order"
             ),
@@ -450,7 +450,7 @@ class PayIn(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=["provider", "provider_id"], name="pay_in_once"),
+            models.UniqueConstraint(fields=["provider_id", "provider"], name="pay_in_once"),
             models.CheckConstraint(
                 condition=Q(amount_minor__gt=0) & Q(amount_minor__lte=MAX_MINOR), name="pay_in_amount"
             ),

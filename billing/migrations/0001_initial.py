@@ -183,7 +183,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='invoice',
-            constraint=models.UniqueConstraint(fields=('provider', 'provider_id'), name='provider_invoice_once'),
+            constraint=models.UniqueConstraint(fields=('provider_id', 'provider'), name='provider_invoice_once'),
         ),
         migrations.AddConstraint(
             model_name='invoice',
@@ -219,7 +219,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='payin',
-            constraint=models.UniqueConstraint(fields=('provider', 'provider_id'), name='pay_in_once'),
+            constraint=models.UniqueConstraint(fields=('provider_id', 'provider'), name='pay_in_once'),
         ),
         migrations.AddConstraint(
             model_name='payin',
@@ -239,7 +239,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='usageevent',
-            constraint=models.UniqueConstraint(fields=('source', 'event_id'), name='usage_event_once'),
+            constraint=models.UniqueConstraint(fields=('event_id', 'source'), name='usage_event_once'),
         ),
         migrations.AddConstraint(
             model_name='usageevent',
