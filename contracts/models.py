@@ -47,7 +47,6 @@ class Product(models.Model):
 
     class Meta:
         ordering = ("-id",)
-        permissions = (("issue_product", "Can offer, change and withdraw products"),)
         constraints = (
             models.CheckConstraint(
                 condition=Q(kind="usage") & ~Q(meter="") | Q(kind="recurring", meter=""),
@@ -200,7 +199,7 @@ class ContractEdit(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     contract = models.ForeignKey(Contract, models.PROTECT, related_name="edits")
     seq = models.PositiveIntegerField()
-    operation = models.CharField(max_length=24)
+    operation = models.CharField(max_length=24, choices=[(name, name.replace("_", " ")) for name in NAMES])
     op_version = models.PositiveSmallIntegerField(default=1)
     payload = models.JSONField()
     effective_at = models.DateTimeField(help_text="Business time from which it counts.")

@@ -96,7 +96,30 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("seq", models.PositiveIntegerField()),
-                ("operation", models.CharField(max_length=24)),
+                (
+                    "operation",
+                    models.CharField(
+                        choices=[
+                            ("create", "create"),
+                            ("activate", "activate"),
+                            ("add_product", "add product"),
+                            ("remove_product", "remove product"),
+                            ("change_quantity", "change quantity"),
+                            ("change_price", "change price"),
+                            ("apply_discount", "apply discount"),
+                            ("set_commitment", "set commitment"),
+                            ("attach_financing", "attach financing"),
+                            ("change_terms", "change terms"),
+                            ("renew", "renew"),
+                            ("suspend", "suspend"),
+                            ("resume", "resume"),
+                            ("terminate", "terminate"),
+                            ("transfer_ownership", "transfer ownership"),
+                            ("correct", "correct"),
+                        ],
+                        max_length=24,
+                    ),
+                ),
                 ("op_version", models.PositiveSmallIntegerField(default=1)),
                 ("payload", models.JSONField()),
                 ("effective_at", models.DateTimeField(help_text="Business time from which it counts.")),
@@ -165,7 +188,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ("-id",),
-                "permissions": (("issue_product", "Can offer, change and withdraw products"),),
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(

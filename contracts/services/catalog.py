@@ -20,7 +20,7 @@ from contracts.rules.state import Kind
 
 def ensure_product(*, code: str, name: str, kind: str, unit: str, actor: Actor, meter: str = "") -> Product:
     """The product with that code, made when there is none; an existing one is left as it is."""
-    actor.require("contracts.issue_product")
+    actor.require("contracts.add_product")
     return Product.objects.get_or_create(
         code=code, defaults={"name": name, "kind": kind, "unit": unit, "meter": meter}
     )[0]

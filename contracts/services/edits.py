@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 FURTHEST_AHEAD = timedelta(days=3653)
 
+Json = dict[str, Any] | list[Any]
+
 ActivationGuard = Callable[[Contract, ContractState, datetime], None]
 _activation_guards: list[ActivationGuard] = []
 
@@ -76,7 +78,7 @@ def contract_edits(contract_id: UUID) -> list[Edit]:
 @transaction.atomic
 def create_contract(
     *,
-    payload: dict[str, Any],
+    payload: Json,
     actor: Actor,
     at: datetime,
     idempotency_key: str,
@@ -131,7 +133,7 @@ def record_edit(
     *,
     contract_id: UUID,
     operation: str,
-    payload: dict[str, Any],
+    payload: Json,
     actor: Actor,
     at: datetime,
     idempotency_key: str,
@@ -241,7 +243,7 @@ def resume_contract(
 
 
 def _machine_edit(
-    contract_id: UUID, operation: str, payload: dict[str, Any], done: Sequence[str], **rest: Any
+    contract_id: UUID, operation: str, payload: Json, done: Sequence[str], **rest: Any
 ) -> EditResult | None:
     try:
         return record_edit(
@@ -276,7 +278,7 @@ def _key(idempotency_key: str) -> str:
     return idempotency_key
 
 
-def _request_hash(operation: str, payload: dict[str, Any], effective_at: datetime | None, reason: str) -> str:
+def _request_hash(operation: str, payload: Json, effective_at: datetime | None, reason: str) -> str:
     at = schema.instant(_instant(effective_at)) if effective_at else None
     return digest({"operation": operation, "payload": payload, "effective_at": at, "reason": reason})
 

@@ -1,0 +1,3 @@
+"""Contracts in the console."""
+
+from contracts.admin import pages, panels  # noqa: F401
