@@ -440,8 +440,10 @@ class OpenMeter:
                 raise
 
     def _named(self, path: str, name: str, **also: str) -> Json | None:
+        """The oldest by that name, so that two who prepared at the same time agree the next time."""
         wanted = {"name": name, **also}
-        return next((r for r in self._pages(path) if all(r.get(k) == v for k, v in wanted.items())), None)
+        found = [row for row in self._pages(path) if all(row.get(k) == v for k, v in wanted.items())]
+        return min(found, key=lambda row: str(row["id"]), default=None)
 
     def _pages(self, path: str, **filters: Any) -> Iterator[Json]:
         page = 1
