@@ -158,7 +158,8 @@ class PayoutOutput(StrictModelSerializer):
         fields = (
             "id", "payee_id", "amount", "status", "attempt", "account_id", "account_last4", "external_id",
             "provider_id", "provider_status", "approval_reason", "failure_code", "failure_reason",
-            "requested_at", "approved_at", "submitted_at", "paid_at", "failed_at", "returned_at", "next_poll_at", "items",
+            "requested_at", "approved_at", "submitted_at", "paid_at", "failed_at", "returned_at",
+            "next_poll_at", "items",
         )  # fmt: skip
         read_only_fields = fields
 

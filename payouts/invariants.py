@@ -87,7 +87,7 @@ def seasoning_legs_are_held() -> Iterator[Finding]:
         f"""SELECT l.payee_id, l.currency, sum(l.amount_minor), COALESCE(max(b.posted), 0)
               FROM payouts_settlementleg l
               JOIN ledger_ledgerrelease r ON r.id = l.release_id AND r.status IN ('scheduled', 'held')
-              LEFT JOIN ({_BALANCE}) b USING (payee_id, currency)
+              LEFT JOIN ({_BALANCE}) b ON (b.payee_id, b.currency) = (l.payee_id, l.currency)
              GROUP BY l.payee_id, l.currency
             HAVING sum(l.amount_minor) > COALESCE(max(b.posted), 0) LIMIT 100""",  # noqa: S608
         ["PAY_IN_HOLDING"],

@@ -14,10 +14,11 @@ from payouts.services.payouts import (
     approve_payout,
     cancel_payout,
     pay_due,
-    payable,
+    payables,
     reject_payout,
     release_leg,
     request_payout,
+    unresolved_payouts,
 )
 from payouts.services.settlements import follow_release, hold_leg, lift_leg, plan_settlement
 
@@ -28,7 +29,7 @@ __all__ = [
     "hold_leg",
     "lift_leg",
     "pay_due",
-    "payable",
+    "payables",
     "plan_settlement",
     "policy_of",
     "poll_payout",
@@ -43,5 +44,6 @@ __all__ = [
     "set_policy",
     "submit_payout",
     "unblock_account",
+    "unresolved_payouts",
     "wake_payee",
 ]

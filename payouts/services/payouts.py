@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -92,6 +92,20 @@ def request_payout(
 
 def payable(payee_id: UUID, currency: str) -> Money:
     return Money(ledger.balance(owner=payee_id, kind=Kind.PAYABLE, currency=currency), currency)
+
+
+def payables(payee_id: UUID) -> list[Money]:
+    """All that is payable to a payee, one amount per currency."""
+    found = ledger.balances(owner=payee_id, kinds=[Kind.PAYABLE])
+    return [balance.posted for balance in found if balance.posted.minor > 0]
+
+
+def unresolved_payouts() -> QuerySet[Payout]:
+    """Payouts that failed or came back and that no newer payout of the payee has taken up."""
+    newer = Payout.objects.filter(
+        payee=OuterRef("payee"), currency=OuterRef("currency"), id__gt=OuterRef("id")
+    )
+    return Payout.objects.filter(~Exists(newer), status__in=["failed", "returned"])
 
 
 def _attempt(payee_id: UUID, currency: str) -> int:
@@ -187,22 +201,17 @@ def _run(policy: PayeePolicy, at: datetime) -> list[Payout]:
     """Pay what the policy says, and set when it runs again. `policy` is locked."""
     payee = policy.organization
     paid, policy.due_at = [], next_due(policy, at)
-    for currency in _currencies(payee.pk):
-        if payable(payee.pk, currency).minor < max(policy.minimum_minor, 1):
+    for amount in payables(payee.pk):
+        if amount.minor < policy.minimum_minor:
             continue
         try:
-            paid.append(request_payout(payee=payee, currency=currency, actor=POLICY, at=at))
+            paid.append(request_payout(payee=payee, currency=amount.currency, actor=POLICY, at=at))
         except CommerceError as error:
             log.warning("payout by policy: %s", error, extra={"payee": str(payee.pk), "code": error.code})
             if policy.mode == Mode.AUTOMATIC and error.code != "bank_account_blocked":
                 policy.due_at = at + TRY_AGAIN_AFTER
     policy.save(update_fields=["due_at"])
     return paid
-
-
-def _currencies(payee_id: UUID) -> list[str]:
-    payables = ledger.balances(owner=payee_id, kinds=[Kind.PAYABLE])
-    return [balance.account.currency for balance in payables if balance.posted.minor > 0]
 
 
 # What the bank says
