@@ -81,8 +81,8 @@ class Sandbox:
         """Do `kind` when the business clock reaches `at`. The same work at the same instant is one job."""
         key = f"{iso(at)}/{kind}/" + "/".join(f"{k}={v}" for k, v in sorted(arguments.items()))
         if self.store.get("job", key) is None:
-            row = {"at": iso(at), "kind": kind, "arguments": arguments, "order": self.store.count("order")}
-            self.store.put("job", row, key)
+            row = {"at": iso(at), "kind": kind, "arguments": arguments}
+            self.store.put("job", {**row, "due": [at.timestamp(), self.store.count("order")]}, key)
 
     def soon(self, kind: str, **arguments: Any) -> None:
         """Do `kind` one step of real time from now."""
@@ -91,10 +91,15 @@ class Sandbox:
         self.store.put("step", {"due": due, "kind": kind, "arguments": arguments}, f"{number:012d}")
 
     def tick(self) -> list[Row]:
-        """Whatever is due now, by either clock; called all the time."""
-        with self.lock:
-            fired = self._run_steps(until=time.time())
-        return fired + self._run_jobs(until=self.clock.now(), move=False)
+        """Whatever is due now, by either clock; called all the time, idle while the clock is being moved."""
+        if not self._advancing.acquire(blocking=False):
+            return []
+        try:
+            with self.lock:
+                fired = self._run_steps(until=time.time())
+            return fired + self._run_jobs(until=self.clock.now(), move=False)
+        finally:
+            self._advancing.release()
 
     def settle(self) -> list[Row]:
         """Finish every step now."""
@@ -123,9 +128,9 @@ class Sandbox:
         fired: list[Row] = []
         while True:
             with self.lock:
-                jobs = [(parse(row["at"]), row["order"], key) for key, row in self.store.table("job").items()]
-                at, _, key = min((job for job in jobs if job[0] <= until), default=(until, 0, ""))
-                if not key:
+                jobs = self.store.table("job")
+                key = min(jobs, key=lambda key: jobs[key]["due"], default="")
+                if not key or (at := parse(jobs[key]["at"])) > until:
                     return fired
                 if move and at > self.clock.now():
                     self.clock.advance(at)

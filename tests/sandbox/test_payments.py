@@ -161,6 +161,15 @@ def test_orders_are_found_by_reference(sandbox, pay):
     }
 
 
+def test_a_second_payment_with_the_same_reference_is_a_second_payment_and_can_be_counted(sandbox, payee):
+    body = {"type": "ach", "amount": 5, "direction": "credit", "external_id": "payout_1_a1"}
+    body |= {"originating_account_id": INTERNAL_ACCOUNT, "receiving_account_id": payee()}
+    for key in ("one", "two"):
+        answer = sandbox.mt.post("/payment_orders", json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code == 201
+    assert sandbox.effects()["counts"]["modern_treasury.payment_order"] == {"payout_1_a1": 2}
+
+
 @pytest.fixture
 def virtual_account(sandbox):
     body = {"name": "Acme", "internal_account_id": INTERNAL_ACCOUNT}

@@ -56,10 +56,13 @@ def seed(sandbox: Sandbox) -> None:
 
 def find_customer(sandbox: Sandbox, identity: str) -> Row:
     """By id or key; a deleted one found by id is 412."""
-    for row in live(sandbox, "customer"):
-        if identity in (row["id"], row.get("key")):
+    known = sandbox.store.get("om.customer", identity)
+    if known and not known.get("deletedAt"):
+        return known
+    for row in sandbox.store.table("om.customer").values():
+        if row.get("key") == identity and not row.get("deletedAt"):
             return row
-    if sandbox.store.get("om.customer", identity):
+    if known:
         raise ApiError(412, "precondition_failed", f"customer {identity} is deleted")
     raise ApiError(404, "not_found", f"customer with id {identity} not found")
 
