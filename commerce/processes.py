@@ -115,7 +115,7 @@ class Stack:
         self.folder = folder
         web_port, sandbox_port = _free_ports(2)
         self.web_url, self.sandbox_url = f"http://127.0.0.1:{web_port}", f"http://127.0.0.1:{sandbox_port}"
-        self.clock_file = folder / "clock"
+        self.clock_file, self.crash_markers = folder / "clock", folder / "crashed"
         self.environment = {
             **os.environ,
             "PYTHONUNBUFFERED": "1",
@@ -135,6 +135,7 @@ class Stack:
             "OPENMETER_BASE_URL": f"{self.sandbox_url}/openmeter",
             "OPENMETER_TOKEN": "sandbox-token",
             "OPENMETER_WEBHOOK_SECRET": "whsec_c2FuZGJveC13ZWJob29rLXNlY3JldA==",
+            "CRASH_MARKERS": str(self.crash_markers),
             "TICK_SECONDS": "1",
             "POLL_SECONDS": "5",
             **(environment or {}),
@@ -176,6 +177,7 @@ class Stack:
         """Start everything and wait until it answers; `meanwhile` runs before anything needs the database."""
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         (self.folder / "sandbox").mkdir(exist_ok=True)
+        self.crash_markers.mkdir(exist_ok=True)
         if not self.clock_file.exists():
             self.clock_file.write_text(CLOCK_START)
         for process in self.processes.values():
@@ -232,22 +234,14 @@ class Stack:
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
         """Kill it if it runs, and start it again with `env` on top of the stack's.
 
-        With CRASH_AT the process dies once at that point; `wait_for_crash` waits for it.
+        With CRASH_AT the process dies once at each point named there; `crashed` tells where it did.
         """
         self.kill(name)
-        env = dict(env or {})
-        if "CRASH_AT" in env:
-            marker = self._crash_marker(env["CRASH_AT"])
-            marker.unlink(missing_ok=True)
-            env["CRASH_MARKER"] = str(marker)
         self.processes[name].start(env)
 
-    def wait_for_crash(self, point: str, seconds: float = 30) -> bool:
-        """Whether a process reached that crash point and died there in time."""
-        deadline = time.monotonic() + seconds
-        while not (crashed := self._crash_marker(point).exists()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return crashed
+    def crashed(self) -> set[str]:
+        """The crash points at which a process has died."""
+        return {marker.name for marker in self.crash_markers.iterdir()}
 
     def control(self, path: str, body: Mapping[str, Any] | None = None, method: str = "") -> Any:
         """Call the sandbox's control interface: GET without a body, POST with one."""
@@ -262,9 +256,6 @@ class Stack:
 
     def log(self, name: str) -> Path:
         return self.processes[name].log
-
-    def _crash_marker(self, point: str) -> Path:
-        return self.folder / f"crashed-{point}"
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

@@ -232,4 +232,7 @@ LOGGING: dict[str, Any] = {
     },
 }
 
+# Relay
+
+OUTBOX_LEASE_SECONDS = env.float("OUTBOX_LEASE_SECONDS", default=60.0)
 CRASH_AT = os.environ.get("CRASH_AT", "")

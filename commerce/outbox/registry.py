@@ -63,5 +63,6 @@ def known_types() -> list[str]:
     return sorted({*_handlers, *_external})
 
 
-def all_handlers() -> list[Handler]:
-    return [handler for by_group in _handlers.values() for handler in by_group.values()]
+def subscriptions() -> list[str]:
+    """Every "type group" pair, for statements that ask which groups an event concerns."""
+    return sorted(f"{type_} {group}" for type_, by_group in _handlers.items() for group in by_group)

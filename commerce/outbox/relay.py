@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
 
@@ -22,11 +23,10 @@ from commerce.crash import crash_point
 from commerce.errors import CommerceError
 from commerce.logs import bound
 from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.registry import Handler, handler_of
+from commerce.outbox.registry import Handler, handler_of, subscriptions
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=60)
 STREAMS_PER_CLAIM = 20
 EVENTS_PER_STREAM = 50
 ATTEMPTS_BEFORE_PARKING = 12
@@ -45,9 +45,9 @@ _PUBLISH = """
 UPDATE outbox_outboxevent e SET published_at = now()
 WHERE e.published_at IS NULL
   AND (%(type)s::text IS NULL OR (e.aggregate_type, e.aggregate_id) = (%(type)s, %(id)s))
-  AND e.sequence <= (SELECT min(s.cursor) FROM outbox_outboxstream s
-                     WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
-                       AND s."group" <> '')
+  AND NOT EXISTS (SELECT 1 FROM outbox_outboxstream s
+                  WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
+                    AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s))
 """
 
 
@@ -84,7 +84,12 @@ def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: floa
 
 
 def _claim(token: UUID, groups: list[str] | None) -> list[int]:
-    arguments: dict[str, Any] = {"token": token, "lease": LEASE, "groups": groups, "limit": STREAMS_PER_CLAIM}
+    arguments: dict[str, Any] = {
+        "token": token,
+        "lease": lease(),
+        "groups": groups,
+        "limit": STREAMS_PER_CLAIM,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, arguments)
         return [row[0] for row in cursor.fetchall()]
@@ -141,13 +146,13 @@ def publish_settled(*, aggregate: tuple[str, str] | None = None) -> int:
     """
     type_, id_ = aggregate or (None, None)
     with connection.cursor() as cursor:
-        cursor.execute(_PUBLISH, {"type": type_, "id": id_})
+        cursor.execute(_PUBLISH, {"type": type_, "id": id_, "subscriptions": subscriptions()})
         return cursor.rowcount
 
 
 def _renew(stream_id: int, token: UUID) -> None:
     held = OutboxStream.objects.filter(pk=stream_id, lease_token=token)
-    if not held.update(lease_until=timezone.now() + LEASE):
+    if not held.update(lease_until=timezone.now() + lease()):
         raise LeaseLost
 
 
@@ -198,6 +203,11 @@ def _record_failure(
         extra={"type": event.type, "stream": stream_id, "attempts": stream.attempts},
         exc_info=None if retryable else error,
     )
+
+
+def lease() -> timedelta:
+    """How long a stream is held; longer than any one provider call may take."""
+    return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
 
 
 def backoff(attempt: int) -> timedelta:

@@ -37,7 +37,9 @@ def test_a_draw_adds_up_and_takes_no_more_than_a_pocket_holds(
 
 
 @given(minor, minor, minor)
-def test_setting_aside_never_takes_more_than_is_there(downpayment: int, committed: int, available: int) -> None:
+def test_setting_aside_never_takes_more_than_is_there(
+    downpayment: int, committed: int, available: int
+) -> None:
     first, second = drawing.set_aside(
         downpayment_wanted=downpayment, committed_wanted=committed, available=available
     )

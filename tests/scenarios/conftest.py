@@ -20,13 +20,8 @@ ROOT = Path(__file__).parents[2]
 class System:
     """A stack on a database of its own, with a platform key, and `verify` at hand."""
 
-    def __init__(self, folder: Path, database: str, redis_db: int) -> None:
-        self.stack = Stack(
-            folder,
-            database=database,
-            redis_db=redis_db,
-            environment={"TICK_SECONDS": "0.5", "POLL_SECONDS": "2", "LOG_LEVEL": "WARNING"},
-        )
+    def __init__(self, folder: Path, database: str, redis_db: int, **options: Any) -> None:
+        self.stack = Stack(folder, database=database, redis_db=redis_db, environment=QUICK, **options)
         self.manage("migrate", "--verbosity", "0")
         scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
         issue = self.manage(
@@ -71,6 +66,13 @@ class System:
         return dict(self.stack.control("effects"))
 
 
+QUICK = {
+    "TICK_SECONDS": "0.5",
+    "POLL_SECONDS": "2",
+    "OUTBOX_LEASE_SECONDS": "3",
+    "PROVIDER_TIMEOUT_SECONDS": "2",
+    "LOG_LEVEL": "WARNING",
+}
 SCOPES = (
     *(f"{name}:{verb}" for name in ("organizations", "contracts", "usage", "invoices", "wallets")
       for verb in ("read", "write")),
@@ -79,11 +81,11 @@ SCOPES = (
 )  # fmt: skip
 
 
-def make_system(folder: Path, name: str, redis_db: int) -> Iterator[System]:
+def make_system(folder: Path, name: str, redis_db: int, **options: Any) -> Iterator[System]:
     with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}"')
-    system = System(folder, name, redis_db)
+    system = System(folder, name, redis_db, **options)
     with system.stack:
         yield system
     with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
@@ -103,6 +105,15 @@ def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> 
         yield from make_system(
             tmp_path_factory.mktemp("system"), f"scenarios_{number}{suffix}", redis_db=4 + number
         )
+
+
+@pytest.fixture
+def fragile_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
+    """A system whose worker is one process, so that a kill takes all of it."""
+    number = own_number()
+    suffix = os.environ.get("TEST_DB_SUFFIX", "")
+    with django_db_blocker.unblock():
+        yield from make_system(tmp_path, f"fragile_{number}{suffix}", redis_db=8 + number, worker_pool="solo")
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,7 @@ def test_the_first_dollar_reaches_the_seller_to_the_cent(system: System) -> None
 
 @pytest.mark.parametrize(
     "story",
-    [
-        "short_wallet",
-        "failed_payout",
-        "returned_payout",
-        "changed_mid_period",
-        "terminated_mid_period",
-    ],
+    ["short_wallet", "failed_payout", "returned_payout", "changed_mid_period", "terminated_mid_period"],
 )
 def test_a_failure_story_ends_with_nothing_lost_and_nothing_doubled(system: System, story: str) -> None:
     system.play(story)

@@ -1,0 +1,152 @@
+"""The same stories under faults: the same ledger to the cent, each provider effect exactly once."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.scenarios.conftest import ROOT, System
+
+# What one play of the first dollar does at the providers, counted there by our references.
+FIRST_DOLLAR_EFFECTS = {
+    "modern_treasury.counterparty": 3,
+    "modern_treasury.virtual_account": 1,
+    "modern_treasury.external_account": 2,
+    "modern_treasury.payment_order": 2,
+    "openmeter.customer": 1,
+    "openmeter.subscription": 1,
+    "openmeter.usage_event": 10,
+    "openmeter.issuing_synchronized": 1,
+    "openmeter.payment_status": 1,
+}
+
+
+def counts(system: System) -> dict[str, dict[str, int]]:
+    return dict(system.effects()["counts"])
+
+
+@contextmanager
+def each_effect_once(system: System) -> Iterator[None]:
+    """No reference has more than one effect at the providers, and there are as many as intended."""
+    before = counts(system)
+    yield
+    after = counts(system)
+    for kind, wanted in FIRST_DOLLAR_EFFECTS.items():
+        new = {ref: n for ref, n in after[kind].items() if n > before.get(kind, {}).get(ref, 0)}
+        assert all(n == 1 for n in new.values()), f"{kind} happened more than once: {new}"
+        assert len(new) == wanted, f"{kind}: {new}"
+
+
+def test_every_webhook_three_times_in_shuffled_order_changes_nothing(system: System) -> None:
+    system.stack.control("webhooks", {"copies": 3, "shuffle": True, "delay_ms": 30, "seed": 7})
+    with each_effect_once(system):
+        system.play("first_dollar")
+    system.verify()
+    delivered = system.stack.control("webhooks")
+    assert delivered["delivered"] > 60, f"the fault was not injected: {delivered}"
+
+
+@pytest.mark.parametrize("lost", [0.3, 1.0])
+def test_lost_webhooks_cost_minutes_and_no_money(system: System, lost: float) -> None:
+    system.stack.control("webhooks", {"lose": lost, "seed": 11})
+    with each_effect_once(system):
+        system.play("first_dollar")
+    system.verify()
+    assert system.stack.control("webhooks")["lost"] > 0, "the fault was not injected"
+
+
+@pytest.mark.parametrize("story", ["first_dollar", "changed_mid_period", "terminated_mid_period"])
+def test_each_provider_calls_answer_lost_once_changes_nothing(system: System, story: str) -> None:
+    system.stack.control("faults", {"kind": "answer_lost_once_each"})
+    if story == "first_dollar":
+        with each_effect_once(system):
+            system.play(story)
+    else:
+        system.play(story)
+    faults = system.stack.control("faults")
+    assert any(fault.get("hits", 0) > 5 for fault in faults["items"]), f"not injected: {faults}"
+    system.verify()
+
+
+def test_a_provider_that_answers_503_now_and_then_only_costs_time(system: System) -> None:
+    for provider in ("modern_treasury", "openmeter"):
+        system.stack.control("faults", {"provider": provider, "kind": "error", "status": 503, "count": 5})
+    with each_effect_once(system):
+        system.play("first_dollar")
+    system.verify()
+
+
+def crash_points() -> set[str]:
+    """Every point named in the code that ships."""
+    found: set[str] = set()
+    for folder in ("commerce", "contracts", "ledger", "billing", "payouts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r'crash_point\(f?"([\w.]+)"\)', path.read_text()))
+    return found
+
+
+@contextmanager
+def revived(system: System, points: set[str]) -> Iterator[None]:
+    """The worker dies at each of these points, once, and is started again by a supervisor."""
+    environment = {"CRASH_AT": ",".join(sorted(points))}
+    system.stack.restart("worker", environment)
+    over = threading.Event()
+
+    def supervise() -> None:
+        while not over.wait(0.1):
+            if system.stack.processes["worker"].exit_code is not None:
+                system.stack.restart("worker", environment)
+
+    supervisor = threading.Thread(target=supervise)
+    supervisor.start()
+    try:
+        yield
+    finally:
+        over.set()
+        supervisor.join()
+
+
+def until_delivered(system: System) -> None:
+    """Wait until the relay has nothing left to do."""
+    deadline = time.monotonic() + 60
+    while '"unpublished": 0' not in system.manage("outbox", "--json", "status"):
+        assert time.monotonic() < deadline, system.manage("outbox", "status")
+        time.sleep(0.5)
+
+
+def test_a_worker_killed_at_every_crash_point_leaves_the_same_ledger(fragile_system: System) -> None:
+    """kill -9 at each named point of the whole code base; every point must have been reached."""
+    points = crash_points()
+    assert len(points) >= 29
+    with revived(fragile_system, points):
+        with each_effect_once(fragile_system):
+            fragile_system.play("first_dollar")
+        for story in ("changed_mid_period", "terminated_mid_period"):
+            fragile_system.play(story)
+        until_delivered(fragile_system)
+    assert fragile_system.stack.crashed() == points
+    fragile_system.verify()
+
+
+def test_stories_survive_a_worker_killed_at_random(system: System) -> None:
+    """Twelve kills of the whole worker while a contract is played."""
+    over = threading.Event()
+
+    def kill_now_and_then() -> None:
+        for _ in range(12):
+            if over.wait(1.3):
+                return
+            system.stack.restart("worker")
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        with each_effect_once(system):
+            system.play("first_dollar")
+    finally:
+        over.set()
+        killer.join()
+    system.verify()
