@@ -33,24 +33,26 @@ def plan_settlement(*, invoice: dict[str, Any], actor: Actor, at: datetime) -> S
     The collection has posted the money already. Tax and fee legs are final at once, the others season
     by a scheduled release. Once per invoice: a repetition returns the first settlement.
     """
-    if found := Settlement.objects.filter(invoice_id=invoice["invoice_id"]).first():
-        return found
     shares = check_shares(
         invoice["total_minor"],
         [Share(leg["kind"], leg["payee_id"], leg["amount_minor"]) for leg in invoice["legs"]],
     )
-    settlement = Settlement.objects.create(
+    settlement, created = Settlement.objects.get_or_create(
         invoice_id=invoice["invoice_id"],
-        invoice_number=invoice["number"],
-        contract_id=invoice["contract_id"],
-        contract_number=invoice["contract_number"],
-        buyer_id=invoice["buyer_id"],
-        currency=invoice["currency"],
-        total_minor=invoice["total_minor"],
-        transaction_id=invoice["transaction_id"],
-        paid_at=datetime.fromisoformat(invoice["paid_at"]),
-        seasoning_days=invoice["seasoning_days"],
+        defaults={
+            "invoice_number": invoice["number"],
+            "contract_id": invoice["contract_id"],
+            "contract_number": invoice["contract_number"],
+            "buyer_id": invoice["buyer_id"],
+            "currency": invoice["currency"],
+            "total_minor": invoice["total_minor"],
+            "transaction_id": invoice["transaction_id"],
+            "paid_at": datetime.fromisoformat(invoice["paid_at"]),
+            "seasoning_days": invoice["seasoning_days"],
+        },
     )
+    if not created:
+        return settlement
     settlement = transition(settlement, "disburse", actor=actor, at=at)
     for share in shares:
         leg = SettlementLeg.objects.create(

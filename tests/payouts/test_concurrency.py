@@ -13,7 +13,7 @@ from payouts import services
 from payouts.models import Payout, Settlement
 from tests.payouts.conftest import PAID, SEASONED, SYSTEM, holds, make_world, tell, usd
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def together(*works: Callable[[], Any]) -> list[Any]:
