@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.db import DataError, IntegrityError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -158,6 +159,12 @@ def field_errors(detail: Any, pointer: str = "") -> Iterator[FieldError]:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404: a problem under /api/, the usual page elsewhere."""
     return _page(request, NotFound("There is no such address."), defaults.page_not_found, exception)
+
+
+@csrf_exempt
+def missing_slash(request: HttpRequest, **_: Any) -> HttpResponse:
+    """A redirect would turn a POST into a GET; say what is wrong instead."""
+    return _problem_response(NotFound("Addresses of the API end with a slash."))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -34,12 +34,24 @@ SCOPES = {
     **{f"{name}:write": READ | OPERATE for name in RESOURCES},
     "payouts:approve": APPROVE,
 }
+# What only the platform's own keys may have: scopes, and verbs within the others.
 PLATFORM_ONLY = frozenset({"payouts:approve"})
+PLATFORM_VERBS = APPROVE | {"accept", "collect", "hold", "lift", "release", "verify", "void"}
 
 
-def permissions_of(scopes: Iterable[str]) -> frozenset[str]:
-    """The Django permissions that these scopes stand for."""
-    return frozenset(permission for scope in scopes for permission in _permissions(scope))
+def permissions_of(scopes: Iterable[str], *, platform: bool) -> frozenset[str]:
+    """The Django permissions that these scopes stand for, in a key of the platform or of another."""
+    withheld = frozenset() if platform else PLATFORM_VERBS
+    return frozenset(
+        permission
+        for scope in scopes
+        for permission in _permissions(scope)
+        if verb_of(permission) not in withheld
+    )
+
+
+def verb_of(permission: str) -> str:
+    return permission.partition(".")[2].partition("_")[0]
 
 
 @cache

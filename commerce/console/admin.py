@@ -195,12 +195,12 @@ class ApiKeyAdmin(ConsoleAdmin):
     """Keys of integrations. A key is issued on the command line, where it is shown once."""
 
     icon = "vpn_key"
-    list_display = ("label", "shown", "organization", "state", "expires", "used")
+    list_display = ("label", "key", "organization", "state", "expires", "used")
     list_select_related = ("organization",)
     search_fields = ("prefix__exact",)
     search_help_text = "The prefix: the part after ck_live_"
     fields = (
-        "label", "shown", "organization", "shown_scopes", "state", "created", "created_by", "expires",
+        "label", "key", "organization", "shown_scopes", "state", "created", "created_by", "expires",
         "revoked", "used",
     )  # fmt: skip
     object_actions = (
@@ -217,6 +217,10 @@ class ApiKeyAdmin(ConsoleAdmin):
             danger=True,
         ),
     )
+
+    @admin.display(description="Key")
+    def key(self, obj: ApiKey) -> SafeString:
+        return format_html('<span class="c-mono">{}</span>', obj.shown)
 
     @admin.display(description="State")
     def state(self, obj: ApiKey) -> SafeString:
@@ -257,12 +261,22 @@ class LogEntryAdmin(ConsoleAdmin):
         return instant(obj.action_time)
 
 
+class PersonForm(UserChangeForm):
+    """Maker is never checker: nobody is in a group that operates and in one that approves."""
+
+    def clean_groups(self) -> Any:
+        groups = self.cleaned_data["groups"]
+        if {"operator", "approver"} <= {group.name for group in groups}:
+            raise forms.ValidationError("Operator and approver are never the same person.")
+        return groups
+
+
 @admin.register(User)
 class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
     """People. Groups say what they may do; nobody is removed, only deactivated."""
 
     icon = "person"
-    form = UserChangeForm
+    form = PersonForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "is_active", "is_staff", "last_login")

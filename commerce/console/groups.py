@@ -35,7 +35,7 @@ def permissions_by_group() -> dict[str, frozenset[str]]:
         "operator": viewer | _with_verbs(OPERATE),
         "approver": viewer | _with_verbs(APPROVE),
         "admin": ADMINISTRATION,
-        "integration": permissions_of(scope for scope, verbs in SCOPES.items() if verbs != APPROVE),
+        "integration": permissions_of(SCOPES, platform=False),
     }
 
 

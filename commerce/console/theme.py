@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.text import capfirst
 from unfold.dataclasses import SearchResult
 
 from commerce import clock
@@ -52,7 +53,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             meta = model._meta
             pages.setdefault(meta.app_label, []).append(
                 {
-                    "title": str(meta.verbose_name_plural).capitalize(),
+                    "title": capfirst(meta.verbose_name_plural),
                     "icon": getattr(page, "icon", ""),
                     "link": reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist"),
                 }

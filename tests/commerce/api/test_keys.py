@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.api.models import ApiKey
-from commerce.api.scopes import OPERATE, SCOPES, permissions_of
+from commerce.api.scopes import OPERATE, PLATFORM_VERBS, SCOPES, permissions_of, verb_of
 from commerce.api.services import issue_key, revoke_key
 from commerce.errors import InvalidInput, PermissionDenied, StateConflict
 from commerce.parties.models import Organization
@@ -127,13 +127,21 @@ def test_use_is_noted_at_most_once_a_minute(issue: Callable[..., tuple[ApiKey, s
 
 def test_a_scope_gives_the_permissions_of_its_verbs_on_its_apps_only() -> None:
     for scope in SCOPES:
-        for permission in permissions_of([scope]):
+        for permission in permissions_of([scope], platform=True):
             app, _, codename = permission.partition(".")
             assert codename.partition("_")[0] in SCOPES[scope]
             assert app not in ("auth", "api", "console", "outbox")
-    assert permissions_of(["organizations:read"]) >= {"parties.view_organization"}
-    assert not {p for p in permissions_of(["payouts:write"]) if ".approve_" in p}
+    assert permissions_of(["organizations:read"], platform=False) >= {"parties.view_organization"}
+    assert not {p for p in permissions_of(["payouts:write"], platform=True) if ".approve_" in p}
     assert "approve" not in OPERATE
+
+
+def test_what_only_the_platform_decides_is_not_in_anybody_elses_key() -> None:
+    ours, theirs = (permissions_of(SCOPES, platform=platform) for platform in (True, False))
+    assert "ledger.hold_ledgerrelease" in ours
+    assert "payouts.approve_payout" in ours
+    assert not {p for p in theirs if verb_of(p) in PLATFORM_VERBS}
+    assert "payouts.request_payout" in theirs
 
 
 def test_the_command_issues_lists_and_revokes(organization: Organization) -> None:

@@ -29,6 +29,12 @@ def test_an_unknown_address_is_a_problem(api: Api) -> None:
     check(api.get(f"{THINGS}01920000-0000-7000-8000-000000000000/"), 404, "not_found")
 
 
+def test_a_missing_slash_is_said_and_not_redirected(api: Api) -> None:
+    answer = api.post(THINGS.rstrip("/"), THING)
+    assert "slash" in check(answer, 404, "not_found")["detail"]
+    assert not ReviewItem.objects.exists()
+
+
 def test_an_unknown_address_of_the_console_is_a_page(api: Api) -> None:
     answer = api.get("/nothing/")
     assert answer.status_code == 404

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
@@ -179,6 +179,17 @@ def test_an_administrator_edits_others_but_neither_themselves_nor_a_superuser(br
         assert "_save" not in text(admin.get(page))
         assert admin.post(page, {"username": "x"}).status_code == 403
     assert browser("viewer").get("/admin/auth/user/").status_code == 403
+
+
+def test_nobody_becomes_operator_and_approver(browser: Browser) -> None:
+    person = User.objects.get(username="viewer")
+    both = Group.objects.filter(name__in=["operator", "approver"]).values_list("pk", flat=True)
+    page = f"/admin/auth/user/{person.pk}/change/"
+    answer = browser("admin").post(page, {"username": "viewer", "is_active": "on", "groups": list(both)})
+    assert "never the same person" in text(answer)
+    assert [group.name for group in person.groups.all()] == ["viewer"]
+    one = {"username": "viewer", "is_active": "on", "groups": [both[0]]}
+    assert browser("admin").post(page, one).status_code == 302
 
 
 def test_every_page_carries_its_content_security_policy(browser: Browser) -> None:
