@@ -27,16 +27,19 @@ _VERB = {
 
 
 @transaction.atomic
-def plan_settlement(*, invoice: dict[str, Any], actor: Actor, at: datetime) -> Settlement:
+def plan_settlement(*, invoice: dict[str, Any], actor: Actor, at: datetime) -> Settlement | None:
     """Split a paid invoice among its payees; `invoice` is the payload of `invoice.paid`.
 
     The collection has posted the money already. Tax and fee legs are final at once, the others season
-    by a scheduled release. Once per invoice: a repetition returns the first settlement.
+    by a scheduled release. Once per invoice: a repetition returns the first settlement. An invoice of
+    nothing has none.
     """
     shares = check_shares(
         invoice["total_minor"],
         [Share(leg["kind"], leg["payee_id"], leg["amount_minor"]) for leg in invoice["legs"]],
     )
+    if not shares:
+        return None
     settlement, created = Settlement.objects.get_or_create(
         invoice_id=invoice["invoice_id"],
         defaults={

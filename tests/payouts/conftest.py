@@ -108,7 +108,9 @@ class World:
         return payload | changes
 
     def settle(self, **kwargs: Any) -> Settlement:
-        return services.plan_settlement(invoice=self.collect(**kwargs), actor=SYSTEM, at=PAID)
+        settlement = services.plan_settlement(invoice=self.collect(**kwargs), actor=SYSTEM, at=PAID)
+        assert settlement
+        return settlement
 
     def release(self, at: datetime = SEASONED) -> None:
         """Let the ledger release what is due, and everybody here hear of it."""

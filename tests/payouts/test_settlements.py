@@ -74,6 +74,12 @@ def test_an_invoice_that_is_all_tax_and_fee_is_complete_at_once(world):
     assert settlement.status == "completed"
 
 
+def test_an_invoice_of_nothing_needs_no_settlement(world):
+    payload = world.collect() | {"legs": [], "total_minor": 0, "transaction_id": None}
+    assert services.plan_settlement(invoice=payload, actor=SYSTEM, at=PAID) is None
+    assert not Settlement.objects.exists()
+
+
 def test_a_held_leg_is_not_released_until_the_hold_is_lifted(world):
     settlement = world.settle()
     seller = settlement.legs.get(kind="seller")

@@ -135,7 +135,7 @@ def returned_payout(world: World) -> None:
             expect={("Platform", "CASH_BANK"): before - 22_500, ("Northwind", "PAYABLE"): 3_150_000},
         )
         payout = _payout(world, deal.seller)
-        world.expect("the payout", (payout["status"], payout["return_code"]), ("returned", "R03"))
+        world.expect("the payout", (payout["status"], payout["failure_code"]), ("returned", "R03"))
         world.nothing_else_posted()
         world.expect("how often it was tried", _orders(world, payout), 1)
         world.expect_wallet(deal.seller)
