@@ -18,7 +18,6 @@ from django_fsm import FSMField, transition
 from commerce.errors import StateConflict
 from commerce.ids import uuid7
 from commerce.parties.models import Organization
-from contracts.rules import fold
 from contracts.rules.operations import NAMES
 from contracts.rules.schema import instant
 from contracts.rules.state import ContractState
@@ -244,21 +243,6 @@ class ContractEdit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} #{self.seq}"
-
-    @property
-    def rule(self) -> fold.Edit:
-        """The edit as the fold reads it."""
-        return fold.Edit(
-            seq=self.seq,
-            operation=self.operation,
-            payload=fold.load(self.operation, self.payload),
-            effective_at=self.effective_at,
-            recorded_at=self.recorded_at,
-            reason=self.reason,
-            actor=self.actor_label or f"{self.actor_type}:{self.actor_id}",
-            id=self.pk,
-            op_version=self.op_version,
-        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What `hash` covers."""

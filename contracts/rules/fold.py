@@ -5,7 +5,7 @@ nobody records (a fixed term that runs out). Total and deterministic for any pre
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from commerce.errors import CommerceError
 from contracts.rules import schema
 from contracts.rules.operations import REGISTRY, check_allowed, named
 from contracts.rules.operations.base import RUNNING
-from contracts.rules.state import ContractState
+from contracts.rules.state import ContractState, evolve
 
 FOLD_VERSION = 1
 NOTHING = ContractState()
@@ -49,7 +49,7 @@ class Instant:
 
 def load(operation: str, payload: dict[str, Any]) -> Any:
     """A stored payload as its dataclass."""
-    return schema.parse(named(operation).payload, payload, trusted=True)
+    return schema.load(named(operation).payload, payload)
 
 
 def in_order(edits: Iterable[Edit], known_at: datetime | None = None) -> list[Edit]:
@@ -66,7 +66,7 @@ def fold(edits: Iterable[Edit], *, valid_at: datetime, known_at: datetime | None
         if edit.effective_at > valid_at:
             break
         state = apply(_by_clock(state, edit.effective_at), edit)
-    return replace(_by_clock(state, valid_at), version=len(known))
+    return evolve(_by_clock(state, valid_at), version=len(known))
 
 
 def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[Instant]:
@@ -77,7 +77,7 @@ def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[In
     state = NOTHING
     for edit in known:
         found += _expiry(state, edit.effective_at, version)
-        state = replace(apply(_by_clock(state, edit.effective_at), edit), version=version)
+        state = evolve(apply(_by_clock(state, edit.effective_at), edit), version=version)
         same = found.pop().edits if found and found[-1].at == edit.effective_at else ()
         found.append(Instant(edit.effective_at, state, (*same, edit)))
     return found + _expiry(state, None, version)
@@ -113,7 +113,7 @@ def broken_by(edits: Sequence[Edit], new: Edit) -> list[tuple[Edit, CommerceErro
 
 def _by_clock(state: ContractState, at: datetime) -> ContractState:
     if state.end_at is not None and state.status in RUNNING and at >= state.end_at:
-        return replace(state, status="expired", holds=())
+        return evolve(state, status="expired", holds=())
     return state
 
 
@@ -121,4 +121,4 @@ def _expiry(state: ContractState, before: datetime | None, version: int) -> list
     """The clock's own change between `state` and `before`, if there is one."""
     if state.end_at is None or state.status not in RUNNING or (before and before <= state.end_at):
         return []
-    return [Instant(state.end_at, replace(_by_clock(state, state.end_at), version=version), ())]
+    return [Instant(state.end_at, evolve(_by_clock(state, state.end_at), version=version), ())]

@@ -1,14 +1,14 @@
 """Typed payloads: a frozen dataclass is the schema.
 
 `parse` reads JSON into it and reports every fault at once, each with a JSON pointer; unknown fields
-are refused. `dump` writes the canonical JSON that is stored and hashed, `describe` the JSON Schema.
-Fields marked `Server` are filled in by us and refused from clients.
+are refused. `dump` writes the canonical JSON that is stored and hashed, `load` reads it back, and
+`describe` gives the JSON Schema. Fields marked `Server` are filled in by us, refused from clients.
 """
 
 import dataclasses
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -54,17 +54,51 @@ Share = Annotated[Decimal, Between(0, 1)]
 Text = Annotated[str, Pattern(r"[^\x00-\x1f]{1,200}", "1 to 200 characters")]
 
 
-def parse(schema: type[T], data: Any, *, pointer: str = "", trusted: bool = False) -> T:
-    """Read `data` as `schema`. InvalidInput lists every fault; its code is theirs when they agree.
-
-    `trusted` is for what we stored ourselves: server fields are read, and bounds that may have been
-    tightened since are not applied again.
-    """
+def parse(schema: type[T], data: Any, *, pointer: str = "") -> T:
+    """A client's `data` as `schema`. InvalidInput lists every fault; its code is theirs if they agree."""
     errors: list[FieldError] = []
-    value = _read(schema, data, pointer, errors, trusted)
+    value = _read(schema, data, pointer, errors)
     if errors:
         raise invalid(errors)
     return value
+
+
+def load(schema: type[T], data: Any) -> T:
+    """What `dump` wrote as `schema` again: server fields included, bounds not applied a second time."""
+    reader: Callable[[Any], T] = _loader(schema)  # type: ignore[arg-type]
+    return reader(data)
+
+
+@cache
+def _loader(kind: Any) -> Callable[[Any], Any]:
+    """A function from stored JSON to `kind`, built once per type: logs are read on every request."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _loader(arguments[0])
+    if origin in (Union, types.UnionType):
+        options = [option for option in arguments if option is not types.NoneType]
+        one = _loader(next((option for option in options if get_origin(option) is tuple), options[0]))
+        if len(options) > 1:
+            return lambda data: one(data) if isinstance(data, list) else data
+        return lambda data: None if data is None else one(data)
+    if origin is tuple:
+        item = _loader(arguments[0])
+        return lambda data: tuple(item(one) for one in data)
+    if origin is dict:
+        key, value = map(_loader, arguments)
+        return lambda data: {key(name): value(one) for name, one in data.items()}
+    if dataclasses.is_dataclass(kind):
+        loaders = {name: _loader(hint) for name, (hint, _) in _fields(kind).items()}  # type: ignore[arg-type]
+        build: Any = kind
+        return lambda data: build(**{name: loaders[name](one) for name, one in data.items()})
+    return _SCALAR_LOADERS.get(kind, lambda data: data)
+
+
+_SCALAR_LOADERS: dict[Any, Callable[[Any], Any]] = {
+    UUID: UUID,
+    Decimal: Decimal,
+    datetime: datetime.fromisoformat,
+}
 
 
 class Malformed(InvalidInput):
@@ -164,7 +198,7 @@ def _fields(schema: type) -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
     return {field.name: (hints[field.name], field) for field in dataclasses.fields(schema)}
 
 
-def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError], trusted: bool) -> Any:
+def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError]) -> Any:
     def fail(code: str, detail: str) -> None:
         errors.append(FieldError(pointer, code, detail))
 
@@ -172,8 +206,8 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError], trusted:
     if origin is Annotated:
         base, *rules = get_args(kind)
         before = len(errors)
-        value = _read(base, data, pointer, errors, trusted)
-        if len(errors) == before and not trusted:
+        value = _read(base, data, pointer, errors)
+        if len(errors) == before:
             for rule in rules:
                 _judge(rule, value, fail)
         return value
@@ -183,7 +217,7 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError], trusted:
             return None
         wanted = tuple if isinstance(data, list) else Literal
         chosen = next((option for option in options if get_origin(option) is wanted), options[0])
-        return _read(chosen, data, pointer, errors, trusted)
+        return _read(chosen, data, pointer, errors)
     if origin is Literal:
         choices = get_args(kind)
         if not isinstance(data, str) or data not in choices:
@@ -193,27 +227,17 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError], trusted:
         if not isinstance(data, list):
             return fail("invalid_type", "Must be a list.")
         item = get_args(kind)[0]
-        return tuple(_read(item, one, f"{pointer}/{i}", errors, trusted) for i, one in enumerate(data))
-    if origin is dict:
-        if not isinstance(data, dict):
-            return fail("invalid_type", "Must be an object.")
-        key_kind, item = get_args(kind)
-        return {
-            _read(key_kind, key, f"{pointer}/{key}", errors, trusted): _read(
-                item, one, f"{pointer}/{key}", errors, trusted
-            )
-            for key, one in data.items()
-        }
+        return tuple(_read(item, one, f"{pointer}/{i}", errors) for i, one in enumerate(data))
     if dataclasses.is_dataclass(kind):
-        return _read_object(kind, data, pointer, errors, trusted)
+        return _read_object(kind, data, pointer, errors)
     return _read_scalar(kind, data, fail)
 
 
-def _read_object(schema: Any, data: Any, pointer: str, errors: list[FieldError], trusted: bool) -> Any:
+def _read_object(schema: Any, data: Any, pointer: str, errors: list[FieldError]) -> Any:
     if not isinstance(data, dict):
         errors.append(FieldError(pointer, "invalid_type", "Must be an object."))
         return None
-    known = {name for name, (kind, _) in _fields(schema).items() if trusted or Server() not in get_args(kind)}
+    known = {name for name, (kind, _) in _fields(schema).items() if Server() not in get_args(kind)}
     for name in data:
         if name not in known:
             errors.append(FieldError(f"{pointer}/{_escape(name)}", "unknown_field", "Not a known field."))
@@ -221,7 +245,7 @@ def _read_object(schema: Any, data: Any, pointer: str, errors: list[FieldError],
     before = len(errors)
     for name, (kind, field) in _fields(schema).items():
         if name in known and name in data:
-            values[name] = _read(kind, data[name], f"{pointer}/{name}", errors, trusted)
+            values[name] = _read(kind, data[name], f"{pointer}/{name}", errors)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             errors.append(FieldError(f"{pointer}/{name}", "required", "This field is required."))
     return schema(**values) if len(errors) == before else None

@@ -164,7 +164,12 @@ def record_edit(
     with _pointers("/payload"):
         parsed = resolve(parsed, year=at.year)
     new = Edit(
-        contract.version + 1, operation, parsed, _when(op, parsed, edits, effective_at, at), at, reason
+        contract.version + 1,
+        operation,
+        parsed,
+        _when(op, parsed, contract.current, effective_at, at),
+        at,
+        reason,
     )
     _check_dating(op, new, at, earliest=edits[0].effective_at)
     before = fold.fold(edits, valid_at=new.effective_at)
@@ -312,7 +317,7 @@ def _instant(value: datetime) -> datetime:
 
 
 def _when(
-    op: Operation[Any], payload: Any, edits: Sequence[Edit], given: datetime | None, at: datetime
+    op: Operation[Any], payload: Any, state: ContractState, given: datetime | None, at: datetime
 ) -> datetime:
     """When the edit takes effect: as its payload says, as the caller says, or now."""
     if getattr(payload, "when", "") == "date" and given is None:
@@ -320,7 +325,7 @@ def _when(
             "Give the date as effective_at.", pointer="/effective_at", code="effective_at_required"
         )
     with _pointers("/payload"):
-        fixed = op.effective_at(payload, fold.fold(edits, valid_at=at), at)
+        fixed = op.effective_at(payload, state, at)
     if fixed and given and fixed != given:
         raise InvalidInput(
             f"The payload says {payload.when}; leave effective_at out.",

@@ -32,7 +32,26 @@ class Rebuilt:
 
 
 def load_edits(contract_id: Any) -> list[Edit]:
-    return [row.rule for row in ContractEdit.objects.filter(contract_id=contract_id).order_by("seq")]
+    """The log as the rules read it, oldest first."""
+    rows = ContractEdit.objects.filter(contract_id=contract_id).order_by("seq").values_list(
+        "seq", "operation", "payload", "effective_at", "recorded_at", "reason", "actor_type", "actor_id",
+        "actor_label", "id", "op_version",
+    )  # fmt: skip
+    return [
+        Edit(
+            seq=seq,
+            operation=operation,
+            payload=fold.load(operation, payload),
+            effective_at=effective_at,
+            recorded_at=recorded_at,
+            reason=reason,
+            actor=label or f"{actor_type}:{actor_id}",
+            id=id_,
+            op_version=op_version,
+        )
+        for seq, operation, payload, effective_at, recorded_at, reason, actor_type, actor_id, label, id_,
+            op_version in rows
+    ]  # fmt: skip
 
 
 def lock(contract_id: Any) -> Contract:
@@ -45,8 +64,9 @@ def lock(contract_id: Any) -> Contract:
 
 def columns(edits: Sequence[Edit], at: datetime) -> dict[str, Any]:
     """What the projection must say at `at`; status is listed too, but only transitions set it."""
-    state = fold.fold(edits, valid_at=at)
-    upcoming = [step.at for step in fold.timeline(edits) if step.at > at]
+    steps = fold.timeline(edits)
+    state = next((step.state for step in reversed(steps) if step.at <= at), fold.NOTHING)
+    upcoming = [step.at for step in steps if step.at > at]
     return {
         "status": state.status,
         "version": state.version,

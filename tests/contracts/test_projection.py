@@ -89,7 +89,7 @@ def test_a_contract_the_tick_has_forgotten_is_found(active: Contract) -> None:
     assert [finding.subject for finding in findings("I5")] == [f"contract:{active.pk}"]
 
 
-def test_a_log_of_300_edits_is_recorded_and_read_in_constant_queries(
+def test_recording_asks_as_many_queries_on_a_long_log_as_on_a_short_one(
     active: Contract, servers: UUID, django_assert_max_num_queries: Any
 ) -> None:
     for quantity in range(3, 40):
@@ -99,7 +99,12 @@ def test_a_log_of_300_edits_is_recorded_and_read_in_constant_queries(
 
 
 def test_a_product_is_made_once_and_left_as_it_is() -> None:
-    given = {"code": "b200-server", "kind": "recurring", "unit": "server_month", "actor": OPERATOR}
+    given: dict[str, Any] = {
+        "code": "b200-server",
+        "kind": "recurring",
+        "unit": "server_month",
+        "actor": OPERATOR,
+    }
     first = services.ensure_product(name="B200", **given)
     assert services.ensure_product(name="Other", **given) == first
     assert Product.objects.get(code="b200-server").name == "B200"

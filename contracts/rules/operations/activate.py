@@ -1,12 +1,12 @@
 """activate: the four stages from draft to a running contract."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from commerce.errors import Conflict, InvalidInput
 from contracts.rules.operations.base import Operation, operation
-from contracts.rules.state import ContractState, Signature
+from contracts.rules.state import ContractState, Signature, evolve
 
 _SOURCES = {
     "submit": frozenset({"draft"}),
@@ -87,7 +87,7 @@ class ActivateOperation(Operation):
         if state.status not in _SOURCES[payload.stage]:
             return state
         signatures = {"signed": payload.signatures or state.signatures, "withdraw": ()}
-        return replace(
+        return evolve(
             state,
             status=_TARGETS[payload.stage],
             signatures=signatures.get(payload.stage, state.signatures),

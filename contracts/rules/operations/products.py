@@ -11,7 +11,7 @@ from commerce.money import MAX_MINOR
 from contracts.rules.operations.base import Operation, operation
 from contracts.rules.periods import billing_period
 from contracts.rules.schema import Between, Count, Server, Text
-from contracts.rules.state import ContractState, Kind, LineState, Price
+from contracts.rules.state import ContractState, Kind, LineState, Price, evolve
 
 MAX_LINES = 200
 
@@ -86,14 +86,14 @@ def add_lines(state: ContractState, lines: Iterable[AddProduct]) -> ContractStat
         for line in lines
         if line.line_id not in state.lines
     }
-    return replace(state, lines={**state.lines, **added})
+    return evolve(state, lines={**state.lines, **added})
 
 
 class _ProductOperation(Operation):
     """Product edits after signature ask the parties to sign again before the contract goes live."""
 
     def _resign(self, state: ContractState) -> ContractState:
-        return replace(state, needs_resign=True) if state.status == "pending_activation" else state
+        return evolve(state, needs_resign=True) if state.status == "pending_activation" else state
 
     def _live(self, state: ContractState, line_id: UUID) -> LineState:
         line = state.lines.get(line_id)
@@ -141,7 +141,7 @@ class RemoveProductOperation(_ProductOperation):
 
     def apply(self, state: ContractState, payload: RemoveProduct, at: datetime) -> ContractState:
         line = state.lines.get(payload.line_id)
-        return self._resign(state.with_line(replace(line, live=False))) if line else state
+        return self._resign(state.with_line(evolve(line, live=False))) if line else state
 
     def event(self, payload: RemoveProduct, before: ContractState) -> str:
         return "contract.product_removed"
@@ -178,7 +178,7 @@ class ChangeQuantityOperation(_ProductOperation):
         line = state.lines.get(payload.line_id)
         if line is None:
             return state
-        return self._resign(state.with_line(replace(line, quantity=max(0, payload.of(line)))))
+        return self._resign(state.with_line(evolve(line, quantity=max(0, payload.of(line)))))
 
     def event(self, payload: ChangeQuantity, before: ContractState) -> str:
         return "contract.quantity_changed"

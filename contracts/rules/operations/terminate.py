@@ -1,12 +1,12 @@
 """terminate: end a running contract, or cancel one that never ran."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.periods import billing_period
-from contracts.rules.state import FINAL, ContractState
+from contracts.rules.state import FINAL, ContractState, evolve
 
 _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
 
@@ -40,7 +40,7 @@ class TerminateOperation(Operation):
         if state.status in FINAL:
             return state
         status = "cancelled" if state.status in _BEFORE_START else "terminated"
-        return replace(state, status=status, end_at=at, holds=())
+        return evolve(state, status=status, end_at=at, holds=())
 
     def event(self, payload: Terminate, before: ContractState) -> str:
         return "contract.cancelled" if before.status in _BEFORE_START else "contract.terminated"
