@@ -146,7 +146,15 @@ class Stack:
             "sandbox": ["-m", "commerce.sandbox.server", "--port", str(sandbox_port)],
             "web": [
                 *("-m", "gunicorn", "commerce.wsgi", "--bind", f"127.0.0.1:{web_port}"),
-                *("--worker-class", "gthread", "--threads", "8", "--no-control-socket"),
+                *(
+                    "--worker-class",
+                    "gthread",
+                    "--threads",
+                    "8",
+                    "--graceful-timeout",
+                    "2",
+                    "--no-control-socket",
+                ),
             ],
         }
         if worker:
@@ -215,13 +223,15 @@ class Stack:
                 time.sleep(0.1)
 
     def stop(self) -> None:
-        """Ask all to finish, and kill what is still there after ten seconds."""
-        for name in reversed(self.processes):
-            self.processes[name].terminate()
+        """Ask all to finish, those first who need the others; kill what takes longer than ten seconds."""
         deadline = time.monotonic() + STOP_SECONDS
-        for process in self.processes.values():
-            process.wait(max(deadline - time.monotonic(), 0))
-            process.kill()
+        for names in (("beat", "worker"), ("web", "sandbox")):
+            processes = [self.processes[name] for name in names if name in self.processes]
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(max(deadline - time.monotonic(), 0))
+                process.kill()
 
     def check(self) -> None:
         """Raise ProcessDied if a child ended that nobody stopped."""
