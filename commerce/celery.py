@@ -33,6 +33,7 @@ app.conf.beat_schedule = {
     "heartbeat": _every(min(30, settings.TICK_SECONDS * 5), "commerce.heartbeat"),
     "outbox.drain": _every(settings.TICK_SECONDS, "outbox.drain"),
     "outbox.publish": _every(settings.TICK_SECONDS * 5, "outbox.publish"),
+    "contracts.take_effect": _every(settings.TICK_SECONDS, "contracts.take_effect"),
     "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),
     "billing.advance": _every(settings.TICK_SECONDS, "billing.advance"),
     "payouts.advance": _every(settings.TICK_SECONDS, "payouts.advance"),

@@ -4,7 +4,7 @@ Edits are sorted by the instant they take effect, ties by order of recording; th
 nobody records (a fixed term that runs out). Total and deterministic for any prefix of the log.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -95,18 +95,15 @@ def check(state: ContractState, edit: Edit) -> None:
     operation.check(state, edit.payload, edit.effective_at)
 
 
-def broken_by(edits: Sequence[Edit], new: Edit) -> list[tuple[Edit, CommerceError]]:
-    """Edits later in valid time than `new` that would no longer be admitted after it."""
+def broken_by(later: Iterable[Edit], state: ContractState) -> list[tuple[Edit, CommerceError]]:
+    """Which of the edits that lie later in valid time are no longer admitted when `state` goes before."""
     broken = []
-    state = NOTHING
-    key = (new.effective_at, new.seq)
-    for edit in in_order([*edits, new]):
+    for edit in in_order(later):
         state = _by_clock(state, edit.effective_at)
-        if (edit.effective_at, edit.seq) > key:
-            try:
-                check(state, edit)
-            except CommerceError as error:
-                broken.append((edit, error))
+        try:
+            check(state, edit)
+        except CommerceError as error:
+            broken.append((edit, error))
         state = apply(state, edit)
     return broken
 

@@ -178,14 +178,15 @@ def record_edit(
         fold.check(before, new)
         after = fold.apply(before, new)
     _check_effect(before, after)
-    _check_later(edits, new)
+    later = [edit for edit in fold.in_order(edits) if edit.effective_at > new.effective_at]
+    _check_later(later, after)
     if op.event(parsed, before) == "contract.activated":
         for guard in _activation_guards:
             guard(contract, before, new.effective_at)
     row = _insert(contract, new, edits[-1], actor, key, request_hash)
     shown_at = max(at, contract.projected_at)
     contract = projection.refresh(contract, [*edits, new], actor=actor, at=shown_at, reason=reason)
-    until = next((e.effective_at for e in fold.in_order(edits) if e.effective_at > new.effective_at), None)
+    until = later[0].effective_at if later else None
     _announce(contract, new, row, before, after, until, actor=actor, at=at)
     return EditResult(contract, row)
 
@@ -368,8 +369,8 @@ def _check_effect(before: ContractState, after: ContractState) -> None:
         raise InvalidInput("Nothing would change.", code="no_effect")
 
 
-def _check_later(edits: Sequence[Edit], new: Edit) -> None:
-    broken = fold.broken_by(edits, new)
+def _check_later(later: Sequence[Edit], state: ContractState) -> None:
+    broken = fold.broken_by(later, state)
     if broken:
         raise StateConflict(
             f"{len(broken)} later edits would no longer be possible.",
