@@ -1,4 +1,4 @@
-"""The API application: importing its handlers subscribes them."""
+"""The API application: keys, and the answers given under idempotency keys."""
 
 from django.apps import AppConfig
 
@@ -7,6 +7,3 @@ class ApiConfig(AppConfig):
     name = "commerce.api"
     label = "api"
     verbose_name = "API"
-
-    def ready(self) -> None:
-        from commerce.api import handlers, invariants  # noqa: F401

@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.db import OperationalError
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -16,8 +17,9 @@ from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
 from commerce.actor import Actor
+from commerce.api.problems import translate
 from commerce.console import registry
-from commerce.console.actions import ObjectAction
+from commerce.console.actions import ObjectAction, fingerprint
 from commerce.console.paginator import CappedPaginator
 from commerce.errors import CommerceError
 from commerce.logs import request_id
@@ -170,9 +172,12 @@ class ConsoleAdmin(ModelAdmin):
                 actor = Actor.for_user(request.user, request_id.get())
                 try:
                     result = action.execute(obj, actor=actor, form=form)
-                except CommerceError as error:
-                    obj = self.get_object(request, unquote(object_id))
-                    form = action.build_form(_with_fresh_fingerprint(action, request.POST, obj))
+                except (CommerceError, OperationalError) as caught:
+                    error = translate(caught)
+                    obj.refresh_from_db()
+                    posted = request.POST.copy()
+                    posted["fingerprint"] = fingerprint(obj)
+                    form = action.build_form(posted)
                     form.is_valid()
                     form.add_error(None, str(error))
                     status = error.status
@@ -214,9 +219,3 @@ def state_changes(obj: Model) -> Iterator[registry.TimelineRow]:
     for change in changes.order_by("-id")[:TIMELINE_ROWS]:
         title = f"{change.source} → {change.target}".replace("_", " ")
         yield registry.TimelineRow(change.at, "state", title, change.reason, change.actor)
-
-
-def _with_fresh_fingerprint(action: ObjectAction, posted: Any, obj: Any) -> Any:
-    data = posted.copy()
-    data["fingerprint"] = action.build_form(obj=obj).initial["fingerprint"]
-    return data

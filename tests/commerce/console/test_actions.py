@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client
 
 from commerce.console import services
@@ -115,6 +116,21 @@ def test_a_failed_rule_is_a_sentence_and_undoes_everything(
     assert "The books are closed." in answer.content.decode()
     assert unchanged(item)
     assert ReviewItem.objects.get(pk=item.pk).detail != "half done"
+
+
+def test_a_busy_database_is_a_sentence_too(
+    browser: Browser, item: ReviewItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(**context: Any) -> None:
+        raise OperationalError("canceling statement due to lock timeout")
+
+    monkeypatch.setattr(services, "resolve_review", locked)
+    operator = browser("operator")
+    data = {"reason": "x", "code": "fixed", "fingerprint": fingerprint_on(operator.get(url(item)))}
+    answer = operator.post(url(item), data)
+    assert answer.status_code == 503
+    assert "nothing was changed" in answer.content.decode()
+    assert unchanged(item)
 
 
 def test_an_action_or_object_that_is_not_there_is_404(browser: Browser, item: ReviewItem) -> None:
