@@ -1,9 +1,11 @@
 """Against the simulator over HTTP: one payment order per payout, whatever gets lost on the way."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from commerce.console.models import ReviewItem
@@ -270,3 +272,12 @@ def test_a_silent_bank_is_remembered_and_asked_again(ready, bank):
     assert "503" in payout.last_error
     bank.settle()
     assert poll(ready).status == "paid"
+
+
+def test_the_command_looks_at_the_bank_now(ready, bank, capsys):
+    submit(ready)
+    bank.settle()
+    Payout.objects.filter(next_poll_at__isnull=False).update(next_poll_at=timezone.now())
+    call_command("payouts_advance", "--json")
+    assert json.loads(capsys.readouterr().out) == {"policies": 0, "orders": 1}
+    assert ready.payout().status == "paid"
