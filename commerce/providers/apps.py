@@ -1,4 +1,4 @@
-"""The Providers application: importing its handlers subscribes them."""
+"""The Providers application: clients of outside companies and the inbox of their webhooks."""
 
 from django.apps import AppConfig
 
@@ -7,6 +7,3 @@ class ProvidersConfig(AppConfig):
     name = "commerce.providers"
     label = "providers"
     verbose_name = "Providers"
-
-    def ready(self) -> None:
-        from commerce.providers import handlers, invariants  # noqa: F401
