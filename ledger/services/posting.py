@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connection
+from psycopg.errors import UniqueViolation
 
 from commerce.actor import Actor
 from commerce.errors import CommerceError, Conflict, InsufficientFunds, InvalidInput, StateConflict
@@ -264,6 +265,8 @@ def _call(arguments: list[Any]) -> list[_Row]:
             cursor.execute(_POST, arguments)
             return [_Row(*row) for row in cursor.fetchall()]
     except IntegrityError as error:
+        if not isinstance(error.__cause__, UniqueViolation):
+            raise
         # Equal postings meet at their accounts; only one with other accounts can get past them to here.
         raise Conflict(f"Another posting took the key first: {error}", code="key_conflict") from error
     except DataError as error:
