@@ -42,7 +42,7 @@ def test_a_card_shows_count_age_and_value_or_that_nothing_waits(browser: Browser
     assert "12,345" in page
     assert "oldest 3 d" in page
     assert "3,167,500.00" in page
-    assert "EUR" not in page
+    assert '">EUR' not in page
     assert "All is well." in page
 
 
@@ -107,18 +107,18 @@ def test_a_list_counts_no_further_than_its_cap(browser: Browser, monkeypatch: py
         for i in range(100)
     )
     viewer = browser("viewer")
-    assert "60" in text(viewer.get("/admin/console/reviewitem/"))
+    assert "60 review items" in " ".join(text(viewer.get("/admin/console/reviewitem/")).split())
     assert viewer.get("/admin/console/reviewitem/?p=2").status_code == 200
     assert viewer.get("/admin/console/reviewitem/?p=3").status_code == 302
 
 
 def stream(**more: Any) -> OutboxStream:
     OutboxEvent.objects.create(
-        aggregate_type="contract", aggregate_id="c1", sequence=1, type="contract.activated",
+        aggregate_type="contract", aggregate_id="first-contract", sequence=1, type="contract.activated",
         payload={"number": "C-1"}, occurred_at=AT,
     )  # fmt: skip
     return OutboxStream.objects.create(
-        aggregate_type="contract", aggregate_id="c1", group="billing.openmeter", **more
+        aggregate_type="contract", aggregate_id="first-contract", group="billing.openmeter", **more
     )
 
 
@@ -141,19 +141,20 @@ def test_an_operator_resumes_a_parked_stream(browser: Browser) -> None:
 
 
 def test_the_relays_lists_hide_heads_and_find_by_aggregate(browser: Browser) -> None:
-    row = stream()
-    OutboxStream.objects.create(aggregate_type="contract", aggregate_id="c2", group="")
+    stream()
+    OutboxStream.objects.create(aggregate_type="contract", aggregate_id="second-contract", group="")
     viewer = browser("viewer")
     listing = text(viewer.get("/admin/outbox/outboxstream/"))
-    assert "c1" in listing
-    assert "c2" not in listing
-    assert "billing.openmeter" in text(viewer.get("/admin/outbox/outboxstream/?q=contract:c1"))
-    assert "billing.openmeter" not in text(viewer.get("/admin/outbox/outboxstream/?q=contract:c9"))
+    assert "first-contract" in listing
+    assert "second-contract" not in listing
+    assert "billing.openmeter" in text(viewer.get("/admin/outbox/outboxstream/?q=contract:first-contract"))
+    assert "billing.openmeter" not in text(
+        viewer.get("/admin/outbox/outboxstream/?q=contract:third-contract")
+    )
     for condition in ("parked", "due", "retrying"):
         assert viewer.get(f"/admin/outbox/outboxstream/?condition={condition}").status_code == 200
     event = OutboxEvent.objects.get()
     assert "C-1" in text(viewer.get(f"/admin/outbox/outboxevent/{event.pk}/change/"))
-    assert str(row.pk)
 
 
 def test_an_administrator_revokes_a_key_and_sees_no_money(browser: Browser) -> None:
