@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "commerce.settings")
 
@@ -22,6 +22,12 @@ app.autodiscover_tasks(["commerce", *settings.INSTALLED_APPS])
 @setup_logging.connect
 def _keep_our_logging(**_: Any) -> None:
     """Django's LOGGING has configured the process already."""
+
+
+@worker_init.connect
+def _load_before_the_fork(**_: Any) -> None:
+    """Spend the second that this import takes once, not in every child's first call."""
+    import modern_treasury  # noqa: F401
 
 
 def _every(seconds: float, task: str) -> dict[str, Any]:

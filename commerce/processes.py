@@ -182,7 +182,8 @@ class Stack:
         self.stop()
 
     def start(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Start everything and wait until it answers; `meanwhile` runs before anything needs the database."""
+        """Start everything and wait until it answers. `meanwhile` runs while the first three load; only
+        beat, which makes the worker look into the database, waits for it."""
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         (self.folder / "sandbox").mkdir(exist_ok=True)
         self.crash_markers.mkdir(exist_ok=True)
@@ -192,14 +193,13 @@ class Stack:
             process.log.write_bytes(b"")
         for leftover in self.folder.glob("beat-schedule*"):
             leftover.unlink()
-        early = [name for name in self.processes if name not in ("worker", "beat")]
         try:
-            for name in early:
+            for name in self.processes.keys() - {"beat"}:
                 self.processes[name].start()
             if meanwhile:
                 meanwhile()
-            for name in self.processes.keys() - early:
-                self.processes[name].start()
+            if "beat" in self.processes:
+                self.processes["beat"].start()
             self.wait_until_ready()
             webhooks = {
                 "modern_treasury_url": f"{self.web_url}/webhooks/modern-treasury/",
