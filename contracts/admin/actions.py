@@ -41,15 +41,19 @@ CAUSES = [
 ]  # fmt: skip
 
 
-class OperationForm(forms.Form):
-    effective_at = forms.SplitDateTimeField(
+def _effective_at() -> forms.SplitDateTimeField:
+    return forms.SplitDateTimeField(
         required=False,
         widget=UnfoldAdminSplitDateTimeWidget,
         help_text="UTC; now when left empty. A later instant waits until it comes.",
     )
 
 
-class AddProductForm(OperationForm):
+class StageForm(forms.Form):
+    effective_at = _effective_at()
+
+
+class AddProductForm(forms.Form):
     product = forms.ModelChoiceField(
         Product.objects.filter(active=True).order_by("name"),
         to_field_name="code",
@@ -69,6 +73,7 @@ class AddProductForm(OperationForm):
         widget=UnfoldAdminDecimalFieldWidget,
         help_text="Price per unit, in the contract's currency.",
     )
+    effective_at = _effective_at()
 
 
 class TerminateForm(forms.Form):
@@ -79,12 +84,18 @@ class TerminateForm(forms.Form):
     cause = forms.ChoiceField(choices=CAUSES, widget=UnfoldAdminSelectWidget)
 
 
-class SuspendForm(OperationForm):
+class SuspendForm(forms.Form):
     hold = forms.ChoiceField(label="Because of", choices=HOLD_REASONS, widget=UnfoldAdminSelectWidget)
     billing = forms.ChoiceField(
         choices=[("continue", "goes on"), ("stop", "stops until it is resumed")],
         widget=UnfoldAdminSelectWidget,
     )
+    effective_at = _effective_at()
+
+
+def title_of(operation: str, payload: Any) -> str:
+    """What an edit did, in a word or two; `payload` is the operation's dataclass."""
+    return STAGES[payload.stage][0] if operation == "activate" else REGISTRY[operation].label
 
 
 def actions_of(contract: Contract) -> list[ObjectAction]:
@@ -178,7 +189,7 @@ def _activate(stage: str, label: str, says: str) -> ObjectAction:
         label,
         "activate",
         lambda: {"stage": stage},
-        form=OperationForm,
+        form=StageForm,
         probe=operation.payload(stage),
         blocked=lambda state: (
             "" if state.live_lines or stage in ("withdraw", "signed") else "It has no lines."
@@ -196,7 +207,7 @@ def _line_form(contract: Contract, kind: str = "", **fields: forms.Field) -> typ
         for line in _lines(contract.current, kind)
     ]
     line = forms.ChoiceField(choices=choices, widget=UnfoldAdminSelectWidget)
-    return type("LineForm", (OperationForm,), {"line": line, **fields})
+    return type("LineForm", (forms.Form,), {"line": line, **fields, "effective_at": _effective_at()})
 
 
 def _resume_form(contract: Contract) -> type[forms.Form]:
@@ -205,7 +216,7 @@ def _resume_form(contract: Contract) -> type[forms.Form]:
     hold = forms.ChoiceField(
         label="Lift the hold because of", choices=choices, widget=UnfoldAdminSelectWidget
     )
-    return type("ResumeForm", (OperationForm,), {"hold": hold})
+    return type("ResumeForm", (forms.Form,), {"hold": hold, "effective_at": _effective_at()})
 
 
 def _resume_consequences(obj: Contract) -> str:

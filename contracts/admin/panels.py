@@ -23,14 +23,16 @@ from commerce.console.registry import (
     register_search,
     register_timeline,
 )  # fmt: skip
+from commerce.money import exponent
 from commerce.parties.models import Organization
 from contracts import services
-from contracts.models import Contract, ContractEdit
+from contracts.admin.actions import title_of
+from contracts.models import Contract
 from contracts.rules import fold, pricing
-from contracts.rules.operations import REGISTRY
-from contracts.rules.state import ContractState, difference
+from contracts.rules.state import ContractState, Price, difference
 
 EDITS_SHOWN = 20
+TIMELINE_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def lines(contract: Contract, request: HttpRequest) -> SafeString:
                 link(sellers.get(line.seller_id)),
                 _line_status(state, line.line_id),
                 line.quantity if line.kind == "recurring" else "as used",
-                f"{line.price.rate:f} {line.price.currency} / {line.unit.replace('_', '-')}",
+                f"{_rate(line.price)} / {line.unit.replace('_', '-')}",
                 money(
                     pricing.prorate(line.price.minor_rate * line.quantity, period.full, period.full),
                     state.currency,
@@ -128,6 +130,12 @@ def lines(contract: Contract, request: HttpRequest) -> SafeString:
         money(tax, state.currency),
         money(net, state.currency),
     )
+
+
+def _rate(price: Price) -> str:
+    """ "18,000.00 USD", with as many digits as the rate has and at least the currency's."""
+    digits = max(exponent(price.currency), -int(price.rate.normalize().as_tuple().exponent))
+    return f"{price.rate:,.{digits}f} {price.currency}"
 
 
 def _line_status(state: ContractState, line_id: Any) -> SafeString:
@@ -178,7 +186,7 @@ def log(contract: Contract, request: HttpRequest) -> SafeString:
         rows.append(
             (
                 format_html('<a class="c-link" href="{}">#{}</a>', _edit_url(edit.id), edit.seq),
-                REGISTRY[edit.operation].label,
+                title_of(edit.operation, edit.payload),
                 _changes(before, after) if edit.seq > 1 else "the draft",
                 instant(edit.effective_at),
                 instant(edit.recorded_at),
@@ -219,14 +227,14 @@ def _edit_url(edit_id: Any) -> str:
 
 
 def timeline(contract: Contract) -> Iterator[TimelineRow]:
-    for row in ContractEdit.objects.filter(contract=contract).order_by("-seq")[:100]:
+    for edit in reversed(services.contract_edits(contract.pk)[-TIMELINE_SHOWN:]):
         yield TimelineRow(
-            at=row.effective_at,
+            at=edit.effective_at,
             kind="contract",
-            title=f"{REGISTRY[row.operation].label} (version {row.seq})",
-            detail=row.reason,
-            actor=row.actor_label or f"{row.actor_type}:{row.actor_id}",
-            url=_edit_url(row.pk),
+            title=f"{title_of(edit.operation, edit.payload)} (version {edit.seq})",
+            detail=edit.reason,
+            actor=edit.actor,
+            url=_edit_url(edit.id),
         )
 
 
@@ -244,7 +252,7 @@ def waiting(request: HttpRequest) -> CardValue:
 register_panel("contracts.contract", title="Lines", render=lines, order=1)
 register_panel("contracts.contract", title="Terms", render=terms, order=2)
 register_panel("contracts.contract", title="Versions", render=log, order=40)
-register_panel("contracts.contract", title="At another instant", render=other_instant, order=50)
+register_panel("contracts.contract", title="At another instant", render=other_instant, order=0)
 register_timeline("contracts.contract", timeline)
 register_search(search, permission="contracts.view_contract")
 register_card(

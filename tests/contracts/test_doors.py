@@ -220,7 +220,7 @@ def test_the_page_shows_lines_terms_versions_and_only_possible_operations(
     assert "2,970.00" in text
     assert "12.5 % of the net" in text
     assert "Northwind" in text
-    assert "Activate (version 4)" in text
+    assert "Go live (version 4)" in text
     assert "Not possible while active." in text
     assert "No hold is open." in text
 
