@@ -29,6 +29,7 @@ from commerce.console.registry import (
 from commerce.models import TransitionLog
 from commerce.money import CURRENCIES, Money
 from commerce.states import available
+from ledger.models import LedgerTransaction
 from payouts import services
 from payouts.admin.stepper import render_contract, render_items, render_legs, state
 from payouts.models import AT_THE_BANK, PayeePolicy, Payout, Settlement, SettlementLeg
@@ -164,7 +165,7 @@ class SettlementAdmin(PayoutsAdmin):
     search_help_text = "Id, or the number of the invoice or the contract."
     fields = (
         "invoice_number", "contract_number", "buyer_link", "shown_state", "shown_total", "shown_paid",
-        "seasoning_days", "transaction_id",
+        "seasoning_days", "collection",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -177,6 +178,10 @@ class SettlementAdmin(PayoutsAdmin):
             reason_required=False,
         ),
     )
+
+    @admin.display(description="Collected by")
+    def collection(self, obj: Settlement) -> SafeString:
+        return link(LedgerTransaction(pk=obj.transaction_id), obj.transaction_id)
 
     @admin.display(description="Buyer")
     def buyer_link(self, obj: Settlement) -> SafeString:
@@ -203,7 +208,7 @@ class SettlementLegAdmin(PayoutsAdmin):
     search_help_text = "Id, or the number of the invoice."
     fields = (
         "settlement_link", "kind", "payee_link", "shown_state", "shown_amount", "shown_due", "shown_released",
-        "release",
+        "release_link",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -234,6 +239,10 @@ class SettlementLegAdmin(PayoutsAdmin):
     @admin.display(description="Settlement")
     def settlement_link(self, obj: SettlementLeg) -> SafeString:
         return link(obj.settlement, obj.settlement.invoice_number)
+
+    @admin.display(description="Release")
+    def release_link(self, obj: SettlementLeg) -> SafeString:
+        return link(obj.release)
 
     @admin.display(description="Seasons until")
     def shown_due(self, obj: SettlementLeg) -> SafeString:
@@ -494,8 +503,22 @@ def _transitions(obj: models.Model) -> Iterator[TimelineRow]:
         yield TimelineRow(row.at, obj._meta.model_name or "", title, row.reason, row.actor)
 
 
+def _journey(settlement: Settlement) -> Iterator[TimelineRow]:
+    """What its legs and their payouts went through."""
+    legs = {str(leg.pk): f"{leg.kind} leg" for leg in settlement.legs.all()}
+    payouts = Payout.objects.filter(items__leg__settlement=settlement).values_list("pk", flat=True)
+    subjects = legs | {str(pk): "payout" for pk in payouts}
+    rows = TransitionLog.objects.filter(
+        model__in=["payouts.settlementleg", "payouts.payout"], object_id__in=list(subjects)
+    )
+    for row in rows.order_by("-id")[:100]:
+        title = f"{row.source} → {row.target}".replace("_", " ")
+        yield TimelineRow(row.at, subjects[row.object_id], title, row.reason, row.actor)
+
+
 for label in ("payouts.settlement", "payouts.settlementleg", "payouts.payout"):
     register_timeline(label, _transitions)
+register_timeline("payouts.settlement", _journey)
 
 
 def _search_payouts(term: str) -> Iterator[Hit]:

@@ -65,10 +65,12 @@ def test_every_list_opens_with_few_queries(released, browser, django_assert_max_
 
 def test_the_stepper_proves_that_what_came_in_went_somewhere(released, browser):
     payout = released.paid_through("completed")
-    page = text(browser("viewer").get(page_of(payout.items.get().leg.settlement)))
+    shown = browser("viewer").get(page_of(payout.items.get().leg.settlement))
+    page = text(shown)
     assert "In = out + fees and tax + held ✓" in page
     assert "39,186.50 USD = 31,675.00 USD out + 7,285.25 USD fees and tax + 226.25 USD held" in page
-    assert payout.provider_id in page
+    assert payout.provider_id in shown.content.decode()
+    assert "seller leg" in page
 
 
 def test_a_failed_leg_says_why_and_how_often_it_was_tried(released, browser):
