@@ -67,6 +67,11 @@ def poll(event: OutboxEvent) -> None:
     services.poll_payout(payout_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
 
 
+@on("settlement.poll_requested", group="payouts.poll", remote=True)
+def poll_all(event: OutboxEvent) -> None:
+    services.poll_settlement(settlement_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
+
+
 @on("modern_treasury.payment_order_changed", group="payouts.modern_treasury", remote=True)
 def read_order(event: OutboxEvent) -> None:
     services.read_order(order_id=event.payload["object_id"], actor=RELAY, at=clock.now())

@@ -41,9 +41,8 @@ POLL = "payouts.poll_payout"
 
 
 def _poll_settlement(*, obj: Settlement, actor: Any, at: Any, reason: str) -> str:
-    payouts = Payout.objects.filter(items__leg__settlement=obj).distinct()
-    asked = sum(services.request_poll(payout=payout, actor=actor, at=at) for payout in payouts)
-    return f"The bank is asked about {asked} payout{'' if asked == 1 else 's'}."
+    services.request_settlement_poll(settlement=obj, actor=actor, at=at)
+    return "The bank is asked now; the page shows the answers when they are there."
 
 
 def _poll_payout(*, obj: Payout, actor: Any, at: Any, reason: str) -> str:
@@ -373,7 +372,7 @@ class PayeePolicyAdmin(PayoutsAdmin):
             run=_set_policy,
             form=PolicyForm,
             consequences=lambda obj: (
-                f"{obj.organization} is now paid {obj.get_mode_display()}. "
+                f"How {obj.organization} is paid changes; until now: {obj.get_mode_display()}. "
                 "Automatic pays at once what is payable."
             ),
         ),

@@ -3,10 +3,12 @@
 from payouts.services.bank import (
     poll_payout,
     poll_payouts,
+    poll_settlement,
     read_order,
     read_return,
     record_order,
     request_poll,
+    request_settlement_poll,
     submit_payout,
 )
 from payouts.services.payees import policy_of, set_policy, unblock_account, wake_payee
@@ -34,6 +36,7 @@ __all__ = [
     "policy_of",
     "poll_payout",
     "poll_payouts",
+    "poll_settlement",
     "read_order",
     "read_return",
     "record_order",
@@ -41,6 +44,7 @@ __all__ = [
     "release_leg",
     "request_payout",
     "request_poll",
+    "request_settlement_poll",
     "set_policy",
     "submit_payout",
     "unblock_account",

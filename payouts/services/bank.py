@@ -22,7 +22,7 @@ from commerce.outbox import append
 from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import PaymentOrder, Return
 from commerce.states import transition
-from payouts.models import AT_THE_BANK, PayeePolicy, Payout
+from payouts.models import AT_THE_BANK, PayeePolicy, Payout, Settlement
 from payouts.rules.policy import WATCHED_AFTER_PAID, poll_delay
 from payouts.rules.progress import Meaning, meaning, steps
 from payouts.services.payees import lock_payee
@@ -205,6 +205,21 @@ def request_poll(*, payout: Payout, actor: Actor, at: datetime) -> bool:
         Payout.objects.filter(pk=payout.pk).update(next_poll_at=timezone.now())
         append("payout", payout.pk, "payout.poll_requested", payout.event_payload(), at=at, actor=actor)
     return True
+
+
+def request_settlement_poll(*, settlement: Settlement, actor: Actor, at: datetime) -> None:
+    """Ask for a look at every payout of a settlement soon. Touches no payout, whose lock comes first."""
+    actor.require("payouts.poll_payout")
+    with transaction.atomic():
+        payload = settlement.event_payload()
+        append("settlement", settlement.pk, "settlement.poll_requested", payload, at=at, actor=actor)
+
+
+def poll_settlement(*, settlement_id: UUID, actor: Actor, at: datetime) -> None:
+    """Read the orders of a settlement's payouts at the bank."""
+    payouts = Payout.objects.filter(items__leg__settlement=settlement_id).distinct()
+    for payout_id in payouts.values_list("pk", flat=True):
+        poll_payout(payout_id=payout_id, actor=actor, at=at)
 
 
 def poll_payouts(*, at: datetime, actor: Actor, limit: int = 200) -> int:

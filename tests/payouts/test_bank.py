@@ -264,6 +264,15 @@ def test_poll_now_asks_the_bank_without_waiting(ready, bank):
     assert ready.payout().status == "paid"
 
 
+def test_poll_now_on_a_settlement_asks_about_each_of_its_payouts(ready, bank):
+    payout = submit(ready)
+    bank.settle()
+    settlement = payout.items.get().leg.settlement
+    services.request_settlement_poll(settlement=settlement, actor=SYSTEM, at=SEASONED)
+    drain(groups=EVERYTHING)
+    assert ready.payout().status == "paid"
+
+
 def test_a_silent_bank_is_remembered_and_asked_again(ready, bank):
     submit(ready)
     fault(bank, "error", method="GET", status=503)
