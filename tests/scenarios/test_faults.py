@@ -8,42 +8,45 @@ from contextlib import contextmanager
 
 import pytest
 
+from commerce.sandbox.scenarios import World
 from tests.scenarios.conftest import ROOT, System
 
-# What one play of the first dollar does at the providers, counted there by our references.
-FIRST_DOLLAR_EFFECTS = {
-    "modern_treasury.counterparty": 3,
-    "modern_treasury.virtual_account": 1,
-    "modern_treasury.external_account": 2,
-    "modern_treasury.payment_order": 2,
-    "openmeter.customer": 1,
-    "openmeter.subscription": 1,
-    "openmeter.usage_event": 10,
-    "openmeter.issuing_synchronized": 1,
-    "openmeter.payment_status": 1,
-}
 
-
-def counts(system: System) -> dict[str, dict[str, int]]:
-    return dict(system.effects()["counts"])
-
-
-@contextmanager
-def each_effect_once(system: System) -> Iterator[None]:
-    """No reference has more than one effect at the providers, and there are as many as intended."""
-    before = counts(system)
-    yield
-    after = counts(system)
-    for kind, wanted in FIRST_DOLLAR_EFFECTS.items():
-        new = {ref: n for ref, n in after[kind].items() if n > before.get(kind, {}).get(ref, 0)}
-        assert all(n == 1 for n in new.values()), f"{kind} happened more than once: {new}"
-        assert len(new) == wanted, f"{kind}: {new}"
+def assert_each_effect_once(system: System, world: World) -> None:
+    """Everything this play was to do at the providers happened there, and happened once."""
+    buyer, seller, partner = (id_ for id_, name in world.names.items() if name != "Platform")
+    contract = next(row["id"] for row in world.all("contracts") if row["buyer_id"] == buyer)
+    references = {
+        (row["kind"], row["reference"])
+        for owner in (buyer, seller, partner)
+        for row in world.all(f"organizations/{owner}/references")
+    }
+    payouts = [
+        row["external_id"] for payee in (seller, partner) for row in world.all("payouts", payee_id=payee)
+    ]
+    invoices = [row["provider_id"] for row in world.all("invoices", contract_id=contract)]
+    assert (len(references), len(payouts), len(invoices)) == (7, 2, 1)
+    intended = {
+        "modern_treasury.counterparty": [ref for kind, ref in references if kind == "counterparty"],
+        "modern_treasury.virtual_account": [ref for kind, ref in references if kind == "virtual_account"],
+        "modern_treasury.external_account": [ref for kind, ref in references if kind == "external_account"],
+        "modern_treasury.payment_order": payouts,
+        "openmeter.customer": [ref for kind, ref in references if kind == "customer"],
+        "openmeter.subscription": [contract],
+        "openmeter.usage_event": [f"{contract}-{n}" for n in range(10)],
+        "openmeter.issuing_synchronized": invoices,
+        "openmeter.payment_status": invoices,
+    }
+    happened = system.effects()["counts"]
+    for kind, wanted in intended.items():
+        assert {ref: happened[kind].get(ref, 0) for ref in wanted} == dict.fromkeys(wanted, 1), kind
+    assert max(happened["modern_treasury.payment_order"].values()) == 1
 
 
 def test_every_webhook_three_times_in_shuffled_order_changes_nothing(system: System) -> None:
     system.stack.control("webhooks", {"copies": 3, "shuffle": True, "delay_ms": 30, "seed": 7})
-    with each_effect_once(system):
-        system.play("first_dollar")
+    world = system.play("first_dollar")
+    assert_each_effect_once(system, world)
     system.verify()
     delivered = system.stack.control("webhooks")
     assert delivered["delivered"] > 60, f"the fault was not injected: {delivered}"
@@ -52,8 +55,8 @@ def test_every_webhook_three_times_in_shuffled_order_changes_nothing(system: Sys
 @pytest.mark.parametrize("lost", [0.3, 1.0])
 def test_lost_webhooks_cost_minutes_and_no_money(system: System, lost: float) -> None:
     system.stack.control("webhooks", {"lose": lost, "seed": 11})
-    with each_effect_once(system):
-        system.play("first_dollar")
+    world = system.play("first_dollar")
+    assert_each_effect_once(system, world)
     system.verify()
     assert system.stack.control("webhooks")["lost"] > 0, "the fault was not injected"
 
@@ -62,8 +65,7 @@ def test_lost_webhooks_cost_minutes_and_no_money(system: System, lost: float) ->
 def test_each_provider_calls_answer_lost_once_changes_nothing(system: System, story: str) -> None:
     system.stack.control("faults", {"kind": "answer_lost_once_each"})
     if story == "first_dollar":
-        with each_effect_once(system):
-            system.play(story)
+        assert_each_effect_once(system, system.play(story))
     else:
         system.play(story)
     faults = system.stack.control("faults")
@@ -74,8 +76,8 @@ def test_each_provider_calls_answer_lost_once_changes_nothing(system: System, st
 def test_a_provider_that_answers_503_now_and_then_only_costs_time(system: System) -> None:
     for provider in ("modern_treasury", "openmeter"):
         system.stack.control("faults", {"provider": provider, "kind": "error", "status": 503, "count": 5})
-    with each_effect_once(system):
-        system.play("first_dollar")
+    world = system.play("first_dollar")
+    assert_each_effect_once(system, world)
     system.verify()
 
 
@@ -122,8 +124,7 @@ def test_a_worker_killed_at_every_crash_point_leaves_the_same_ledger(fragile_sys
     points = crash_points()
     assert len(points) >= 29
     with revived(fragile_system, points):
-        with each_effect_once(fragile_system):
-            fragile_system.play("first_dollar")
+        assert_each_effect_once(fragile_system, fragile_system.play("first_dollar"))
         for story in ("changed_mid_period", "terminated_mid_period"):
             fragile_system.play(story)
         until_delivered(fragile_system)
@@ -144,8 +145,7 @@ def test_stories_survive_a_worker_killed_at_random(system: System) -> None:
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
     try:
-        with each_effect_once(system):
-            system.play("first_dollar")
+        assert_each_effect_once(system, system.play("first_dollar"))
     finally:
         over.set()
         killer.join()

@@ -28,15 +28,15 @@ def run(
     report: Callable[[str], None] = lambda line: None,
     work: Callable[[], None] | None = None,
 ) -> World:
-    """Play a scenario; raises ScenarioFailed with the step and what was expected.
+    """Play a scenario and return its world; raises ScenarioFailed with the step and what was expected.
 
     `work` is called while waiting, where no worker runs beside the caller.
     """
     if name not in SCENARIOS:
         raise ScenarioFailed(f"There is no scenario {name!r}; there are {', '.join(sorted(SCENARIOS))}.")
-    with World(base_url, sandbox_url, api_key, report, work) as world:
-        SCENARIOS[name](world)
-        return world
+    world = World(base_url, sandbox_url, api_key, report, work)
+    SCENARIOS[name](world)
+    return world
 
 
 __all__ = ["SCENARIOS", "ScenarioFailed", "World", "run"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -56,13 +56,6 @@ class World:
         self.step_name = "set-up"
         self.platform = self.one("organizations", role="platform")
         self.names[self.platform["id"]] = "Platform"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.api.close()
-        self.sandbox.close()
 
     # Talking
 
