@@ -403,7 +403,7 @@ def _differing(request: HttpRequest) -> CardValue:
         .values("currency")
         .annotate(count=Count("id"), oldest=Min("period_end"), value=Sum("provider_net_minor"))
     )
-    return _card(list(found))
+    return _card(found)
 
 
 def _unpaid(request: HttpRequest) -> CardValue:
@@ -412,10 +412,11 @@ def _unpaid(request: HttpRequest) -> CardValue:
         .values("currency")
         .annotate(count=Count("id"), oldest=Min("due_at"), value=Sum(F("total_minor") - F("paid_minor")))
     )
-    return _card(list(found))
+    return _card(found)
 
 
-def _card(rows: list[dict[str, Any]]) -> CardValue:
+def _card(found: Iterable[Any]) -> CardValue:
+    rows = list(found)
     return CardValue(
         count=sum(row["count"] for row in rows),
         oldest=min((row["oldest"] for row in rows), default=None),
@@ -459,7 +460,7 @@ def ageing(request: HttpRequest) -> SafeString:
         if until is not None:
             within &= Q(due_at__gt=at - timedelta(days=until))
         sums[label] = Sum(F("total_minor") - F("paid_minor"), filter=within, default=0)
-    rows = (
+    rows: Iterable[Any] = (
         Invoice.objects.filter(status__in=OPEN_STATUSES)
         .values("currency")
         .annotate(**{f"bucket_{i}": total for i, total in enumerate(sums.values())})

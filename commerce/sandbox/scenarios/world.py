@@ -207,7 +207,7 @@ class World:
         ]
 
     def _book(self, entry: Json, moved: dict[Account, int]) -> None:
-        account = (self.names.get(entry["owner_id"], entry["owner_id"]), entry["kind"])
+        account = (self.names.get(entry["owner_id"]) or "somebody else", str(entry["kind"]))
         amount = entry["amount"]["amount_minor"] * (1 if entry["side"] == entry["normal_side"] else -1)
         self.balances[account] = self.balances.get(account, 0) + amount
         moved[account] = moved.get(account, 0) + amount
