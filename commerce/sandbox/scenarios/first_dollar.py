@@ -7,7 +7,7 @@ from commerce.sandbox.scenarios.world import World
 
 
 def play(world: World) -> None:
-    """Seven steps; after each, the balance of every account it moved."""
+    """One contract from signature to the seller's payout, in seven steps, to the cent."""
     with world.step("Onboarding: Acme (buyer), Northwind (seller) and Bridge (partner)"):
         buyer, seller, partner = deals.parties(world)
         world.say("counterparties, Acme's virtual account and two bank accounts exist at Modern Treasury")
