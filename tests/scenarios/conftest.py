@@ -20,8 +20,11 @@ ROOT = Path(__file__).parents[2]
 class System:
     """A stack on a database of its own, with a platform key, and `verify` at hand."""
 
-    def __init__(self, folder: Path, database: str, redis_db: int, **options: Any) -> None:
-        self.stack = Stack(folder, database=database, redis_db=redis_db, environment=QUICK, **options)
+    def __init__(
+        self, folder: Path, database: str, redis_db: int, environment: dict[str, str] | None = None
+    ) -> None:
+        quick = {**QUICK, **(environment or {})}
+        self.stack = Stack(folder, database=database, redis_db=redis_db, environment=quick)
         self.manage("migrate", "--verbosity", "0")
         scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
         issue = self.manage(
@@ -41,7 +44,7 @@ class System:
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def play(self, name: str) -> scenarios.World:
+    def play(self, name: str, patience: float = 60) -> scenarios.World:
         said: list[str] = []
         try:
             return scenarios.run(
@@ -50,6 +53,7 @@ class System:
                 sandbox_url=self.stack.sandbox_url,
                 api_key=self.api_key,
                 report=said.append,
+                patience=patience,
             )
         except scenarios.ScenarioFailed as failure:
             self.stack.check()
@@ -109,11 +113,16 @@ def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> 
 
 @pytest.fixture
 def fragile_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
-    """A system whose worker is one process, so that a kill takes all of it."""
+    """A system of its own whose worker is to die again and again, on leases of a second."""
     number = own_number()
     suffix = os.environ.get("TEST_DB_SUFFIX", "")
     with django_db_blocker.unblock():
-        yield from make_system(tmp_path, f"fragile_{number}{suffix}", redis_db=8 + number, worker_pool="solo")
+        yield from make_system(
+            tmp_path,
+            f"fragile_{number}{suffix}",
+            redis_db=8 + number,
+            environment={"OUTBOX_LEASE_SECONDS": "1"},
+        )
 
 
 @pytest.fixture(autouse=True)

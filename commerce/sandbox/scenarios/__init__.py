@@ -27,14 +27,16 @@ def run(
     api_key: str,
     report: Callable[[str], None] = lambda line: None,
     work: Callable[[], None] | None = None,
+    patience: float = 60,
 ) -> World:
     """Play a scenario and return its world; raises ScenarioFailed with the step and what was expected.
 
-    `work` is called while waiting, where no worker runs beside the caller.
+    `work` is called while waiting, where no worker runs beside the caller; `patience` is how many
+    seconds a step may take.
     """
     if name not in SCENARIOS:
         raise ScenarioFailed(f"There is no scenario {name!r}; there are {', '.join(sorted(SCENARIOS))}.")
-    world = World(base_url, sandbox_url, api_key, report, work)
+    world = World(base_url, sandbox_url, api_key, report, work, patience)
     SCENARIOS[name](world)
     return world
 

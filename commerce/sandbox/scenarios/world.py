@@ -17,7 +17,6 @@ import httpx
 Json = dict[str, Any]
 Account = tuple[str, str]  # (owner's name, kind)
 
-PATIENCE_SECONDS = 60
 GOOD_BANK = {"account_number": "123456789", "routing_number": "121141822"}
 
 
@@ -40,8 +39,9 @@ class World:
         api_key: str,
         report: Callable[[str], None],
         work: Callable[[], None] | None = None,
+        patience: float = 60,
     ) -> None:
-        self.report, self.work = report, work
+        self.report, self.work, self.patience = report, work, patience
         self.suffix = secrets.token_hex(2)
         self.api = httpx.Client(
             base_url=f"{base_url}/api/v1/",
@@ -89,12 +89,16 @@ class World:
         return self._answer(self.sandbox.request(method, f"/__control__/{path}", json=body))
 
     def _patiently(self, method: str, path: str, **options: Any) -> httpx.Response:
-        deadline = time.monotonic() + PATIENCE_SECONDS
         if not path.startswith("http"):
             path = f"{path}/"
+        return self._persistently(self.api, method, path, **options)
+
+    def _persistently(self, client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+        """Try again while nobody answers: reads, and writes under an idempotency key."""
+        deadline = time.monotonic() + self.patience
         while True:
             try:
-                response = self.api.request(method, path, **options)
+                response = client.request(method, path, **options)
             except httpx.TransportError:
                 if time.monotonic() > deadline:
                     raise
@@ -130,10 +134,10 @@ class World:
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:
         """Wait until `condition` is truthy and return it; let the work go on meanwhile."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience
         while not (found := condition()):
             if time.monotonic() > deadline:
-                raise ScenarioFailed(f"{self.step_name}: waited {PATIENCE_SECONDS} s in vain until {what}.")
+                raise ScenarioFailed(f"{self.step_name}: waited {self.patience:.0f} s in vain until {what}.")
             if self.work:
                 self.work()
             else:
@@ -252,7 +256,9 @@ class World:
 
     def wire(self, buyer: Json, minor: int) -> None:
         """A wire reaches the buyer's virtual account at the bank."""
-        answer = self.sandbox.post(
+        answer = self._persistently(
+            self.sandbox,
+            "POST",
             "/modern-treasury/api/simulations/incoming_payment_details/create_async",
             json={
                 "type": "wire",
