@@ -1,8 +1,8 @@
 """Numbered system checks: each says what is wrong with the configuration and what to do about it."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,73 +10,97 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from commerce import clock
+
 ENVIRONMENTS = ("development", "test", "staging", "production")
+_WEBHOOK_SECRET = re.compile(r"whsec_(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
+@register()
+def readable(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    return [
+        Error(f"{name} cannot be read.", hint=f"Set it to {wanted}, or remove it.", id="commerce.E000")
+        for name, wanted in settings.UNREADABLE.items()
+    ]
 
 
 @register()
 def environment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
-    if settings.ENVIRONMENT not in ENVIRONMENTS:
-        found.append(
-            Error(
+    return [
+        Error(what, hint=hint, id=f"commerce.E{number:03}")
+        for number, wrong, what, hint in (
+            (
+                1,
+                settings.ENVIRONMENT not in ENVIRONMENTS,
                 f"ENVIRONMENT is {settings.ENVIRONMENT!r}.",
-                hint=f"Set it to one of: {', '.join(ENVIRONMENTS)}.",
-                id="commerce.E001",
-            )
-        )
-    if settings.PRODUCTION and len(settings.SECRET_KEY) < 50:
-        found.append(
-            Error("SECRET_KEY is missing or short.", hint="Set 50 random characters.", id="commerce.E002")
-        )
-    if settings.PRODUCTION and not settings.ALLOWED_HOSTS:
-        found.append(
-            Error("ALLOWED_HOSTS is empty.", hint="Name the hosts we answer for.", id="commerce.E003")
-        )
-    if settings.PRODUCTION and settings.CLOCK_FILE:
-        found.append(Error("CLOCK_FILE gives production a test clock.", hint="Unset it.", id="commerce.E004"))
-    if settings.PRODUCTION and settings.CRASH_AT:
-        found.append(Error("CRASH_AT would kill a process.", hint="Unset it.", id="commerce.E005"))
-    if settings.CLOCK_FILE and not Path(settings.CLOCK_FILE).parent.is_dir():
-        found.append(
-            Error(
-                f"The folder of CLOCK_FILE ({settings.CLOCK_FILE}) does not exist.",
-                hint="Create it, or unset CLOCK_FILE to use real time.",
-                id="commerce.E006",
-            )
-        )
-    if settings.TICK_SECONDS <= 0 or settings.POLL_SECONDS <= 0:
-        found.append(
-            Error(
+                f"Set it to one of: {', '.join(ENVIRONMENTS)}.",
+            ),
+            (
+                2,
+                settings.PRODUCTION and len(settings.SECRET_KEY) < 50,
+                "SECRET_KEY is missing or short.",
+                "Set 50 random characters.",
+            ),
+            (
+                3,
+                settings.PRODUCTION and not settings.ALLOWED_HOSTS,
+                "ALLOWED_HOSTS is empty.",
+                "Name the hosts we answer for.",
+            ),
+            (
+                4,
+                settings.PRODUCTION and settings.CLOCK_FILE,
+                "CLOCK_FILE gives production a test clock.",
+                "Unset it.",
+            ),
+            (5, settings.PRODUCTION and settings.CRASH_AT, "CRASH_AT would kill a process.", "Unset it."),
+            (
+                6,
+                settings.CLOCK_FILE and not clock.is_readable(),
+                f"CLOCK_FILE ({settings.CLOCK_FILE}) is not in a folder that exists, or holds no instant.",
+                "Name a file to be made in a folder that exists, or unset it to use real time.",
+            ),
+            (
+                7,
+                min(settings.TICK_SECONDS, settings.POLL_SECONDS) <= 0,
                 "TICK_SECONDS and POLL_SECONDS must be more than 0.",
-                hint="Remove them to use the defaults, 2 and 60.",
-                id="commerce.E007",
-            )
+                "Remove them to use the defaults, 2 and 60.",
+            ),
+            (
+                8,
+                min(settings.OUTBOX_LEASE_SECONDS, settings.PROVIDER_TIMEOUT_SECONDS) <= 0,
+                "OUTBOX_LEASE_SECONDS and PROVIDER_TIMEOUT_SECONDS must be more than 0.",
+                "Remove them to use the defaults, 60 and 10.",
+            ),
+            (
+                9,
+                _scheme_and_host(settings.REDIS_URL)[0] not in ("redis", "rediss", "unix"),
+                "REDIS_URL is not the address of a Redis.",
+                "Give it as redis://host:6379/0, or unset it to use the embedded server.",
+            ),
         )
-    if settings.SEASONING_DAYS < 0 or settings.PAYOUT_APPROVAL_LIMIT_MINOR < 0:
-        found.append(
-            Error(
-                "SEASONING_DAYS and PAYOUT_APPROVAL_LIMIT_MINOR may not be negative.",
-                hint="Remove them to use the defaults.",
-                id="commerce.E008",
-            )
-        )
-    return found
+        if wrong
+    ]
 
 
 @register()
 def providers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    for number, name in enumerate(("MODERN_TREASURY_BASE_URL", "OPENMETER_BASE_URL", "PUBLIC_URL")):
-        url = urlsplit(getattr(settings, name))
-        if url.scheme not in ("http", "https") or not url.hostname:
+    names = ("MODERN_TREASURY_BASE_URL", "OPENMETER_BASE_URL", "PUBLIC_URL", "SANDBOX_URL")
+    for number, name in enumerate(names):
+        address = getattr(settings, name)
+        if name == "SANDBOX_URL" and not address:
+            continue
+        scheme, host = _scheme_and_host(address)
+        if scheme not in ("http", "https") or not host:
             found.append(
                 Error(
-                    f"{name} is not an http(s) address: {getattr(settings, name)!r}.",
+                    f"{name} is not an http(s) address: {address!r}.",
                     hint="Give scheme and host, for example https://commerce.example.",
                     id=f"commerce.E01{number}",
                 )
             )
-        elif settings.PRODUCTION and url.scheme != "https" and not _is_private(url.hostname):
+        elif settings.PRODUCTION and scheme != "https" and not _is_private(host):
             found.append(Error(f"{name} is not encrypted.", hint="Use https.", id=f"commerce.E02{number}"))
     keys = {
         "MODERN_TREASURY_ORGANIZATION_ID": settings.MODERN_TREASURY_ORGANIZATION_ID,
@@ -93,6 +117,14 @@ def providers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMe
                 f"Provider settings are missing: {', '.join(missing)}.",
                 hint="Take them from the providers' dashboards; .env.example says where.",
                 id="commerce.E030",
+            )
+        )
+    if not all(_WEBHOOK_SECRET.fullmatch(secret) for secret in settings.OPENMETER_WEBHOOK_SECRETS):
+        found.append(
+            Error(
+                "OPENMETER_WEBHOOK_SECRET is not whsec_ followed by base64.",
+                hint="Copy the signing secret of the notification channel as it is shown.",
+                id="commerce.E031",
             )
         )
     return found
@@ -129,6 +161,15 @@ def deployment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckM
     if settings.PRODUCTION or settings.ENVIRONMENT == "staging":
         return []
     return [Warning("This is not a production configuration.", hint="Set ENVIRONMENT.", id="commerce.W001")]
+
+
+def _scheme_and_host(address: str) -> tuple[str, str]:
+    try:
+        url = urlsplit(address)
+        _ = url.port  # raises when it is no number
+    except ValueError:
+        return "", ""
+    return url.scheme, url.hostname or ""
 
 
 def _is_private(host: str) -> bool:

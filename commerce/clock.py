@@ -26,6 +26,15 @@ def is_simulated() -> bool:
     return bool(settings.CLOCK_FILE)
 
 
+def is_readable() -> bool:
+    """Whether the test clock's file holds an instant, or is yet to be made in a folder that exists."""
+    path = Path(settings.CLOCK_FILE)
+    try:
+        return _read(path) is not None or path.parent.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def set_test_clock(to: datetime) -> None:
     """Move the test clock forward to `to`. Conflict when there is none or `to` lies behind it."""
     if not settings.CLOCK_FILE:
@@ -48,4 +57,7 @@ def _read(path: Path) -> datetime | None:
         text = path.read_text().strip()
     except FileNotFoundError:
         return None
-    return datetime.fromisoformat(text).astimezone(UTC)
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"The test clock holds an instant without an offset: {text}")
+    return instant.astimezone(UTC)

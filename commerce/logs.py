@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -27,8 +28,9 @@ _SECRET_NAMES = re.compile(
     r"secret|token|password|authorization|api_?key|signature|account_number|iban|routing", re.IGNORECASE
 )
 _SECRET_VALUES = re.compile(
-    r"ck_(live|test)_\w+|whsec_[\w+/=]+|(Bearer|Basic)\s+[\w.+/=-]+"
-    r"|\b[A-Z]{2}\d{2}[A-Z0-9]{11,30}\b|(?<![\w-])\d{9,19}(?![\w-])"
+    r"ck_(live|test)_\w+|whsec_[\w+/=]+|(Bearer|Basic)\s+[\w.+/=-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+    r"|(?i:secret|token|password|api_?key)[\"']?\s?[=:]\s?[\"']?[^\s,;&\"'}]+"
+    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b|(?<![\w-])\d{9,19}(?![\w-])"
 )
 _MASK = "[redacted]"
 
@@ -45,14 +47,17 @@ def bound(**values: str) -> Iterator[None]:
 
 
 def redact(value: Any) -> Any:
-    """A copy of `value` without secrets, whatever the nesting."""
+    """A copy of `value` without secrets, whatever the nesting; what JSON does not know becomes text."""
     if isinstance(value, dict):
-        return {k: _MASK if _SECRET_NAMES.search(str(k)) else redact(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+        return {
+            redact(str(name)): _MASK if _SECRET_NAMES.search(str(name)) else redact(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
         return [redact(item) for item in value]
-    if isinstance(value, str):
-        return _SECRET_VALUES.sub(_MASK, value)
-    return value
+    if value is None or isinstance(value, bool | int | float | Decimal):
+        return value
+    return _SECRET_VALUES.sub(_MASK, str(value))
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,13 +68,21 @@ class JsonFormatter(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= {name: value.get() for name, value in _CONTEXT.items() if value.get()}
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(redact(line), default=str, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Arguments that do not fit their message are shown beside it; logging would print them unmasked."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return f"{record.msg} {record.args}"
 
 
 class RequestMiddleware:

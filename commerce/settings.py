@@ -5,13 +5,36 @@ Redis, and outside production a throw-away secret key. What is wrong is a number
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import environ
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+UNREADABLE: dict[str, str] = {}
+_READABLE: dict[Any, tuple[str, str]] = {
+    bool: (r"true|false|yes|no|on|off|1|0", "true or false"),
+    int: (r"[0-9]{1,18}", "a whole number, 0 or more"),
+    float: (r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number, 0 or more"),
+}
+
+
+class _Environment(environ.Env):
+    """An empty variable is an unset one; one that cannot be read is kept for a system check to name."""
+
+    def get_value(self, var: Any, cast: Any = None, default: Any = None, parse_default: bool = False) -> Any:
+        text = self.ENVIRON.get(var, "").strip()
+        if not text:
+            return default
+        pattern, wanted = _READABLE.get(cast, (".*", ""))
+        if not re.fullmatch(pattern, text, re.IGNORECASE | re.DOTALL):
+            UNREADABLE[var] = wanted
+            return default
+        return self.parse_value(text, cast)
+
+
+env = _Environment()
 environ.Env.read_env(BASE_DIR / ".env")
 
 # Environment
@@ -95,8 +118,12 @@ _TIMEOUTS = (
     f"-c statement_timeout={env.int('STATEMENT_TIMEOUT_MS', default=30_000)}"
     " -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
 )
-if env.str("DATABASE_URL", default=""):
-    DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url("DATABASE_URL")}
+DATABASES: dict[str, dict[str, Any]]
+if env.str("DATABASE_URL", default="").startswith(("postgres://", "postgresql://")):
+    DATABASES = {"default": env.db_url("DATABASE_URL")}
+elif env.str("DATABASE_URL", default=""):
+    UNREADABLE["DATABASE_URL"] = "postgres://user:password@host:5432/name"
+    DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": ""}}
 else:
     from commerce.embedded import ensure_postgres
 
@@ -217,12 +244,17 @@ UNFOLD: dict[str, Any] = {
 
 # Logs
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+if LOG_LEVEL not in LOG_LEVELS:
+    UNREADABLE["LOG_LEVEL"] = f"one of {', '.join(LOG_LEVELS)}"
+    LOG_LEVEL = "INFO"
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "commerce.logs.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "httpx": {"level": "WARNING"},
         "modern_treasury": {"level": "WARNING"},

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from commerce.crash import crash_point
 from commerce.errors import CommerceError
-from commerce.logs import bound
+from commerce.logs import bound, redact
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.registry import Handler, handler_of, subscriptions
 
@@ -185,7 +185,7 @@ def _record_failure(
     with transaction.atomic():
         stream = _locked(stream_id, token)
         stream.attempts += 1
-        stream.last_error = f"{type(error).__name__}: {error}"
+        stream.last_error = redact(f"{type(error).__name__}: {error}")
         stream.last_tried_at = timezone.now()
         stream.lease_token = stream.lease_until = None
         if retryable and stream.attempts < ATTEMPTS_BEFORE_PARKING:
