@@ -244,6 +244,8 @@ class Stack:
     def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
         """Kill it if it runs, and start it again with `env` on top of the stack's.
 
+        Call it from a thread that outlives the process: the kernel takes a thread's end for its parent's.
+
         With CRASH_AT the process dies once at each point named there; `crashed` tells where it did.
         """
         self.kill(name)

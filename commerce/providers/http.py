@@ -1,15 +1,17 @@
 """How we speak HTTP to providers: short timeouts, no hidden retries, and three kinds of failure.
 
 What was refused before it was sent, and what a provider will recognise when it comes again, is
-`Retryable`. What may have happened is `Unknown`. What was refused is `Rejected`. The relay retries;
-a client never does, so that one call is one request on the wire.
+`Retryable`. What may have happened is `Unknown`. What was refused is `Rejected`. The relay retries,
+with growing pauses; only what looks before it acts is run again here, when it lost an answer.
 """
 
+import functools
 import json
 import logging
 import time
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import httpx
 from django.conf import settings
@@ -19,10 +21,32 @@ from commerce.logs import redact
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 CONNECT_SECONDS = 3.0
+LOOKS = 5
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _MAYBE_DONE = frozenset({408, 500, 502, 504})
 _NOT_DONE = frozenset({429, 503})
+
+
+def looks_first(method: Callable[P, T]) -> Callable[P, T]:
+    """For what looks before each thing it does: when an outcome is unknown, run it again at once.
+
+    The second look finds what the lost answer would have told. After five looks the Unknown goes up.
+    """
+
+    @functools.wraps(method)
+    def looking(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(LOOKS - 1):
+            try:
+                return method(*args, **kwargs)
+            except Unknown as error:
+                log.warning("outcome unknown, looking again: %s", error.detail)
+        return method(*args, **kwargs)
+
+    return looking
 
 
 def http_client(provider: str, **options: Any) -> httpx.Client:

@@ -79,6 +79,7 @@ class OpenMeter:
         row = self._find(f"customers/{quote(key, safe='')}")
         return read_customer(row) if row else None
 
+    @http.looks_first
     def ensure_customer(
         self,
         *,
@@ -118,12 +119,15 @@ class OpenMeter:
 
     # Catalogue and set-up
 
+    @http.looks_first
     def ensure_meter(self, meter: Meter) -> None:
         if not self._find(f"meters/{meter.slug}"):
             self._create_once("meters", meter.as_json())
 
+    @http.looks_first
     def ensure_feature(self, feature: Feature) -> None:
-        if not any(row.get("key") == feature.key for row in self._pages("features")):
+        found = self._find(f"features/{feature.key}")
+        if not found or found.get("archivedAt"):
             self._create_once("features", feature.as_json())
 
     def prepare(
@@ -150,6 +154,7 @@ class OpenMeter:
         profile_id = self._ensure_profile(app_id, supplier, country, due_after)
         return Prepared(app_id, profile_id, self._ensure_channel(webhook_url, signing_secret))
 
+    @http.looks_first
     def _ensure_app(self) -> str:
         wanted = {
             "type": "custom_invoicing",
@@ -165,6 +170,7 @@ class OpenMeter:
             self._send("PUT", f"apps/{app['id']}", wanted)
         return str(app["id"])
 
+    @http.looks_first
     def _ensure_profile(self, app_id: str, supplier: str, country: str, due_after: str) -> str:
         for row in self._pages("billing/profiles"):
             if row.get("default") and (row.get("apps") or {}).get("invoicing", {}).get("id") == app_id:
@@ -189,6 +195,7 @@ class OpenMeter:
         }
         return str(self._send("POST", "billing/profiles", body)["id"])
 
+    @http.looks_first
     def _ensure_channel(self, url: str, secret: str) -> str:
         body = {"type": "WEBHOOK", "name": "commerce", "url": url, "signingSecret": secret}
         channel = self._named("notification/channels", "commerce")
@@ -318,6 +325,7 @@ class OpenMeter:
                 return
             yield invoice
 
+    @http.looks_first
     def issuing_synchronized(self, id: str, *, number: str, sent_at: datetime) -> Invoice:
         """Number an invoice that waits to be issued. A repetition with the same number is a success."""
         invoice = self.invoice(id)
@@ -330,6 +338,7 @@ class OpenMeter:
         body = {"invoicing": {"invoiceNumber": number, "sentToCustomerAt": instant(sent_at)}}
         return self._custom_invoicing(id, "issuing/synchronized", body)
 
+    @http.looks_first
     def payment_status(self, id: str, trigger: str) -> Invoice:
         """Report what became of the payment. Where the invoice is already there, nothing is sent."""
         target, sources = TRIGGERS[trigger]
