@@ -125,7 +125,7 @@ def test_stories_survive_a_worker_killed_at_random(system: System) -> None:
     with ThreadPoolExecutor(1) as pool:
         # The story runs beside us: a child lives no longer than the thread that started it.
         story = pool.submit(system.play, "first_dollar", patience=180)
-        for pause in (4.0, 5.5, 4.5, 6.0, 5.0):
+        for pause in (1.0, 5.0, 5.5, 5.0):
             if wait([story], pause).done:
                 break
             system.stack.restart("worker")
