@@ -1,6 +1,7 @@
 """Writing events: in the same transaction as the change they tell of."""
 
 import logging
+import time
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,9 @@ from commerce.outbox import registry
 from commerce.outbox.models import OutboxEvent
 
 log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 10.0
+_quiet_until = 0.0
 
 _HEAD = """
 INSERT INTO outbox_outboxstream AS s
@@ -88,9 +92,14 @@ def nudge() -> None:
 
 
 def _wake_worker() -> None:
+    """Never raises. A broker that did not answer is left alone for a while, for each try costs its caller."""
+    global _quiet_until
     from commerce.outbox.tasks import drain_outbox
 
+    if time.monotonic() < _quiet_until:
+        return
     try:
         drain_outbox.apply_async(retry=False, expires=10)
     except drain_outbox.OperationalError:
+        _quiet_until = time.monotonic() + QUIET_SECONDS
         log.warning("no broker: the next tick will drain the outbox")
