@@ -1,8 +1,9 @@
 """Invariants that live in the database: append-only tables and state changes nobody declared.
 
 Migrations call these helpers, so that the rules are frozen with the schema; models say what they
-expect (`append_only = True`, `updatable_only = (...)`, an FSM field), and `missing()` compares the
-two for `/readyz` and the tests. Triggers are ENABLE ALWAYS, which replication mode cannot bypass.
+expect (`append_only = True`, `updatable_only = (...)`, an FSM field, `own_guards` by name), and
+`missing()` compares the two for `/readyz` and the tests. Triggers are ENABLE ALWAYS, which
+replication mode cannot bypass.
 """
 
 from collections.abc import Iterable, Sequence
@@ -81,11 +82,11 @@ def _trigger(table: str, name: str, events: str, call: str, row: str = "BEFORE")
 
 @dataclass(frozen=True)
 class Guard:
-    """One trigger that must be on a table; `pairs` is what a state guard allows."""
+    """One trigger on a table; `allows` are its arguments: a state's column and pairs, or columns."""
 
     table: str
     name: str
-    pairs: frozenset[str] | None = None
+    allows: frozenset[str] = frozenset()
 
 
 def declared_pairs(field: Any, model: type[models.Model]) -> frozenset[str]:
@@ -108,10 +109,12 @@ def expected() -> set[Guard]:
         if getattr(model, "append_only", False):
             guards.add(Guard(table, "guard_append_only"))
         if getattr(model, "updatable_only", ()):
-            guards.add(Guard(table, "guard_updatable_only"))
+            guards.add(Guard(table, "guard_updatable_only", frozenset(model.updatable_only)))
+        guards |= {Guard(table, name) for name in getattr(model, "own_guards", ())}
         for field in model._meta.concrete_fields:
             if isinstance(field, FSMFieldMixin):
-                guards.add(Guard(table, f"guard_{field.column}", declared_pairs(field, model)))
+                allows = declared_pairs(field, model) | {field.column}
+                guards.add(Guard(table, f"guard_{field.column}", allows))
     return guards
 
 
@@ -123,13 +126,9 @@ def installed() -> set[Guard]:
                JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE t.tgname LIKE 'guard\\_%%' AND t.tgenabled = 'A' AND n.nspname = current_schema()"""
         )
-        rows = cursor.fetchall()
-    guards = set()
-    for table, name, raw in rows:
-        arguments = raw.split("\\000")[:-1]
-        is_state = name not in ("guard_append_only", "guard_updatable_only")
-        guards.add(Guard(table, name, frozenset(arguments[1:]) if is_state else None))
-    return guards
+        return {
+            Guard(table, name, frozenset(raw.split("\\000")[:-1])) for table, name, raw in cursor.fetchall()
+        }
 
 
 def missing() -> list[str]:

@@ -56,6 +56,8 @@ class LedgerAccount(models.Model):
 class LedgerBalance(models.Model):
     """The running sums of an account; the only ledger row that is updated."""
 
+    own_guards = ("guard_floor",)
+
     account = models.OneToOneField(
         LedgerAccount, on_delete=models.PROTECT, primary_key=True, related_name="balance"
     )
@@ -140,6 +142,7 @@ class LedgerEntry(models.Model):
     """One leg of a posted transaction: the account's `version`-th movement and the balance after it."""
 
     append_only = True
+    own_guards = ("guard_balanced",)
 
     pk = models.CompositePrimaryKey("account_id", "version")
     account = models.ForeignKey(
@@ -166,6 +169,7 @@ class LedgerHold(models.Model):
     """One leg of a pending transaction: set aside, not yet moved."""
 
     append_only = True
+    own_guards = ("guard_balanced",)
 
     id = models.BigAutoField(primary_key=True)
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="holds")

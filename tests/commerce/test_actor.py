@@ -20,7 +20,7 @@ def test_a_key_may_what_its_permissions_say_and_nothing_else() -> None:
     key = Actor(type="api_key", id="1", label="Acme's key", permissions=frozenset({"payouts.view_payout"}))
     assert key.has_perm("payouts.view_payout")
     with pytest.raises(
-        PermissionDenied, match="Acme's key lacks the permission payouts.approve_payout"
+        PermissionDenied, match=r"Acme's key lacks the permission payouts\.approve_payout"
     ) as no:
         key.require(APPROVE)
     assert (no.value.status, no.value.extra) == (403, {"permission": APPROVE})
