@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
@@ -74,12 +75,17 @@ def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: floa
         claimed = _claim(token, groups)
         if not claimed:
             break
-        for stream_id in claimed:
-            report.streams.add(stream_id)
-            try:
-                _work(stream_id, token, report)
-            except LeaseLost:
-                log.warning("lease lost", extra={"stream": stream_id})
+        try:
+            for stream_id in claimed:
+                if time.monotonic() >= deadline:
+                    break
+                report.streams.add(stream_id)
+                try:
+                    _work(stream_id, token, report, deadline)
+                except LeaseLost:
+                    log.warning("lease lost", extra={"stream": stream_id})
+        finally:
+            _let_go(claimed, token)
     return report
 
 
@@ -95,8 +101,14 @@ def _claim(token: UUID, groups: list[str] | None) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def _work(stream_id: int, token: UUID, report: DrainReport) -> None:
-    """Deliver what one leased stream holds, then give the lease back."""
+def _let_go(stream_ids: list[int], token: UUID) -> None:
+    """Leave what was claimed and not worked on to whoever comes next, at once rather than at the lease's end."""
+    held = OutboxStream.objects.filter(pk__in=stream_ids, lease_token=token)
+    held.update(lease_token=None, lease_until=None)
+
+
+def _work(stream_id: int, token: UUID, report: DrainReport, deadline: float) -> None:
+    """Deliver what one leased stream holds, as far as time goes, then give the lease back."""
     stream = OutboxStream.objects.get(pk=stream_id)
     events = list(
         OutboxEvent.objects.filter(
@@ -105,12 +117,17 @@ def _work(stream_id: int, token: UUID, report: DrainReport) -> None:
     )
     try:
         for event in events:
+            if time.monotonic() >= deadline:
+                break
             event.group = stream.group
             handler = handler_of(event.type, stream.group)
             with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"):
                 try:
                     _deliver(event, handler, stream_id, token)
                 except LeaseLost:
+                    raise
+                except SoftTimeLimitExceeded as error:  # the worker's, not the handler's fault: time is up
+                    _record_failure(event, error, stream_id, token, report)
                     raise
                 except Exception as error:  # the relay's edge: what a handler raises is kept, not lost
                     _record_failure(event, error, stream_id, token, report)
@@ -179,7 +196,8 @@ def _give_back(stream_id: int, token: UUID) -> None:
 def _record_failure(
     event: OutboxEvent, error: Exception, stream_id: int, token: UUID, report: DrainReport
 ) -> None:
-    retryable = isinstance(error, OperationalError) or (isinstance(error, CommerceError) and error.retryable)
+    interrupted = isinstance(error, OperationalError | SoftTimeLimitExceeded)
+    retryable = interrupted or (isinstance(error, CommerceError) and error.retryable)
     if isinstance(error, OperationalError):
         close_old_connections()
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""The wake-up after a commit: a broker that is down or hangs costs its caller seconds once, never an answer."""
+"""The wake-up after a commit: a broker that is down or hangs delays one caller and fails none."""
 
 import os
 import socket
