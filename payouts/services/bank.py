@@ -81,12 +81,22 @@ def _send(
     except Rejected as error:
         if error.extra.get("provider_status") not in _REFUSED:
             raise
+        # A key that is still being worked on may be refused too: what the bank has is not given back.
+        if order := bank.find_payment_order(payout.external_id):
+            return order
         _record_refusal(payout.pk, error, actor=actor, at=at)
         return None
     except Unknown as error:
-        if payout.status == "submitted":
-            transition(payout, "lose_answer", actor=actor, at=at, error=str(error), now=timezone.now())
+        _record_doubt(payout.pk, error, actor=actor, at=at)
         raise
+
+
+@transaction.atomic
+def _record_doubt(payout_id: UUID, error: Unknown, *, actor: Actor, at: datetime) -> None:
+    """No answer came; meanwhile a webhook or the poller may have told what became of it."""
+    payout = _locked(payout_id)
+    if payout.status == "submitted":
+        transition(payout, "lose_answer", actor=actor, at=at, error=str(error), now=timezone.now())
 
 
 @transaction.atomic

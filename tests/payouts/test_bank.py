@@ -15,7 +15,8 @@ from commerce.outbox.models import OutboxStream
 from commerce.providers import modern_treasury
 from payouts import services
 from payouts.models import Payout
-from tests.payouts.conftest import SEASONED, SYSTEM, World, holds, usd
+from payouts.services.bank import _send
+from tests.payouts.conftest import SEASONED, SYSTEM, World, holds, tell, usd
 from tests.sandbox.conftest import INTERNAL_ACCOUNT, Sandbox
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +120,29 @@ def test_the_poller_finds_an_order_whose_answer_was_lost(ready, bank):
         submit(ready)
     bank.settle()
     assert poll(ready).status == "paid"
+    assert len(orders(bank)) == 1
+
+
+def test_a_lost_answer_that_a_webhook_has_made_up_for_leaves_no_doubt(ready, bank):
+    stale = ready.submitted()
+    fault(bank, "timeout_after_effect", method="POST")
+    tell(stale, "processing")
+    with pytest.raises(Unknown):
+        _send(stale, modern_treasury.client(), SYSTEM, SEASONED)
+    assert ready.payout().status == "in_transit"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_of_an_order_that_the_bank_has_gives_no_money_back(ready, bank, status):
+    payout = ready.payout()
+    client = modern_treasury.client()
+    client.create_payment_order(
+        external_id=payout.external_id, amount=payout.amount, key="an earlier try",
+        receiving_account_id=payout.account.provider_id,
+    )  # fmt: skip
+    fault(bank, "error", method="POST", status=status)
+    assert submit(ready).status == "in_transit"
+    assert holds(ready.northwind, "PAYABLE") == usd("0")
     assert len(orders(bank)) == 1
 
 
