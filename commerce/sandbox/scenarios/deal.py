@@ -40,6 +40,16 @@ def parties(world: World, *, seller_bank: Json | None = None) -> tuple[Json, Jso
     return buyer, seller, partner
 
 
+def fund(world: World, buyer: Json, minor: int) -> None:
+    """A wire reaches the buyer's virtual account, and the wallet shows it."""
+    bank = world.balances.get(("Platform", "CASH_BANK"), 0)
+    free = world.balances.get(("Acme", "AVAILABLE"), 0)
+    world.wire(buyer, minor)
+    world.posted(
+        "fund_wallet", expect={("Platform", "CASH_BANK"): bank + minor, ("Acme", "AVAILABLE"): free + minor}
+    )
+
+
 def draft(world: World, buyer: Json, seller: Json, partner: Json, **terms: Any) -> Deal:
     """Write the contract, from the start of a month."""
     start = world.start_of_next_month()
@@ -99,6 +109,45 @@ def sign(world: World, deal: Deal) -> None:
                 {"party": deal.buyer["id"], "name": "A. Buyer", "at": at},
                 {"party": deal.seller["id"], "name": "S. Seller", "at": at},
             ],
+        },
+    )
+
+
+def set_aside(world: World) -> None:
+    """The downpayment of 10,000.00 and 28,970.00 for the period leave a funded wallet of 150,000.00."""
+    world.posted(
+        "commit",
+        expect={
+            ("Acme", "AVAILABLE"): 11_103_000,
+            ("Acme", "COMMITTED_DOWNPAYMENT"): DOWNPAYMENT,
+            ("Acme", "COMMITTED"): 2_897_000,
+        },
+    )
+
+
+def order_payouts(world: World, seller_minor: int, partner_minor: int) -> None:
+    """What was payable to both payees is on its way to their banks."""
+    world.posted(
+        "request_payout",
+        expect={
+            ("Northwind", "PAYABLE"): 0,
+            ("Northwind", "PAYOUT_IN_TRANSIT"): seller_minor,
+            ("Bridge", "PAYABLE"): 0,
+            ("Bridge", "PAYOUT_IN_TRANSIT"): partner_minor,
+        },
+    )
+
+
+def release(world: World, seller_minor: int, partner_minor: int) -> None:
+    """Seven days later both payees' money is payable."""
+    world.move_clock(world.now + timedelta(days=7))
+    world.posted(
+        "release",
+        expect={
+            ("Northwind", "PAY_IN_HOLDING"): 0,
+            ("Northwind", "PAYABLE"): seller_minor,
+            ("Bridge", "PAY_IN_HOLDING"): 0,
+            ("Bridge", "PAYABLE"): partner_minor,
         },
     )
 

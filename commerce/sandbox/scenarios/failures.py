@@ -14,10 +14,7 @@ def short_wallet(world: World) -> None:
     """The wallet is short: past due by the clock, delinquent, suspended; a wire clears it and resumes."""
     with world.step("A wire of 20,000.00 covers the downpayment and half of what the period costs"):
         buyer, seller, partner = deals.parties(world)
-        world.wire(buyer, 2_000_000)
-        world.posted(
-            "fund_wallet", expect={("Platform", "CASH_BANK"): 2_000_000, ("Acme", "AVAILABLE"): 2_000_000}
-        )
+        deals.fund(world, buyer, 2_000_000)
         deal = deals.draft(world, buyer, seller, partner)
         deals.sign(world, deal)
         world.posted(
@@ -49,10 +46,7 @@ def short_wallet(world: World) -> None:
         world.nothing_else_posted()
 
     with world.step("A wire of 30,000.00 pays the invoice and resumes the contract"):
-        world.wire(buyer, 3_000_000)
-        world.posted(
-            "fund_wallet", expect={("Platform", "CASH_BANK"): 5_000_000, ("Acme", "AVAILABLE"): 3_000_000}
-        )
+        deals.fund(world, buyer, 3_000_000)
         world.invoice_when(deal.contract, "paid")
         world.posted(
             "collect",
@@ -77,15 +71,7 @@ def failed_payout(world: World) -> None:
         deal = _paid_month(world, FAILING_BANK)
 
     with world.step("The payout fails and the money is payable again, once"):
-        world.posted(
-            "request_payout",
-            expect={
-                ("Northwind", "PAYABLE"): 0,
-                ("Northwind", "PAYOUT_IN_TRANSIT"): 3_150_000,
-                ("Bridge", "PAYABLE"): 0,
-                ("Bridge", "PAYOUT_IN_TRANSIT"): 22_500,
-            },
-        )
+        deals.order_payouts(world, 3_150_000, 22_500)
         world.posted(
             "fail_payout", expect={("Northwind", "PAYOUT_IN_TRANSIT"): 0, ("Northwind", "PAYABLE"): 3_150_000}
         )
@@ -110,15 +96,7 @@ def returned_payout(world: World) -> None:
         before = world.balances["Platform", "CASH_BANK"]
 
     with world.step("The payout is paid"):
-        world.posted(
-            "request_payout",
-            expect={
-                ("Northwind", "PAYABLE"): 0,
-                ("Northwind", "PAYOUT_IN_TRANSIT"): 3_150_000,
-                ("Bridge", "PAYABLE"): 0,
-                ("Bridge", "PAYOUT_IN_TRANSIT"): 22_500,
-            },
-        )
+        deals.order_payouts(world, 3_150_000, 22_500)
         world.posted(
             "confirm_payout",
             expect={
@@ -205,20 +183,10 @@ def terminated_mid_period(world: World) -> None:
 
 def _live(world: World, bank: Json | None = None) -> Deal:
     buyer, seller, partner = deals.parties(world, seller_bank=bank)
-    world.wire(buyer, 15_000_000)
-    world.posted(
-        "fund_wallet", expect={("Platform", "CASH_BANK"): 15_000_000, ("Acme", "AVAILABLE"): 15_000_000}
-    )
+    deals.fund(world, buyer, 15_000_000)
     deal = deals.draft(world, buyer, seller, partner)
     deals.sign(world, deal)
-    world.posted(
-        "commit",
-        expect={
-            ("Acme", "AVAILABLE"): 11_103_000,
-            ("Acme", "COMMITTED_DOWNPAYMENT"): 1_000_000,
-            ("Acme", "COMMITTED"): 2_897_000,
-        },
-    )
+    deals.set_aside(world)
     deals.go_live(world, deal)
     return deal
 
@@ -240,16 +208,7 @@ def _paid_month(world: World, bank: Json) -> Deal:
         },
     )
     world.until("the money is seasoning", lambda: _is_seasoning(world, deal))
-    world.move_clock(world.now + timedelta(days=7))
-    world.posted(
-        "release",
-        expect={
-            ("Northwind", "PAY_IN_HOLDING"): 0,
-            ("Northwind", "PAYABLE"): 3_150_000,
-            ("Bridge", "PAY_IN_HOLDING"): 0,
-            ("Bridge", "PAYABLE"): 22_500,
-        },
-    )
+    deals.release(world, 3_150_000, 22_500)
     return deal
 
 
