@@ -21,7 +21,7 @@ SOURCES = {
     if "migrations" not in path.parts
 }
 SHIPPED = {name: tree for name, tree in SOURCES.items() if not name.startswith("commerce/sandbox/")}
-# Python programs around the servers, without models: there `resolve` and `terminate` mean files and processes.
+# Python programs around the servers, without models: there `resolve` means a path.
 PROGRAMS = ("commerce/bootstrap.py", "commerce/processes.py", "commerce/settings.py", "commerce/embedded/")
 # Where business time enters: once per request, page, event, task or command, and handed on as `at`.
 DOORS = (
@@ -189,9 +189,7 @@ def test_no_float_touches_money() -> None:
                         isinstance(side, ast.Constant) and isinstance(side.value, float)
                         for side in (node.left, node.right)
                     )
-                    if literal and is_money(node):
-                        yield name, node
-                    elif divides and is_money(node.left):
+                    if (literal and is_money(node)) or (divides and is_money(node.left)):
                         yield name, node
 
     assert found(floating()) == []

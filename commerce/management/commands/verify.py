@@ -15,11 +15,13 @@ class Command(OpsCommand):
         parser.add_argument("--only", nargs="*", default=[], metavar="I1", help="only these invariants")
 
     def run(self, **options: Any) -> Exit:
-        chosen = [inv for inv in REGISTRY if not options["only"] or inv.code in options["only"]]
-        if not chosen:
-            known = ", ".join(sorted({inv.code for inv in REGISTRY}))
-            self.say(f"There is no such invariant. These can be checked: {known}.")
+        known = {inv.code for inv in REGISTRY}
+        if unknown := sorted(set(options["only"]) - known):
+            self.say(
+                f"There is no invariant {', '.join(unknown)}. These can be checked: {', '.join(sorted(known))}."
+            )
             return Exit.USAGE
+        chosen = [inv for inv in REGISTRY if not options["only"] or inv.code in options["only"]]
         findings = []
         for inv in sorted(chosen, key=lambda inv: (int(inv.code[1:]), inv.title)):
             self.say(f"{inv.code} {inv.title}")

@@ -1,0 +1,291 @@
+"""Operations commands: data on stdout, talk on stderr, and an exit code that scripts can branch on."""
+
+import json
+import threading
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import call_command, load_command_class
+from django.core.management.base import CommandError
+from django.db import connection, transaction
+
+from commerce.actor import Actor
+from commerce.errors import Conflict
+from commerce.invariants import REGISTRY
+from commerce.management.ops import Exit, OpsCommand
+from commerce.models import Heartbeat
+from commerce.money import Money
+from commerce.outbox import append, external, on, registry
+from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.parties.models import Organization
+from ledger.models import LedgerAccount, LedgerBalance
+from ledger.rules import recipes
+from ledger.services import post
+
+AT = datetime(2027, 3, 1, tzinfo=UTC)
+
+
+def run(*arguments: str, command: Any = None) -> tuple[int, Any, str]:
+    """Exit code, stdout (parsed when it is JSON), stderr."""
+    out, err = StringIO(), StringIO()
+    code = 0
+    try:
+        call_command(command or arguments[0], *arguments[not command :], stdout=out, stderr=err)
+    except SystemExit as left:
+        code = int(str(left.code))
+    text = out.getvalue()
+    return code, json.loads(text) if "--json" in arguments else text, err.getvalue()
+
+
+# verify
+
+
+def test_verify_of_a_sound_database_is_0(db: None) -> None:
+    code, data, talk = run("verify", "--json")
+    assert (code, data["findings"]) == (Exit.DONE, [])
+    assert set(data["checked"]) >= {"I1", "I2", "I5", "I7", "I9", "I10"}
+    assert data["checks"] == len(REGISTRY)
+    assert "I1 The whole ledger sums to zero per currency" in talk
+    code, text, _ = run("verify")
+    assert (code, text) == (Exit.DONE, f"{len(REGISTRY)} checks, 0 findings.\n")
+
+
+def test_verify_of_a_planted_fault_is_3_and_names_it(db: None) -> None:
+    platform = Organization.objects.platform()
+    buyer = Organization.objects.create(name="Acme", slug="acme", roles=["buyer"])
+    entries = recipes.fund_wallet(platform=platform.pk, buyer=buyer.pk, amount=Money(500, "USD"))
+    post(entries=entries, key="k", source="s", recipe="fund_wallet", at=AT, actor=Actor.system("test"))
+    account = LedgerAccount.objects.get(owner=buyer).pk
+    LedgerBalance.objects.filter(pk=account).update(posted=501)
+    code, data, talk = run("verify", "--json")
+    assert code == Exit.FINDINGS
+    broken = {finding["invariant"] for finding in data["findings"]}
+    assert "I7" in broken
+    finding = next(finding for finding in data["findings"] if finding["invariant"] == "I7")
+    assert set(finding) == {"invariant", "title", "subject", "detail", "data"}
+    assert str(account) in finding["subject"]
+    assert finding["subject"] in talk
+    assert run("verify", "--only", "I9")[0] == Exit.DONE
+    assert run("verify", "--only", "I7", "I9")[0] == Exit.FINDINGS
+    assert LedgerBalance.objects.get(pk=account).posted == 501, "verify reads and never repairs"
+
+
+def test_verify_of_an_unknown_invariant_is_2_and_lists_the_known(db: None) -> None:
+    for asked in (["I99"], ["I1", "I99"], ["ledger"]):
+        code, text, talk = run("verify", "--only", *asked)
+        assert (code, text) == (Exit.USAGE, "")
+        assert "I1, I10, I2" in talk
+
+
+# outbox
+
+
+@pytest.fixture
+def things(monkeypatch: pytest.MonkeyPatch, clock: Any) -> Iterator[list[int]]:
+    """Events of three things; the second one's handler fails until its number is removed from the list."""
+    monkeypatch.setattr(registry, "_handlers", {})
+    monkeypatch.setattr(registry, "_external", set())
+    external("thing.ignored")
+    failing = [2]
+
+    @on("thing.done", group="g")
+    def handle(event: OutboxEvent) -> None:
+        if int(event.aggregate_id) in failing:
+            raise ValueError("account 987654321098 is odd")
+        Heartbeat.objects.update_or_create(name=event.aggregate_id, defaults={"beaten_at": AT})
+
+    for n in (1, 2, 3):
+        with transaction.atomic():
+            append("thing", str(n), "thing.done", {"n": n}, at=AT)
+    return failing
+
+
+def stream_of(id_: str) -> OutboxStream:
+    return OutboxStream.objects.get(aggregate_id=id_, group="g")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_from_waiting_to_parked_to_delivered(things: list[int]) -> None:
+    code, data, _ = run("outbox", "--json", "status")
+    assert (code, data["due"], data["parked"], data["unpublished"]) == (Exit.DONE, 3, 0, 3)
+
+    code, data, _ = run("outbox", "--json", "drain")
+    assert (code, data) == (Exit.PARTIAL, {"handled": 2, "retried": 0, "parked": 1})
+
+    code, data, _ = run("outbox", "--json", "status")
+    (parked,) = data["parked_streams"]
+    assert (code, data["due"], data["parked"], data["unpublished"]) == (Exit.FINDINGS, 0, 1, 1)
+    assert (parked["aggregate_id"], parked["group"]) == ("2", "g")
+    assert parked["parked_reason"] == "thing.done #1: ValueError: account [redacted] is odd"
+
+    things.clear()
+    code, data, _ = run("outbox", "--json", "resume", str(parked["id"]), "--reason", "repaired")
+    assert (code, data) == (Exit.DONE, {"resumed": [parked["id"]]})
+    assert run("outbox", "--json", "drain")[:2] == (Exit.DONE, {"handled": 1, "retried": 0, "parked": 0})
+    assert sorted(Heartbeat.objects.values_list("name", flat=True)) == ["1", "2", "3"]
+    assert run("outbox", "status")[0] == Exit.DONE
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_park_and_its_dry_run(things: list[int]) -> None:
+    id_ = str(stream_of("1").pk)
+    code, data, talk = run("outbox", "--json", "--dry-run", "park", id_, "--reason", "wait")
+    assert (code, data) == (Exit.DONE, {"parked": [int(id_)]})
+    assert "nothing was kept" in talk
+    assert stream_of("1").parked_at is None
+    assert run("outbox", "--json", "park", id_, "--reason", "wait")[0] == Exit.DONE
+    assert stream_of("1").parked_reason == "system:command:outbox: wait"
+    run("outbox", "drain")
+    assert not Heartbeat.objects.filter(name="1").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_replay_appends_copies_and_its_dry_run_none(things: list[int]) -> None:
+    things.clear()
+    run("outbox", "drain")
+    asked = ("replay", "--aggregate", "thing:1", "--reason", "lost at the provider")
+    code, data, _ = run("outbox", "--json", "--dry-run", *asked)
+    assert (code, [row["type"] for row in data]) == (Exit.DONE, ["thing.done"])
+    assert OutboxEvent.objects.count() == 3
+    code, data, _ = run("outbox", "--json", *asked)
+    assert code == Exit.DONE
+    copy = OutboxEvent.objects.get(event_id=data[0]["event_id"])
+    first = OutboxEvent.objects.get(aggregate_id="1", sequence=1)
+    assert (copy.sequence, copy.payload, copy.occurred_at) == (2, first.payload, first.occurred_at)
+    assert copy.headers["causation_id"] == str(first.event_id)
+    assert first.published_at is not None, "history is not rewound"
+    assert stream_of("1").due_at is not None
+    assert stream_of("2").due_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("drain", "--dry-run"), ""),
+        (("park", "999999999", "--reason", "x"), "not_found"),
+        (("resume", "STREAM"), "state_conflict"),
+        (("replay", "--reason", "x"), "Say which events"),
+    ],
+)
+def test_outbox_refuses_with_6_and_changes_nothing(
+    things: list[int], arguments: tuple[str, ...], sentence: str
+) -> None:
+    arguments = tuple(word.replace("STREAM", str(stream_of("1").pk)) for word in arguments)
+    before = list(OutboxStream.objects.order_by("id").values())
+    dry = [word for word in arguments if word == "--dry-run"]
+    code, _, talk = run("outbox", *dry, *(word for word in arguments if word not in dry))
+    assert code == Exit.REFUSED
+    assert sentence in talk
+    assert list(OutboxStream.objects.order_by("id").values()) == before
+    assert OutboxEvent.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("dance",),
+        ("park", "1"),
+        ("park", "one", "--reason", "x"),
+        ("replay", "--type", "thing.done"),
+        ("replay", "--since", "2027-03-01T00:00:00", "--reason", "x"),
+        ("replay", "--event", "x", "--reason", "x"),
+        ("drain", "--limit", "many"),
+    ],
+)
+def test_outbox_used_wrongly_is_a_usage_error(db: None, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as wrong:
+        call_command("outbox", *arguments)
+    assert wrong.value.returncode in (1, 2)
+    assert not OutboxEvent.objects.exists()
+
+
+# the base
+
+
+class Stubborn(OpsCommand):
+    exclusive = True
+    writes = True
+    outcome: Any = Exit.DONE
+
+    def run(self, **_: Any) -> Exit:
+        Heartbeat.objects.create(name=str(uuid4()), beaten_at=AT)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return Exit(self.outcome)
+
+
+def test_a_refusal_is_6_an_interruption_130_and_the_rest_is_as_it_says(db: None) -> None:
+    command = Stubborn()
+    for outcome, code in (
+        (Exit.DONE, 0),
+        (Exit.PARTIAL, 4),
+        (Conflict("No."), 6),
+        (KeyboardInterrupt(), 130),
+    ):
+        command.outcome = outcome
+        assert run(command=command)[0] == code
+
+
+def test_a_dry_run_does_everything_and_keeps_nothing(db: None) -> None:
+    code, _, talk = run("--dry-run", command=Stubborn())
+    assert (code, Heartbeat.objects.count()) == (0, 0)
+    assert "Dry run" in talk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_command_that_is_running_already_is_5_and_does_nothing() -> None:
+    command = Stubborn()
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [zlib.crc32(f"command:{command.name}".encode())])
+            taken.set()
+            done.wait(10)
+        connection.close()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    try:
+        assert taken.wait(10)
+        code, _, talk = run(command=command)
+        assert code == Exit.RUNNING
+        assert "is running already" in talk
+        assert not Heartbeat.objects.exists()
+    finally:
+        done.set()
+        other.join()
+    assert run(command=command)[0] == Exit.DONE
+    assert run(command=command)[0] == Exit.DONE, "the lock is given back"
+    assert Heartbeat.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_lock_is_given_back_after_a_failure() -> None:
+    command = Stubborn()
+    command.outcome = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        run(command=command)
+    command.outcome = Exit.DONE
+    assert run(command=command)[0] == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    ("app", "name"),
+    [
+        ("commerce", "verify"),
+        ("commerce.outbox", "outbox"),
+        ("commerce.api", "apikey"),
+        ("contracts", "contracts_rebuild"),
+        ("payouts", "payouts_advance"),
+    ],
+)
+def test_every_operations_command_is_built_on_the_base(app: str, name: str) -> None:
+    assert isinstance(load_command_class(app, name), OpsCommand)
