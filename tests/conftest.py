@@ -19,6 +19,22 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+LONG_ONES_FIRST = ("tests/scenarios/test_faults", "tests/scenarios", "tests/setup", "tests/browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long stories begin first, and a file that starts processes of its own stays on one worker."""
+    for item in items:
+        if (place := _place(item)) < len(LONG_ONES_FIRST):
+            item.add_marker(pytest.mark.xdist_group(LONG_ONES_FIRST[place]))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    starts = (i for i, start in enumerate(LONG_ONES_FIRST) if item.nodeid.startswith(start))
+    return next(starts, len(LONG_ONES_FIRST))
+
+
 @pytest.fixture(autouse=True)
 def _cheap_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -32,7 +32,7 @@ CHECKS: dict[str, list[str | Path]] = {  # the slowest first: two run at a time
     "ruff check": [TOOLS / "ruff", "check", "."],
 }
 TEST_REDIS_DB = "63"  # so that tests do not wake the worker of a demo that runs beside them
-PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
+PYTEST = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup"]
 
 
 class Result(NamedTuple):
