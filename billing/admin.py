@@ -1,14 +1,16 @@
 """Billing in the console: invoices beside the provider's, billing accounts, pay-ins, usage; the queues."""
 
+import itertools
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Count, F, Min, Q, Sum
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing import services
@@ -23,9 +25,12 @@ from billing.models import (
 )
 from commerce import clock
 from commerce.actor import Actor
+from commerce.console import charts
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
+from commerce.console.charts import facts, nothing, table
 from commerce.console.format import admin_url, badge, instant, link, money
+from commerce.console.panels import provider_messages
 from commerce.console.registry import (
     Card,
     CardValue,
@@ -40,18 +45,12 @@ from commerce.console.registry import (
 )
 from commerce.money import Money
 from contracts.models import Contract
+from ledger.admin import postings
+from ledger.models import LedgerTransaction
 
 
-def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]], empty: str) -> SafeString:
-    body = format_html_join(
-        "", "<tr>{}</tr>", ((format_html_join("", "<td>{}</td>", ((cell,) for cell in row)),) for row in rows)
-    )
-    if not body:
-        return format_html('<p class="c-empty">{}</p>', empty)
-    head = format_html_join("", "<th>{}</th>", ((name,) for name in heads))
-    return format_html(
-        '<table class="c-table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>', head, body
-    )
+def _posting(pk: UUID | None) -> LedgerTransaction | None:
+    return LedgerTransaction.objects.filter(pk=pk).first() if pk else None
 
 
 def _accept(*, obj: Invoice, actor: Actor, at: datetime, reason: str) -> str:
@@ -68,18 +67,19 @@ def _collect(*, obj: Invoice, actor: Actor, at: datetime, reason: str) -> str:
 
 @admin.register(Invoice)
 class InvoiceAdmin(ConsoleAdmin):
-    """What buyers owe."""
+    """What buyers owe, one invoice per contract and period: our rating, checked against OpenMeter's."""
 
+    icon = "receipt_long"
     list_display = ("name", "buyer_link", "period", "state", "amount", "due", "rating")
     list_filter = ("status",)
     list_select_related = ("buyer", "contract")
     search_fields = ("number__exact", "provider_id__exact", "id__exact")
-    fieldsets = (
-        (None, {"fields": ("name", "contract_link", "buyer_link", "state", "period")}),
-        ("Amounts", {"fields": ("net", "tax", "amount", "paid")}),
-        ("Dates", {"fields": ("issued", "due", "paid_on")}),
-        ("At OpenMeter", {"fields": ("provider_id", "provider_status", "provider_net", "rating", "told")}),
-    )
+    search_help_text = "Number, OpenMeter's id, or our id."
+    fields = (
+        "name", "state", "contract_link", "buyer_link", "period", "issued", "due", "paid_on",
+        "net", "tax", "amount", "paid", "collection",
+        "provider_id", "provider_status", "provider_net", "rating", "told",
+    )  # fmt: skip
     object_actions = (
         ObjectAction(
             name="accept",
@@ -157,11 +157,15 @@ class InvoiceAdmin(ConsoleAdmin):
     def paid_on(self, obj: Invoice) -> SafeString:
         return instant(obj.paid_at)
 
+    @admin.display(description="Collected by")
+    def collection(self, obj: Invoice) -> SafeString:
+        return link(_posting(obj.transaction_id))
+
     @admin.display(description="OpenMeter's net")
     def provider_net(self, obj: Invoice) -> SafeString:
         return money(obj.provider_net_minor, obj.currency)
 
-    @admin.display(description="Told that it is paid")
+    @admin.display(description="OpenMeter told that it is paid")
     def told(self, obj: Invoice) -> SafeString:
         return instant(obj.provider_paid_at)
 
@@ -174,29 +178,34 @@ class InvoiceAdmin(ConsoleAdmin):
 
 def invoice_lines(invoice: Invoice, request: HttpRequest) -> SafeString:
     lines = invoice.lines.select_related("seller").order_by("line_id", "start")
-    return _table(
-        ("Product", "Seller", "From", "To", "Quantity", "Rate", "Net", "Tax"),
-        (
+    return table(
+        ("Product", "Seller", "From", "To", ">Quantity", ">Rate", ">Net", ">Tax"),
+        [
             (
                 line.product,
                 link(line.seller),
                 instant(line.start),
                 instant(line.end),
-                f"{line.quantity.normalize():f}",
-                f"{line.rate.normalize():f}",
+                f"{line.quantity.normalize():,f}",
+                f"{line.rate:,.{max(2, -int(line.rate.normalize().as_tuple().exponent))}f}",
                 money(line.net_minor, invoice.currency),
                 money(line.tax_minor, invoice.currency),
             )
             for line in lines
+        ],
+        empty="The lines are written when the invoice is verified.",
+        total=(
+            *("Net and tax", "", "", "", "", ""),
+            money(invoice.net_minor, invoice.currency),
+            money(invoice.tax_minor, invoice.currency),
         ),
-        "The lines are written when the invoice is verified.",
     )
 
 
 def invoice_differences(invoice: Invoice, request: HttpRequest) -> SafeString:
-    return _table(
-        ("Line", "The contract says", "OpenMeter says", "Explained by delay"),
-        (
+    return table(
+        ("Line", ">The contract says", ">OpenMeter says", ">Explained by delay"),
+        [
             (
                 row["line_id"] or "not a line of the contract",
                 money(row["ours_minor"], invoice.currency),
@@ -204,27 +213,43 @@ def invoice_differences(invoice: Invoice, request: HttpRequest) -> SafeString:
                 money(row["allowed_minor"], invoice.currency),
             )
             for row in invoice.differences
-        ),
-        "OpenMeter's invoice and our rating of the contract agree.",
+        ],
+        empty="OpenMeter's invoice and our rating of the contract agree.",
     )
 
 
 register_panel("billing.invoice", title="Lines", render=invoice_lines, order=1)
 register_panel("billing.invoice", title="Differences", render=invoice_differences, order=2)
+register_panel(
+    "billing.invoice",
+    title="Ledger",
+    render=lambda invoice, request: postings([f"invoice:{invoice.pk}"]),
+    order=40,
+    permission="ledger.view_ledgertransaction",
+)
+register_panel(
+    "billing.invoice",
+    title="Messages from OpenMeter",
+    render=lambda invoice, request: provider_messages(invoice.provider, invoice.provider_id),
+    order=50,
+    permission="providers.view_providerevent",
+)
 
 
 @admin.register(BillingAccount)
 class BillingAccountAdmin(ConsoleAdmin):
-    """The billing side of each contract."""
+    """The billing side of each contract: whether its buyer pays, and what is set aside for it."""
 
+    icon = "account_balance_wallet"
     list_display = ("contract_link", "buyer_link", "status", "since", "set_aside", "missing", "next_look")
     list_filter = ("billing_status",)
     list_select_related = ("contract", "buyer")
+    list_display_links = ("status",)
     search_fields = ("contract__number__exact", "id__exact")
-    fieldsets = (
-        (None, {"fields": ("contract_link", "buyer_link", "status", "since", "next_look")}),
-        ("Set aside in the wallet", {"fields": ("downpayment", "committed", "missing")}),
-    )
+    search_help_text = "The contract's number, or our id."
+    fields = (
+        "status", "contract_link", "buyer_link", "since", "next_look", "downpayment", "committed", "missing",
+    )  # fmt: skip
 
     @admin.display(description="Contract")
     def contract_link(self, obj: BillingAccount) -> SafeString:
@@ -265,22 +290,19 @@ class BillingAccountAdmin(ConsoleAdmin):
 
 @admin.register(PayIn)
 class PayInAdmin(ConsoleAdmin):
-    """Money that came in."""
+    """Money that came in by bank transfer; it is in the wallet once, whatever was sent about it."""
 
+    icon = "south_west"
     list_display = ("received", "buyer_link", "rail", "amount", "state", "provider_id")
     list_filter = ("status",)
     list_select_related = ("buyer",)
     search_fields = ("provider_id__exact", "id__exact")
-    fields = (
-        "buyer_link",
-        "rail",
-        "amount",
-        "state",
-        "received",
-        "provider",
-        "provider_id",
-        "transaction_id",
-    )
+    search_help_text = "The bank's id, or ours."
+    fields = ("state", "amount", "buyer_link", "rail", "received", "posting", "provider", "provider_id")
+
+    @admin.display(description="Credited by")
+    def posting(self, obj: PayIn) -> SafeString:
+        return link(_posting(obj.transaction_id))
 
     @admin.display(description="Completed")
     def received(self, obj: PayIn) -> SafeString:
@@ -301,11 +323,13 @@ class PayInAdmin(ConsoleAdmin):
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(ConsoleAdmin):
-    """What was metered."""
+    """What was metered, each event once, as it was forwarded to OpenMeter."""
 
+    icon = "speed"
     list_display = ("time_shown", "contract_link", "meter", "amount", "source", "event_id")
     list_select_related = ("contract",)
     search_fields = ("event_id__exact",)
+    search_help_text = "The event's id."
     fields = ("contract_link", "line_id", "meter", "time_shown", "amount", "source", "event_id")
 
     @admin.display(description="Time")
@@ -321,52 +345,88 @@ class UsageEventAdmin(ConsoleAdmin):
         return f"{obj.quantity.normalize():f}"
 
 
+register_panel(
+    "billing.payin",
+    title="Ledger",
+    render=lambda pay_in, request: postings([f"pay_in:{pay_in.pk}"]),
+    order=40,
+    permission="ledger.view_ledgertransaction",
+)
+register_panel(
+    "billing.payin",
+    title="Messages from the bank",
+    render=lambda pay_in, request: provider_messages(pay_in.provider, pay_in.provider_id),
+    order=50,
+    permission="providers.view_providerevent",
+)
+
+
 def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
     account = BillingAccount.objects.filter(contract=contract).first()
     if account is None:
-        return format_html('<p class="c-empty">{}</p>', "Billing begins when the contract is signed.")
+        return nothing("Billing begins when the contract is signed.")
     sync = SubscriptionSync.objects.filter(contract=contract).first()
-    followed = "not yet created"
-    if sync:
-        name = sync.subscription_id or followed
-        followed = f"{name}, at version {sync.applied_version} of {contract.version}"
-    return _table(
-        ("Billing status", "Since", "Downpayment", "Committed", "Still missing", "Subscription at OpenMeter"),
-        [
-            (
-                format_html('<a href="{}">{}</a>', admin_url(account), badge(account.billing_status)),
-                instant(account.status_since),
-                money(account.downpayment_minor, account.currency),
-                money(account.committed_minor, account.currency),
-                money(account.downpayment_wanted_minor + account.committed_wanted_minor, account.currency),
-                followed,
-            )
-        ],
-        "",
+    followed: SafeString | str = "not yet created"
+    if sync and sync.subscription_id:
+        versions = f"at version {sync.applied_version} of {contract.version}"
+        followed = format_html('{} <span class="c-mono">{}</span>', versions, sync.subscription_id)
+    return facts(
+        {
+            "Billing status": format_html(
+                '<a href="{}">{}</a>', admin_url(account), badge(account.billing_status)
+            ),
+            "Since": instant(account.status_since),
+            "Downpayment": money(account.downpayment_minor, account.currency),
+            "Committed": money(account.committed_minor, account.currency),
+            "Still missing": money(
+                account.downpayment_wanted_minor + account.committed_wanted_minor, account.currency
+            ),
+            "Subscription at OpenMeter": followed,
+        }
     )
 
 
 def contract_invoices(contract: Contract, request: HttpRequest) -> SafeString:
     invoices = Invoice.objects.filter(contract=contract).order_by("-id")[:24]
-    return _table(
-        ("Invoice", "Period", "Status", "Total", "Due", "Paid"),
-        (
+    return table(
+        ("Invoice", "Period", "Status", "Due", "Paid", ">Total"),
+        [
             (
                 link(invoice),
                 f"{invoice.period_start:%-d %b %Y} – {invoice.period_end:%-d %b %Y}",
                 badge(invoice.status),
-                money(invoice.total_minor, invoice.currency),
                 instant(invoice.due_at),
                 instant(invoice.paid_at),
+                money(invoice.total_minor, invoice.currency),
             )
             for invoice in invoices
-        ),
-        "The first invoice comes an hour after the end of the first period.",
+        ],
+        empty="The first invoice comes an hour after the end of the first period.",
+    )
+
+
+def contract_postings(contract: Contract, request: HttpRequest) -> SafeString:
+    """What the contract and its invoices set aside, gave back and collected."""
+    invoices = Invoice.objects.filter(contract=contract).order_by("-id").values_list("pk", flat=True)[:24]
+    account = BillingAccount.objects.filter(contract=contract).values_list("pk", flat=True).first()
+    return postings(
+        [
+            *(f"contract:{contract.pk}:v{version}" for version in range(1, contract.version + 1)),
+            *(f"invoice:{pk}" for pk in invoices),
+            f"billing_account:{account}:settled",
+        ]
     )
 
 
 register_panel("contracts.contract", title="Billing", render=contract_billing, order=20)
 register_panel("contracts.contract", title="Invoices", render=contract_invoices, order=21)
+register_panel(
+    "contracts.contract",
+    title="Ledger",
+    render=contract_postings,
+    order=35,
+    permission="ledger.view_ledgertransaction",
+)
 
 
 def contract_timeline(contract: Contract) -> Iterable[TimelineRow]:
@@ -383,7 +443,7 @@ def contract_timeline(contract: Contract) -> Iterable[TimelineRow]:
             yield TimelineRow(
                 invoice.paid_at, "invoice", f"{invoice} paid", str(invoice.total), url=admin_url(invoice)
             )
-    for change in contract.subscription_changes.order_by("-id")[:50]:
+    for change in contract.subscription_changes.order_by("-version")[:50]:
         yield TimelineRow(
             change.applied_at, "provider", "OpenMeter followed", f"version {change.version}: {change.summary}"
         )
@@ -451,28 +511,14 @@ register_card(
 def ageing(request: HttpRequest) -> SafeString:
     """Unpaid invoices by days past due, per currency."""
     at = clock.now()
-    bounds = (("not due", None, 0), ("0–30", 0, 30), ("31–60", 30, 60), ("61–90", 60, 90), ("90+", 90, None))
+    bounds: list[datetime | None] = [None, *(at - timedelta(days=days) for days in (0, 30, 60, 90)), None]
     sums = {}
-    for label, after, until in bounds:
-        within = Q()
-        if after is not None:
-            within &= Q(due_at__lte=at - timedelta(days=after))
-        if until is not None:
-            within &= Q(due_at__gt=at - timedelta(days=until))
-        sums[label] = Sum(F("total_minor") - F("paid_minor"), filter=within, default=0)
-    rows: Iterable[Any] = (
-        Invoice.objects.filter(status__in=OPEN_STATUSES)
-        .values("currency")
-        .annotate(**{f"bucket_{i}": total for i, total in enumerate(sums.values())})
-        .order_by("currency")
-    )
-    return _table(
-        ("Days past due", *sums),
-        (
-            (row["currency"], *(money(row[f"bucket_{i}"], row["currency"]) for i in range(len(sums))))
-            for row in rows
-        ),
-        "Nothing is unpaid.",
+    for index, (newest, oldest) in enumerate(itertools.pairwise(bounds)):
+        within = (Q(due_at__lte=newest) if newest else Q()) & (Q(due_at__gt=oldest) if oldest else Q())
+        sums[f"age_{index}"] = Sum(F("total_minor") - F("paid_minor"), filter=within, default=0)
+    rows: Iterable[Any] = Invoice.objects.filter(status__in=OPEN_STATUSES).values("currency").annotate(**sums)
+    return charts.ageing(
+        {row["currency"]: [row[name] for name in sums] for row in rows}, empty="Nothing is unpaid."
     )
 
 

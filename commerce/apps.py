@@ -5,7 +5,7 @@ from django.apps import AppConfig
 
 class CommerceConfig(AppConfig):
     name = "commerce"
-    verbose_name = "Commerce kernel"
+    verbose_name = "Operations"
 
     def ready(self) -> None:
         from commerce import celery, checks  # noqa: F401

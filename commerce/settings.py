@@ -236,6 +236,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Commerce",
     "SITE_HEADER": "Commerce",
     "SITE_SYMBOL": "account_balance",
+    "SITE_URL": "",
     "ENVIRONMENT": "commerce.console.theme.environment",
     "DASHBOARD_CALLBACK": "commerce.console.dashboard.dashboard",
     "SIDEBAR": {

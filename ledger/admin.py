@@ -19,27 +19,35 @@ from django.utils.safestring import SafeString
 from commerce import clock, states
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
-from commerce.console.charts import cash_flow, nothing, table
-from commerce.console.format import NOTHING, badge, instant, link, money, subject_link
+from commerce.console.charts import cash_flow, facts, nothing, table
+from commerce.console.format import (
+    NOTHING,
+    aggregate_label,
+    badge,
+    instant,
+    link,
+    money,
+    shortened,
+    subject,
+    subject_link,
+)
 from commerce.console.registry import (
     Card,
     CardValue,
     Hit,
     Section,
-    TimelineRow,
     register_card,
     register_panel,
     register_search,
     register_section,
-    register_timeline,
 )
-from commerce.models import TransitionLog
 from commerce.parties.models import Organization
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerRelease, LedgerTransaction
 from ledger.rules.kinds import Kind
 
 CASH_DAYS = 14
+POSTINGS_SHOWN = 50
 Leg = LedgerEntry | LedgerHold
 
 
@@ -75,7 +83,7 @@ class LedgerAccountAdmin(ConsoleAdmin):
     def set_aside(self, obj: LedgerAccount) -> SafeString:
         (found,) = services.account_balances([obj])
         held = found.posted - found.available
-        return money(held.minor, obj.currency) if held.minor else NOTHING
+        return money(held.minor, obj.currency)
 
     @admin.display(description="Available")
     def available(self, obj: LedgerAccount) -> SafeString:
@@ -102,14 +110,14 @@ class LedgerTransactionAdmin(ConsoleAdmin):
     """What was posted, why and by whom. Nothing here ever changes; a correction is a reversal."""
 
     icon = "receipt"
-    list_display = ("recipe_name", "shown_status", "amount", "source", "key", "effective", "recorded")
-    list_display_links = ("recipe_name",)
+    list_display = ("shown_recipe", "meaning", "shown_status", "amount", "source_link", "effective")
+    list_display_links = ("shown_recipe",)
     list_filter = ("status",)
     search_fields = ("id__exact", "key__exact", "key__startswith", "source__exact")
     search_help_text = "Id, key or how it begins, or source."
     fields = (
-        "recipe_name", "explanation", "description", "shown_status", "amount", "cause", "key", "actor",
-        "effective", "recorded", "chain",
+        "shown_recipe", "shown_status", "amount", "cause", "effective", "recorded", "actor", "chain",
+        "description", "explanation", "key",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerTransaction]:
@@ -120,10 +128,14 @@ class LedgerTransactionAdmin(ConsoleAdmin):
         return super().get_queryset(request).prefetch_related(*legs)
 
     @admin.display(description="Recipe")
-    def recipe_name(self, obj: LedgerTransaction) -> str:
-        return obj.recipe.replace("_", " ").capitalize()
+    def shown_recipe(self, obj: LedgerTransaction) -> str:
+        return obj.recipe_name
 
     @admin.display(description="What it means")
+    def meaning(self, obj: LedgerTransaction) -> str:
+        return obj.description or obj.explanation
+
+    @admin.display(description="In general")
     def explanation(self, obj: LedgerTransaction) -> str:
         return obj.explanation
 
@@ -138,12 +150,12 @@ class LedgerTransactionAdmin(ConsoleAdmin):
         return format_html_join(" ", "{}", amounts) or NOTHING
 
     @admin.display(description="Cause")
-    def cause(self, obj: LedgerTransaction) -> SafeString | str:
-        kind, _, pk = obj.source.partition(":")
-        for model in admin.site._registry:
-            if getattr(model, "aggregate_type", "") == kind:
-                return subject_link(model._meta.label_lower, pk)
-        return obj.source
+    def source_link(self, obj: LedgerTransaction) -> SafeString:
+        return subject_link(*_subject_of(obj.source))
+
+    @admin.display(description="Cause")
+    def cause(self, obj: LedgerTransaction) -> SafeString:
+        return subject(*_subject_of(obj.source))
 
     @admin.display(description="Effective")
     def effective(self, obj: LedgerTransaction) -> SafeString:
@@ -158,8 +170,14 @@ class LedgerTransactionAdmin(ConsoleAdmin):
         related = LedgerTransaction.objects.filter(
             Q(reverses=obj) | Q(resolves=obj) | Q(pk__in=[obj.reverses_id, obj.resolves_id])
         )
-        words = ((_relation(obj, other), link(other, other.key)) for other in related)
+        words = ((_relation(obj, other), link(other)) for other in related)
         return format_html_join(" · ", "{} {}", words) or NOTHING
+
+
+def _subject_of(source: str) -> tuple[str, str]:
+    """ "contract:<id>:v3" as what a link is made from: the model's label and the id."""
+    kind, pk, *_ = [*source.split(":"), ""]
+    return aggregate_label(kind), pk
 
 
 def _relation(one: LedgerTransaction, other: LedgerTransaction) -> str:
@@ -177,13 +195,12 @@ class LedgerReleaseAdmin(ConsoleAdmin):
     """Payees' money on its way from Pay-in Holding to Payable."""
 
     icon = "hourglass_bottom"
-    list_display = ("owner_link", "shown_amount", "shown_status", "due", "source")
-    list_display_links = ("shown_amount",)
+    list_display = ("release_name", "owner_link", "shown_amount", "shown_status", "due", "source_link")
     list_filter = ("status",)
     list_select_related = ("owner",)
     search_fields = ("id__exact", "key__exact", "source__exact")
     search_help_text = "Id, key or source."
-    fields = ("owner_link", "shown_amount", "shown_status", "due", "source", "key", "scheduled", "posting")
+    fields = ("owner_link", "shown_amount", "shown_status", "due", "scheduled", "posting", "cause", "key")
     object_actions = (
         ObjectAction(
             "hold",
@@ -211,6 +228,18 @@ class LedgerReleaseAdmin(ConsoleAdmin):
             danger=True,
         ),
     )
+
+    @admin.display(description="Release")
+    def release_name(self, obj: LedgerRelease) -> str:
+        return shortened(str(obj.pk))
+
+    @admin.display(description="Cause")
+    def source_link(self, obj: LedgerRelease) -> SafeString:
+        return subject_link(*_subject_of(obj.source))
+
+    @admin.display(description="Cause")
+    def cause(self, obj: LedgerRelease) -> SafeString:
+        return subject(*_subject_of(obj.source))
 
     @admin.display(description="Payee")
     def owner_link(self, obj: LedgerRelease) -> SafeString:
@@ -309,7 +338,7 @@ def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString
     rows = (
         (
             instant(line.entry.effective_at),
-            link(line.entry.transaction, line.entry.transaction.recipe.replace("_", " ").capitalize()),
+            link(line.entry.transaction, line.entry.transaction.recipe_name),
             line.entry.transaction.description or line.entry.transaction.explanation,
             *_sides(line.entry.amount, account.currency),
             money(line.balance.minor, account.currency),
@@ -335,8 +364,7 @@ def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString
 _PERIOD = """<form method="get" class="c-toolbar">
 <label>From <input type="date" name="from" value="{}"></label>
 <label>to <input type="date" name="to" value="{}"></label>
-<button class="c-button">Show</button></form>
-<p class="c-facts"><span>Opening {}</span> <span>Closing {}</span></p>"""
+<button class="c-button">Show</button></form>{}"""
 
 
 def _period(chosen: dict[str, str], page: services.Statement) -> SafeString:
@@ -345,8 +373,9 @@ def _period(chosen: dict[str, str], page: services.Statement) -> SafeString:
         _PERIOD,
         chosen.get("from", ""),
         chosen.get("to", ""),
-        money(page.opening.minor, currency),
-        money(page.closing.minor, currency),
+        facts(
+            {"Opening": money(page.opening.minor, currency), "Closing": money(page.closing.minor, currency)}
+        ),
     )
 
 
@@ -390,10 +419,26 @@ def _owner_panel(organization: Organization, request: HttpRequest) -> SafeString
     )
 
 
-def _release_timeline(release: LedgerRelease) -> Iterator[TimelineRow]:
-    rows = TransitionLog.objects.filter(model="ledger.ledgerrelease", object_id=str(release.pk))
-    for row in rows.order_by("-id")[:50]:
-        yield TimelineRow(row.at, "release", f"{row.source} → {row.target}", row.reason, row.actor)
+def postings(sources: Iterable[str]) -> SafeString:
+    """What some causes did to the ledger; applications show it on their own pages."""
+    found = LedgerTransaction.objects.filter(source__in=list(sources)).order_by("-id")[:POSTINGS_SHOWN]
+    legs = Prefetch("entries", LedgerEntry.objects.select_related("account"))
+    return table(
+        ["Transaction", "Description", "Status", ">Amount", "Effective"],
+        (
+            (
+                link(row, row.recipe_name),
+                row.description or row.explanation,
+                badge(row.status),
+                format_html_join(
+                    " ", "{}", ((money(d, c),) for c, (d, _) in _sums(row.entries.all()).items())
+                ),
+                instant(row.effective_at),
+            )
+            for row in found.prefetch_related(legs)
+        ),
+        empty="It has not moved money yet.",
+    )
 
 
 def _search(term: str) -> Iterator[Hit]:
@@ -476,7 +521,6 @@ register_panel(
     order=20,
     permission="ledger.view_ledgeraccount",
 )
-register_timeline("ledger.ledgerrelease", _release_timeline)
 register_search(_search, permission="ledger.view_ledgertransaction")
 register_card(
     Card(

@@ -46,7 +46,7 @@ class LedgerAccount(models.Model):
         indexes = (models.Index(fields=["kind", "currency"], name="account_by_kind"),)
 
     def __str__(self) -> str:
-        return f"{self.owner} · {self.kind} · {self.currency}"
+        return f"{self.owner} · {Kind(self.kind).label} · {self.currency}"
 
     def on_normal_side(self, signed: int) -> int:
         """A credit-positive amount as this account counts it."""
@@ -131,7 +131,11 @@ class LedgerTransaction(models.Model):
         indexes = (models.Index(fields=["source", "-id"], name="transaction_by_source"),)
 
     def __str__(self) -> str:
-        return f"{self.recipe} {self.key}"
+        return f"{self.recipe_name}: {self.description or self.key}"
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe.replace("_", " ").capitalize()
 
     @property
     def explanation(self) -> str:

@@ -23,7 +23,8 @@ from commerce.api.services import revoke_key
 from commerce.console import outbox_admin, services  # noqa: F401
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
-from commerce.console.format import badge, instant, money, shown_json, subject_link
+from commerce.console.format import badge, instant, money, shown_json, subject, subject_link
+from commerce.console.panels import in_words
 from commerce.console.models import Resolution, ReviewItem
 from commerce.console.registry import Card, CardValue, register_card
 from commerce.models import TransitionLog
@@ -58,13 +59,13 @@ class ReviewItemAdmin(ConsoleAdmin):
     """What the system could not decide. Claim an item, settle what it asks, resolve it with a code."""
 
     icon = "inbox"
-    list_display = ("title", "kind", "state", "value_at_stake", "opened", "assignee")
+    list_display = ("title", "kind_in_words", "state", "value_at_stake", "opened", "assignee")
     list_filter = ("status", "resolution")
     search_fields = ("subject_id__exact", "id__exact")
     search_help_text = "The subject's id."
     fields = (
-        "title", "kind", "subject", "detail", "value_at_stake", "state", "assignee", "opened", "snoozed",
-        "resolution", "note", "shown_evidence",
+        "title", "kind_in_words", "state", "value_at_stake", "opened", "subject", "assignee", "snoozed", "resolution",
+        "detail", "note", "shown_evidence",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -112,6 +113,10 @@ class ReviewItemAdmin(ConsoleAdmin):
     def state(self, obj: ReviewItem) -> SafeString:
         return badge(obj.status)
 
+    @admin.display(description="Kind")
+    def kind_in_words(self, obj: ReviewItem) -> str:
+        return obj.kind.replace("_", " ").capitalize()
+
     @admin.display(description="At stake")
     def value_at_stake(self, obj: ReviewItem) -> SafeString:
         return money(obj.value_minor, obj.currency)
@@ -126,11 +131,11 @@ class ReviewItemAdmin(ConsoleAdmin):
 
     @admin.display(description="Subject")
     def subject(self, obj: ReviewItem) -> SafeString:
-        return subject_link(obj.subject_type, obj.subject_id)
+        return subject(obj.subject_type, obj.subject_id)
 
     @admin.display(description="Evidence")
     def shown_evidence(self, obj: ReviewItem) -> SafeString:
-        return shown_json(obj.evidence)
+        return in_words(obj.evidence)
 
 
 @admin.register(ProviderEvent)
@@ -168,18 +173,22 @@ class TransitionLogAdmin(ConsoleAdmin):
 
     icon = "history"
     keyed_by = ("model", "object_id")
-    list_display = ("subject", "change", "name", "actor", "reason", "happened")
+    list_display = ("happened", "subject_of", "change", "actor", "reason")
     search_fields = ("id__exact",)
     search_help_text = "model:id, as payouts.payout:0192…"
     fields = ("subject", "field", "name", "change", "actor", "reason", "request_id", "happened", "recorded")
 
     @admin.display(description="Subject")
-    def subject(self, obj: TransitionLog) -> SafeString:
+    def subject_of(self, obj: TransitionLog) -> SafeString:
         return subject_link(obj.model, obj.object_id)
+
+    @admin.display(description="Subject")
+    def subject(self, obj: TransitionLog) -> SafeString:
+        return subject(obj.model, obj.object_id)
 
     @admin.display(description="Change")
     def change(self, obj: TransitionLog) -> SafeString:
-        return format_html("{} → {}", badge(obj.source), badge(obj.target))
+        return format_html('<span class="c-change">{} → {}</span>', badge(obj.source), badge(obj.target))
 
     @admin.display(description="At")
     def happened(self, obj: TransitionLog) -> SafeString:

@@ -13,6 +13,7 @@ from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
@@ -30,6 +31,10 @@ TIMELINE_ROWS = 100
 
 class CountedOnce(ChangeList):
     """Says how many rows match; how many there are besides would be a second count."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.title = capfirst(self.opts.verbose_name_plural)
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -59,7 +64,8 @@ class ConsoleAdmin(ModelAdmin):
     ordering: ClassVar[Any] = ("-id",)
     sortable_by: ClassVar[Any] = ()
     list_filter_submit = False
-    compressed_fields = True
+    empty_value_display = "—"
+    compressed_fields = False
     list_before_template = "console/list_about.html"
     change_form_outer_before_template = "console/object_header.html"
     change_form_outer_after_template = "console/object_panels.html"
@@ -123,11 +129,12 @@ class ConsoleAdmin(ModelAdmin):
         obj = self.get_object(request, unquote(object_id))
         context = dict(extra_context or {})
         if obj is not None and self.has_view_permission(request, obj):
+            if not self.has_change_permission(request, obj):
+                context["title"] = capfirst(self.opts.verbose_name)
             context |= {
                 "object_actions": self.buttons(request, obj),
                 "panels": self.rendered_panels(request, obj),
                 "timeline": timeline_of(obj),
-                "show_close": True,
             }
         return super().change_view(request, object_id, form_url, context)
 
@@ -148,11 +155,12 @@ class ConsoleAdmin(ModelAdmin):
         ]
 
     def rendered_panels(self, request: HttpRequest, obj: Model) -> list[dict[str, Any]]:
-        return [
+        found = [
             {"title": panel.title, "body": panel.render(obj, request)}
             for panel in registry.panels(self.opts.label_lower)
             if not panel.permission or request.user.has_perm(panel.permission)
         ]
+        return [panel for panel in found if panel["body"]]
 
     def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """GET: the confirmation. POST: the action. 403 without its permission, either way."""

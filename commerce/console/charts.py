@@ -10,8 +10,8 @@ from django.utils.safestring import SafeString
 from commerce.console import format
 from commerce.money import Money
 
-AGES = ("0–30 days", "31–60 days", "61–90 days", "over 90 days")
-_TONES = ("good", "busy", "warn", "bad")
+AGES = ("not due yet", "0–30 days", "31–60 days", "61–90 days", "over 90 days")
+_TONES = ("good", "busy", "warn", "bad", "worst")
 _SCROLLING = """<div class="c-scroll"><table class="c-table">
 <thead><tr>{}</tr></thead><tbody>{}</tbody>{}</table></div>"""
 _PICTURE = """<svg class="c-chart" viewBox="0 0 {} {}" role="img" aria-label="Cash in and out per day">
@@ -51,18 +51,18 @@ def facts(pairs: Mapping[str, Any]) -> SafeString:
 
 
 def ageing(buckets: Mapping[str, Sequence[int]], *, empty: str = "Nothing is outstanding.") -> SafeString:
-    """Minor units per currency in the four classes of `AGES`, as bars and figures."""
+    """Minor units per currency in the classes of `AGES`, days past due, as bars and figures."""
     owed = {currency: amounts for currency, amounts in sorted(buckets.items()) if any(amounts)}
     if not owed:
         return nothing(empty)
     shares = ((_shares(amounts),) for amounts in owed.values())
     bars = format_html_join("", '<div class="c-shares" aria-hidden="true">{}</div>', shares)
-    rows = (
-        [currency, *(format.money(minor, currency) for minor in (*amounts, sum(amounts)))]
-        for currency, amounts in owed.items()
-    )
-    headers = ["Currency", *(f">{age}" for age in AGES), ">Total"]
-    return format_html("{}{}", bars, table(headers, rows))
+    rows = [
+        [age, *(format.money(amounts[index], currency) for currency, amounts in owed.items())]
+        for index, age in enumerate(AGES)
+    ]
+    total = ["Total", *(format.money(sum(amounts), currency) for currency, amounts in owed.items())]
+    return format_html("{}{}", bars, table(["Past due", *(f">{name}" for name in owed)], rows, total=total))
 
 
 def cash_flow(days: Sequence[tuple[date, int, int]], currency: str) -> SafeString:

@@ -4,6 +4,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
@@ -11,15 +13,18 @@ from django.utils.safestring import SafeString
 
 from commerce.money import Money
 
+KEY_SHOWN = 16
 NOTHING = SafeString('<span class="c-none">—</span>')
 _TONES = {
-    "good": """active approved available collected completed confirmed current done matched paid posted
-        published released resolved settled succeeded verified""",
-    "busy": """claimed due in_progress invoiced open pending planned processing requested running seasoning
-        sent snoozed submitted verifying waiting""",
-    "warn": """delinquent expired held in_grace on_hold parked past_due requires_action retrying returned
-        review suspended unknown unmatched""",
-    "bad": "cancelled discarded failed rejected revoked reversed terminated uncollectible void voided",
+    "good": """active approved available collected completed confirmed current done matched paid paid_out
+        posted published released resolved settled succeeded verified""",
+    "busy": """claimed disbursing due funded in_progress in_transit invoiced issued open pending
+        pending_activation pending_signature planned processing releasable requested running scheduled
+        seasoning sent snoozed submitted verifying waiting""",
+    "warn": """delinquent expired held in_grace needs_approval on_hold overdue parked partially_paid past_due
+        requires_action retrying returned review suspended unknown unmatched""",
+    "bad": """cancelled clawed_back collections disputed discarded failed rejected revoked reversed terminated
+        uncollectible void voided written_off""",
 }
 _TONE_OF = {state: tone for tone, states in _TONES.items() for state in states.split()}
 
@@ -88,14 +93,44 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def subject_link(label: str, pk: Any) -> SafeString:
+def subject_link(label: str, pk: Any, text: str = "") -> SafeString:
     """A link from a model's label ("billing.invoice") and a key, without reading the row."""
+    word = text or subject_name(label, pk)
     try:
         url = reverse(f"admin:{label.lower().replace('.', '_', 1)}_change", args=[pk])
     except NoReverseMatch:
-        return format_html('{} <span class="c-mono">{}</span>', label, pk)
-    word = label.rpartition(".")[2]
-    return format_html('<a class="c-link" href="{}">{} <span class="c-mono">{}</span></a>', url, word, pk)
+        return format_html("{}", word)
+    return format_html('<a class="c-link" href="{}">{}</a>', url, word)
+
+
+def subject_name(label: str, pk: Any) -> SafeString:
+    """ "pay-in …1f3a9c04": what it is and how its key ends; the whole key is the title."""
+    try:
+        word = str(apps.get_model(label)._meta.verbose_name)
+    except (LookupError, ValueError):
+        word = label.replace("_", " ")
+    key = str(pk)
+    return format_html('{} <span class="c-mono" title="{}">{}</span>', word, key, shortened(key))
+
+
+def shortened(key: str) -> str:
+    """Only how a long key ends: the beginnings of ours are their time and look alike."""
+    return key if len(key) <= KEY_SHOWN else f"…{key[-8:]}"
+
+
+def subject(label: str, pk: Any) -> SafeString:
+    """A link under the subject's own name; reads the row, so for an object's page, not for lists."""
+    try:
+        found = apps.get_model(label)._default_manager.filter(pk=pk).first()
+    except (LookupError, ValueError, ValidationError):
+        found = None
+    return link(found) if found else subject_link(label, pk)
+
+
+def aggregate_label(kind: str) -> str:
+    """The label of the model whose aggregate type this is; the type itself when there is none."""
+    models = (model for model in apps.get_models() if getattr(model, "aggregate_type", "") == kind)
+    return next((model._meta.label_lower for model in models), kind)
 
 
 def shown_json(value: Any) -> SafeString:

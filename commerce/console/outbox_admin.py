@@ -13,7 +13,16 @@ from django.utils.safestring import SafeString
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, table
-from commerce.console.format import NOTHING, age, badge, instant, link, shown_json
+from commerce.console.format import (
+    NOTHING,
+    age,
+    aggregate_label,
+    badge,
+    instant,
+    link,
+    shown_json,
+    subject_link,
+)
 from commerce.console.registry import (
     Card,
     CardValue,
@@ -78,6 +87,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
     icon = "sync_alt"
     keyed_by = ("aggregate_type", "aggregate_id")
     list_display = ("aggregate", "group", "condition", "cursor", "attempts", "due", "error")
+    list_display_links = ("group",)
     list_filter = (ConditionFilter,)
     search_fields = ("id__exact",)
     search_help_text = "Number, or aggregate:id"
@@ -120,7 +130,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
 
     @admin.display(description="Aggregate")
     def aggregate(self, obj: OutboxStream) -> SafeString:
-        return format_html('{} <span class="c-mono">{}</span>', obj.aggregate_type, obj.aggregate_id)
+        return subject_link(aggregate_label(obj.aggregate_type), obj.aggregate_id)
 
     @admin.display(description="Condition")
     def condition(self, obj: OutboxStream) -> SafeString:
@@ -177,7 +187,7 @@ class OutboxEventAdmin(ConsoleAdmin):
 
     @admin.display(description="Aggregate")
     def aggregate(self, obj: OutboxEvent) -> SafeString:
-        return format_html('{} <span class="c-mono">{}</span>', obj.aggregate_type, obj.aggregate_id)
+        return subject_link(aggregate_label(obj.aggregate_type), obj.aggregate_id)
 
     @admin.display(description="Occurred")
     def occurred(self, obj: OutboxEvent) -> SafeString:

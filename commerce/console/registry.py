@@ -58,7 +58,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A block on an object's page."""
+    """A block on an object's page; none when it renders to nothing at all."""
 
     title: str
     render: Callable[[Any, HttpRequest], SafeString]

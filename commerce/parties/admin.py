@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from commerce import states
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
-from commerce.console.format import admin_url, badge, instant, link
-from commerce.console.registry import Hit, TimelineRow, register_panel, register_search, register_timeline
-from commerce.models import TransitionLog
+from commerce.console.charts import table
+from commerce.console.format import NOTHING, badge, instant, link
+from commerce.console.registry import Hit, register_panel, register_search
 from commerce.parties import services
 from commerce.parties.models import Organization, ProviderReference
 
@@ -36,22 +34,16 @@ def _reject(*, obj: Organization, **context: Any) -> None:
 
 @admin.register(Organization)
 class OrganizationAdmin(ConsoleAdmin):
+    """Who trades here: buyers, sellers, partners, and the platform itself."""
+
     list_display = ("name", "shown_roles", "status", "country", "currency", "registered")
     list_filter = ("onboarding_status",)
     search_fields = ("id__exact", "slug__startswith")
     search_help_text = "Id, or how the slug begins."
     fields = (
+        "name", "status", "shown_roles", "slug", "country", "currency", "email", "registered", "waits_for",
         "id",
-        "name",
-        "slug",
-        "shown_roles",
-        "status",
-        "country",
-        "currency",
-        "email",
-        "registered",
-        "waits_for",
-    )
+    )  # fmt: skip
     object_actions = (
         ObjectAction(
             "suspend",
@@ -106,7 +98,10 @@ class OrganizationAdmin(ConsoleAdmin):
 
 @admin.register(ProviderReference)
 class ProviderReferenceAdmin(ConsoleAdmin):
-    list_display = ("organization_link", "provider", "kind", "shown_status", "account", "requested")
+    """What the providers keep for an organization: counterparty, accounts, customer."""
+
+    icon = "badge"
+    list_display = ("kind", "organization_link", "provider", "shown_status", "account", "requested")
     list_filter = ("provider", "kind", "status")
     list_select_related = ("organization",)
     search_fields = ("provider_id__exact", "reference__exact", "organization__slug__startswith")
@@ -144,24 +139,20 @@ def _account(reference: ProviderReference) -> str:
 
 def _references(organization: Organization, request: HttpRequest) -> SafeString:
     rows = organization.references.order_by("-id")[:20]
-    cells = (
-        (
-            admin_url(row), row.kind.replace("_", " "), row.get_provider_display(),
-            badge(row.status), _account(row), row.last_error,
-        )
-        for row in rows
-    )  # fmt: skip
-    return format_html_join(
-        "", '<p><a class="c-link" href="{}">{}</a> at {} {} {} {}</p>', cells
-    ) or SafeString('<p class="c-none">Nothing yet.</p>')
-
-
-def _timeline(organization: Organization) -> Iterator[TimelineRow]:
-    rows: QuerySet[TransitionLog] = TransitionLog.objects.filter(
-        model="parties.organization", object_id=str(organization.pk)
-    ).order_by("-id")[:50]
-    for row in rows:
-        yield TimelineRow(row.at, "organization", f"{row.source} → {row.target}", row.reason, row.actor)
+    return table(
+        ("What", "Provider", "Status", "Account", "Last error"),
+        [
+            (
+                link(row, row.kind.replace("_", " ")),
+                row.get_provider_display(),
+                badge(row.status),
+                _account(row),
+                row.last_error or NOTHING,
+            )
+            for row in rows
+        ],
+        empty="Nothing is kept at a provider yet.",
+    )
 
 
 def _search(term: str) -> Iterator[Hit]:
@@ -171,5 +162,4 @@ def _search(term: str) -> Iterator[Hit]:
 
 
 register_panel("parties.organization", title="At the providers", render=_references)
-register_timeline("parties.organization", _timeline)
 register_search(_search, permission="parties.view_organization")

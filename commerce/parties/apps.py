@@ -6,7 +6,7 @@ from django.apps import AppConfig
 class PartiesConfig(AppConfig):
     name = "commerce.parties"
     label = "parties"
-    verbose_name = "Parties"
+    verbose_name = "Organizations"
 
     def ready(self) -> None:
         from commerce.parties import handlers, invariants  # noqa: F401

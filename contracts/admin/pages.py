@@ -28,8 +28,8 @@ class ContractAdmin(ConsoleAdmin):
     search_fields = ("number__startswith", "id__exact")
     search_help_text = "How the number begins, or the id."
     fields = (
-        ("number", "state_badge", "version"), ("buyer_link", "sellers", "currency"), ("starts", "ends"),
-        ("as_of", "next_change"),
+        "number", "state_badge", "buyer_link", "sellers", "currency", "version", "starts", "ends", "as_of",
+        "next_change",
     )  # fmt: skip
 
     def get_object_actions(self, request: HttpRequest, obj: Contract) -> list[ObjectAction]:

@@ -208,11 +208,20 @@ def _changes(before: ContractState, after: ContractState) -> SafeString:
         "",
         '<div>{}: <del class="c-none">{}</del> {}</div>',
         (
-            (_named(path, after), old.get(path, ""), new.get(path, "—"))
+            (_named(path, after), _in_words(old.get(path, "")), _in_words(new.get(path, "—")))
             for path in {**old, **new}
             if "_id" not in path
         ),
     )
+
+
+def _in_words(value: Any) -> str:
+    """A value of the state without its punctuation: signatures by name, holds by reason."""
+    if isinstance(value, dict):
+        return str(value.get("name") or value.get("reason") or ", ".join(map(_in_words, value.values())))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value)) or "none"
+    return str(value).replace("_", " ")
 
 
 def _named(path: str, state: ContractState) -> str:

@@ -14,8 +14,9 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 
 from commerce import clock
 from commerce.console.actions import ObjectAction
-from commerce.console.base import ConsoleAdmin
-from commerce.console.format import admin_url, instant, link, money
+from commerce.console.base import ConsoleAdmin, state_changes
+from commerce.console.format import admin_url, badge, instant, link, money, shortened, subject_link
+from commerce.console.panels import provider_messages
 from commerce.console.registry import (
     Card,
     CardValue,
@@ -29,9 +30,10 @@ from commerce.console.registry import (
 from commerce.models import TransitionLog
 from commerce.money import CURRENCIES, Money
 from commerce.states import available
+from ledger.admin import postings
 from ledger.models import LedgerTransaction
 from payouts import services
-from payouts.admin.stepper import render_contract, render_items, render_legs, state
+from payouts.admin.stepper import render_items, render_legs, render_payouts, render_settlements
 from payouts.models import AT_THE_BANK, PayeePolicy, Payout, Settlement, SettlementLeg
 
 POLL = "payouts.poll_payout"
@@ -133,16 +135,12 @@ class RequestForm(forms.Form):
 # Pages
 
 
-def _state(obj: Any) -> SafeString:
-    return state(obj.status)
-
-
 class PayoutsAdmin(ConsoleAdmin):
     """What the pages of this app share: a state, an amount and a payee."""
 
     @admin.display(description="State")
     def shown_state(self, obj: Any) -> SafeString:
-        return _state(obj)
+        return badge(obj.status)
 
     @admin.display(description="Amount")
     def shown_amount(self, obj: Any) -> SafeString:
@@ -163,8 +161,8 @@ class SettlementAdmin(PayoutsAdmin):
     search_fields = ("id__exact", "invoice_number__exact", "contract_number__exact")
     search_help_text = "Id, or the number of the invoice or the contract."
     fields = (
-        "invoice_number", "contract_number", "buyer_link", "shown_state", "shown_total", "shown_paid",
-        "seasoning_days", "collection",
+        "shown_state", "shown_total", "invoice_link", "contract_link", "buyer_link", "shown_paid",
+        "collection", "seasoning_days",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -178,9 +176,17 @@ class SettlementAdmin(PayoutsAdmin):
         ),
     )
 
+    @admin.display(description="Invoice")
+    def invoice_link(self, obj: Settlement) -> SafeString:
+        return subject_link("billing.invoice", obj.invoice_id, obj.invoice_number)
+
+    @admin.display(description="Contract")
+    def contract_link(self, obj: Settlement) -> SafeString:
+        return subject_link("contracts.contract", obj.contract_id, obj.contract_number)
+
     @admin.display(description="Collected by")
     def collection(self, obj: Settlement) -> SafeString:
-        return link(LedgerTransaction(pk=obj.transaction_id), obj.transaction_id)
+        return link(LedgerTransaction.objects.filter(pk=obj.transaction_id).first())
 
     @admin.display(description="Buyer")
     def buyer_link(self, obj: Settlement) -> SafeString:
@@ -200,13 +206,13 @@ class SettlementLegAdmin(PayoutsAdmin):
     """One payee's share of a settlement. A hold keeps it from being released."""
 
     icon = "call_split"
-    list_display = ("id", "settlement_link", "kind", "payee_link", "shown_state", "shown_amount", "shown_due")
+    list_display = ("leg", "settlement_link", "payee_link", "shown_state", "shown_amount", "shown_due")
     list_filter = ("kind", "status")
     list_select_related = ("settlement", "payee")
     search_fields = ("id__exact", "settlement__invoice_number__exact")
     search_help_text = "Id, or the number of the invoice."
     fields = (
-        "settlement_link", "kind", "payee_link", "shown_state", "shown_amount", "shown_due", "shown_released",
+        "shown_state", "shown_amount", "kind", "payee_link", "settlement_link", "shown_due", "shown_released",
         "release_link",
     )  # fmt: skip
     object_actions = (
@@ -235,6 +241,10 @@ class SettlementLegAdmin(PayoutsAdmin):
         ),
     )
 
+    @admin.display(description="Leg")
+    def leg(self, obj: SettlementLeg) -> str:
+        return f"{obj.kind} {shortened(str(obj.pk))}"
+
     @admin.display(description="Settlement")
     def settlement_link(self, obj: SettlementLeg) -> SafeString:
         return link(obj.settlement, obj.settlement.invoice_number)
@@ -261,15 +271,15 @@ class PayoutAdmin(PayoutsAdmin):
     """Money on its way to bank accounts. One row is one attempt and is never sent again."""
 
     icon = "send_money"
-    list_display = ("external_id", "payee_link", "shown_state", "shown_amount", "attempt", "shown_requested")
+    list_display = ("payout", "payee_link", "shown_state", "shown_amount", "attempt", "shown_requested")
     list_filter = ("status",)
     list_select_related = ("payee",)
     search_fields = ("id__exact", "external_id__exact", "provider_id__exact")
     search_help_text = "Id, our reference, or the bank's id."
     fields = (
-        "external_id", "payee_link", "shown_state", "shown_amount", "attempt", "shown_account", "provider_id",
-        "provider_status", "approval_reason", "requested_by", "approved_by", "shown_requested",
-        "shown_submitted", "shown_paid", "failure_code", "failure_reason", "last_error", "polls",
+        "shown_state", "shown_amount", "payee_link", "shown_account", "attempt", "shown_requested",
+        "shown_submitted", "shown_paid", "requested_by", "approval_reason", "approved_by", "failure_code",
+        "failure_reason", "last_error", "external_id", "provider_id", "provider_status", "polls",
         "shown_next_poll",
     )  # fmt: skip
     object_actions = (
@@ -313,6 +323,10 @@ class PayoutAdmin(PayoutsAdmin):
         ),
     )
 
+    @admin.display(description="Payout")
+    def payout(self, obj: Payout) -> str:
+        return shortened(obj.external_id)
+
     @admin.display(description="Bank account")
     def shown_account(self, obj: Payout) -> SafeString:
         return link(obj.account, _account(obj))
@@ -345,6 +359,7 @@ class PayeePolicyAdmin(PayoutsAdmin):
 
     icon = "event_repeat"
     list_display = ("organization_link", "mode", "cadence", "day", "shown_due", "blocked_reason")
+    list_display_links = ("mode",)
     list_filter = ("mode",)
     list_select_related = ("organization",)
     search_fields = ("organization__slug__startswith", "organization__id__exact")
@@ -483,23 +498,57 @@ register_card(
 )
 
 register_panel("payouts.settlement", title="Legs", render=render_legs)
+register_panel("payouts.settlementleg", title="Payouts", render=render_payouts)
 register_panel("payouts.payout", title="What it pays", render=render_items)
+register_panel(
+    "payouts.payout",
+    title="Ledger",
+    render=lambda payout, request: postings([f"payout:{payout.pk}"]),
+    order=20,
+    permission="ledger.view_ledgertransaction",
+)
+register_panel(
+    "payouts.payout",
+    title="Messages from the bank",
+    render=lambda payout, request: provider_messages("modern_treasury", payout.provider_id),
+    order=30,
+    permission="providers.view_providerevent",
+)
 register_panel(
     "contracts.contract",
     title="Settlements",
-    render=render_contract,
+    render=lambda contract, request: render_settlements(
+        contract_id=contract.pk, empty="A settlement appears here when an invoice of this contract is paid."
+    ),
+    order=30,
+    permission="payouts.view_settlement",
+)
+register_panel(
+    "billing.invoice",
+    title="Settlement",
+    render=lambda invoice, request: render_settlements(
+        invoice_id=invoice.pk, empty="The money is divided when the invoice is paid."
+    ),
     order=30,
     permission="payouts.view_settlement",
 )
 
 
-def _transitions(obj: models.Model) -> Iterator[TimelineRow]:
-    rows = TransitionLog.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk)).order_by("-id")[
-        :50
-    ]
-    for row in rows:
-        title = f"{row.source} → {row.target}".replace("_", " ")
-        yield TimelineRow(row.at, obj._meta.model_name or "", title, row.reason, row.actor)
+def _settlement_of(transaction: LedgerTransaction, request: HttpRequest) -> SafeString:
+    """Where a collection's money goes on to; other transactions have no such block."""
+    kind, _, invoice = transaction.source.partition(":")
+    if kind != "invoice":
+        return SafeString()
+    return render_settlements(invoice_id=invoice, empty="The settlement is planned in a moment.")
+
+
+register_panel(
+    "ledger.ledgertransaction",
+    title="Settlement",
+    render=_settlement_of,
+    order=30,
+    permission="payouts.view_settlement",
+)
 
 
 def _journey(settlement: Settlement) -> Iterator[TimelineRow]:
@@ -515,8 +564,7 @@ def _journey(settlement: Settlement) -> Iterator[TimelineRow]:
         yield TimelineRow(row.at, subjects[row.object_id], title, row.reason, row.actor)
 
 
-for label in ("payouts.settlement", "payouts.settlementleg", "payouts.payout"):
-    register_timeline(label, _transitions)
+register_timeline("payouts.settlement", state_changes)
 register_timeline("payouts.settlement", _journey)
 
 

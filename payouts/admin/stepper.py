@@ -1,12 +1,15 @@
 """The settlement's legs as steps, and the line that proves in = out + fees + held."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from commerce.console.format import badge
+from commerce.console.charts import table
+from commerce.console.format import NOTHING, badge, instant, link, money
 from commerce.money import Money
 from payouts.models import Payout, Settlement, SettlementLeg
 
@@ -22,15 +25,6 @@ _REACHED = {
     "paid_out": 5,
     "reversed": 1,
     "clawed_back": 3,
-}
-_TONES = {
-    "paid_out": "good",
-    "in_transit": "busy",
-    "releasable": "busy",
-    "disbursing": "busy",
-    "needs_approval": "warn",
-    "clawed_back": "bad",
-    "held": "warn",
 }
 _TROUBLE = ("failed", "returned", "unknown", "needs_approval")
 
@@ -53,10 +47,6 @@ class Row:
     error: str
 
 
-def state(status: str) -> SafeString:
-    return badge(status, _TONES.get(status, ""))
-
-
 def rows_of(settlement: Settlement) -> list[Row]:
     legs = settlement.legs.select_related("payee").prefetch_related("items__payout").order_by("id")
     return [_row(leg) for leg in legs]
@@ -76,9 +66,9 @@ def _row(leg: SettlementLeg) -> Row:
         Step(name, "done" if i < reached or finished else "now" if i == reached else "todo")
         for i, name in enumerate(names)
     ]
-    told = state(leg.status) if leg.is_for_payee or leg.status != "released" else badge("kept", "good")
+    told = badge(leg.status) if leg.is_for_payee or leg.status != "released" else badge("kept", "good")
     if last and leg.status == "released" and last.status in _TROUBLE:
-        told = state(last.status)
+        told = badge(last.status)
     error = f"{last.failure_code} {last.failure_reason or last.last_error}".strip() if last else ""
     return Row(leg, steps, told, last, len(payouts), error)
 
@@ -108,16 +98,64 @@ def render_legs(settlement: Settlement, request: HttpRequest) -> SafeString:
     return render_to_string("payouts/stepper.html", context)
 
 
-def render_contract(contract: object, request: HttpRequest) -> SafeString:
-    """The panel on a contract's page: its latest settlements."""
-    found = Settlement.objects.filter(contract_id=contract.pk).order_by("-id")[:24]  # type: ignore[attr-defined]
-    rows = [{"settlement": row, "state": state(row.status)} for row in found]
-    return render_to_string("payouts/settlements.html", {"rows": rows})
+def render_settlements(*, empty: str, **chosen: Any) -> SafeString:
+    """The latest settlements of a contract or an invoice."""
+    found = Settlement.objects.filter(**chosen).order_by("-id")[:24]
+    return table(
+        ("Settlement of", "State", "Paid", ">Amount"),
+        [
+            (
+                link(row, row.invoice_number),
+                badge(row.status),
+                instant(row.paid_at),
+                money(row.total_minor, row.currency),
+            )
+            for row in found
+        ],
+        empty=empty,
+    )
 
 
 def render_items(payout: Payout, request: HttpRequest) -> SafeString:
     """The panel on a payout's page: what it pays."""
     items = payout.items.select_related("leg__settlement").order_by("id")
-    rows = [{"item": item, "leg": item.leg, "state": state(item.leg.status)} for item in items]
     rest = payout.amount_minor - sum(item.amount_minor for item in items)
-    return render_to_string("payouts/items.html", {"payout": payout, "rows": rows, "rest": rest})
+    rows = [
+        (
+            link(item.leg.settlement, item.leg.settlement.invoice_number),
+            format_html(
+                "{} of {}", link(item.leg, item.leg.kind), money(item.leg.amount_minor, item.leg.currency)
+            ),
+            badge(item.leg.status),
+            money(item.amount_minor, payout.currency),
+        )
+        for item in items
+    ]
+    if rest:
+        rows.append((SafeString("not from a settlement"), NOTHING, NOTHING, money(rest, payout.currency)))
+    return table(
+        ("Settlement of", "Leg", "State of the leg", ">Paid by this payout"),
+        rows,
+        total=("Amount of the payout", "", "", money(payout.amount_minor, payout.currency)),
+    )
+
+
+def render_payouts(leg: SettlementLeg, request: HttpRequest) -> SafeString:
+    """The panel on a leg's page: what has paid it, or tried to."""
+    items = leg.items.select_related("payout__account").order_by("-id")
+    return table(
+        ("Payout", "State", "Requested", "Paid", ">Of this leg"),
+        [
+            (
+                link(item.payout),
+                badge(item.payout.status),
+                instant(item.payout.requested_at),
+                instant(item.payout.paid_at),
+                money(item.amount_minor, leg.currency),
+            )
+            for item in items
+        ],
+        empty="A payout is made when the leg is released and the payee's policy allows it."
+        if leg.is_for_payee
+        else "Tax and fees stay with the platform.",
+    )

@@ -247,7 +247,7 @@ def test_charts_say_what_would_be_there_and_draw_what_is() -> None:
     picture = charts.cash_flow(days, "USD")
     assert picture.count("<rect") == 28
     assert "2027-03-04 in: 5.00 USD" in picture
-    assert "Nothing is outstanding." in charts.ageing({"USD": [0, 0, 0, 0]})
-    assert "width:75.00%" in charts.ageing({"USD": [300, 0, 100, 0]})
+    assert "Nothing is outstanding." in charts.ageing({"USD": [0, 0, 0, 0, 0]})
+    assert "width:75.00%" in charts.ageing({"USD": [300, 0, 100, 0, 0]})
     assert "&lt;b&gt;" in charts.table(["A"], [["<b>"]])
     assert 'class="c-right">5' in charts.table([">A"], [[5]])
