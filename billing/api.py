@@ -1,6 +1,7 @@
 """Billing over HTTP: usage in; invoices, billing accounts and pay-ins out; accepting a differing invoice."""
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import QuerySet
@@ -22,8 +23,10 @@ from commerce.api.serializers import (
     StrictSerializer,
 )
 from commerce.api.views import CommerceViewSet
-from commerce.errors import FieldError, InvalidInput, NotFound, PermissionDenied
+from commerce.errors import NotFound, PermissionDenied
 from contracts.models import Contract
+
+_DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class UsageData(StrictSerializer):
@@ -100,7 +103,7 @@ class UsageViewSet(CommerceViewSet):
             raise NotFound("There is no such contract.", pointer="/contract_id")
         accepted = services.accept_usage(
             contract_id=contract.id,
-            readings=[_reading(i, event) for i, event in enumerate(body["events"])],
+            readings=[_reading(event) for event in body["events"]],
             actor=self.actor,
             at=self.at,
         )
@@ -114,26 +117,14 @@ class UsageViewSet(CommerceViewSet):
         )
 
 
-def _reading(index: int, event: dict[str, Any]) -> Reading:
-    try:
-        quantity = Decimal(event["data"]["quantity"])
-    except InvalidOperation:
-        quantity = Decimal("NaN")
-    if not quantity.is_finite():
-        raise InvalidInput(
-            "A quantity is a decimal number.",
-            errors=[
-                FieldError(
-                    f"/events/{index}/data/quantity", "quantity_invalid", "A quantity is a decimal number."
-                )
-            ],
-        )
+def _reading(event: dict[str, Any]) -> Reading:
+    text = event["data"]["quantity"]
     return Reading(
         event_id=event["id"],
         source=event["source"],
         line_id=event["data"]["line_id"],
         time=event["time"],
-        quantity=quantity,
+        quantity=Decimal(text) if _DECIMAL.fullmatch(text) else Decimal("NaN"),
         meter=event.get("type", ""),
     )
 

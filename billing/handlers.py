@@ -22,10 +22,13 @@ SUBSCRIPTION_EVENTS = (
     "contract.took_effect",
 )
 
-external("billing_account.status_changed", "invoice.voided", "pay_in.returned", "pay_in.failed")
+external("invoice.voided", "pay_in.returned", "pay_in.failed")
 
 
-@on("contract.signed", group="billing.wallet")
+# One group for what opens and closes an account: a contract signed and cancelled is seen in that order.
+
+
+@on("contract.signed", group="billing.account")
 def set_aside_at_signature(event: OutboxEvent) -> None:
     services.open_account(
         contract_id=event.aggregate_id, version=event.payload["to_version"], actor=RELAY, at=event.occurred_at
@@ -37,9 +40,21 @@ def follow_the_contract(event: OutboxEvent) -> None:
     services.sync_subscription(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
-@on("contract.terminated", "contract.cancelled", "contract.expired", group="billing.status")
+@on(
+    "contract.terminated",
+    "contract.cancelled",
+    "contract.expired",
+    "contract.took_effect",
+    group="billing.account",
+)
 def look_at_the_status(event: OutboxEvent) -> None:
-    services.refresh_contract_status(contract_id=event.aggregate_id, actor=RELAY, at=event.occurred_at)
+    services.refresh_contract_status(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
+@on("billing_account.status_changed", group="billing.collection")
+def spend_what_was_given_back(event: OutboxEvent) -> None:
+    if event.payload["billing_status"] == "settled":
+        services.spend_what_was_given_back(account_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
 @on("usage.accepted", group="billing.openmeter", remote=True)
@@ -69,7 +84,7 @@ def report_overdue(event: OutboxEvent) -> None:
 
 @on("invoice.issued", group="billing.collection")
 def collect_invoice(event: OutboxEvent) -> None:
-    services.collect_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=event.occurred_at)
+    services.collect_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
 @on("modern_treasury.incoming_payment_changed", group="billing.modern_treasury", remote=True)
@@ -84,5 +99,5 @@ def collect_what_is_open(event: OutboxEvent) -> None:
             buyer_id=UUID(event.payload["buyer_id"]),
             source=f"pay_in:{event.aggregate_id}",
             actor=RELAY,
-            at=event.occurred_at,
+            at=clock.now(),
         )

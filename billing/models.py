@@ -324,11 +324,7 @@ class Invoice(models.Model):
         indexes = (
             models.Index(fields=["status", "-id"], name="invoice_by_status"),
             models.Index(fields=["buyer", "-id"], name="invoice_of_buyer"),
-            models.Index(
-                fields=["provider", "id"],
-                name="invoice_not_final",
-                condition=~Q(status__in=[InvoiceStatus.PAID, InvoiceStatus.VOIDED]),
-            ),
+            models.Index(fields=["provider", "-provider_updated_at"], name="invoice_changed"),
         )
         permissions = (
             ("verify_invoice", "Can accept an invoice that differs from the provider's"),

@@ -409,11 +409,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="invoice",
-            index=models.Index(
-                condition=models.Q(("status__in", ["paid", "voided"]), _negated=True),
-                fields=["provider", "id"],
-                name="invoice_not_final",
-            ),
+            index=models.Index(fields=["provider", "-provider_updated_at"], name="invoice_changed"),
         ),
         migrations.AddConstraint(
             model_name="invoice",

@@ -38,15 +38,20 @@ class RatedLine:
 def rate_period(edits: Sequence[Edit], *, start: datetime, end: datetime, usage: Usage) -> list[RatedLine]:
     """Every line owed for [start, end), given `usage(line_id, from, to)` in the line's unit.
 
+    Each billing period that lies in it, or partly, is rated by itself: a month is not all of a stub.
     Usage lines without usage are left out, as they are on the provider's invoice.
     """
     lines = []
-    for segment in billable_segments(edits, start=start, end=end):
-        state = fold(edits, valid_at=segment.valid_from)
-        period = billing_period(state.billing.anchor_day, state.start_at or start, segment.valid_from)
-        line = _rate(segment, period, state.terms.tax.rate, usage)
-        if line is not None:
-            lines.append(line)
+    while start < end:
+        state = fold(edits, valid_at=start)
+        period = billing_period(state.billing.anchor_day, state.start_at or start, start)
+        until = min(period.end, end)
+        for segment in billable_segments(edits, start=start, end=until):
+            terms = fold(edits, valid_at=segment.valid_from).terms
+            line = _rate(segment, period, terms.tax.rate, usage)
+            if line is not None:
+                lines.append(line)
+        start = until
     return lines
 
 

@@ -49,7 +49,7 @@ def path(source: str, target: str) -> list[str]:
     """The states to enter on the way: downwards every rung in order, upwards straight to the target."""
     if source in LADDER and target in LADDER and LADDER.index(source) < LADDER.index(target):
         return list(LADDER[LADDER.index(source) + 1 : LADDER.index(target) + 1])
-    if source == "not_billing" and target in LADDER[1:]:
+    if source in ("not_billing", "settled") and target in LADDER[1:]:
         return list(LADDER[1 : LADDER.index(target) + 1])
     return [] if source == target else [target]
 

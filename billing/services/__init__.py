@@ -1,9 +1,8 @@
 """The verbs of billing, one module a subject."""
 
-from billing.services.collection import collect_for_buyer, collect_invoice
+from billing.services.collection import collect_for_buyer, collect_invoice, spend_what_was_given_back
 from billing.services.dunning import check_due_accounts, refresh_contract_status, refresh_status
 from billing.services.invoices import (
-    accept_invoice,
     confirm_invoice,
     poll_invoices,
     refresh_invoice,
@@ -13,6 +12,7 @@ from billing.services.invoices import (
 from billing.services.pay_ins import poll_incoming_payments, refresh_incoming_payment
 from billing.services.subscriptions import sync_subscription
 from billing.services.usage import accept_usage, forward_usage
+from billing.services.verification import accept_invoice
 from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "report_paid",
     "require_downpayment",
     "set_aside",
+    "spend_what_was_given_back",
     "sync_subscription",
     "top_up",
 ]

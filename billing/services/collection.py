@@ -29,13 +29,13 @@ from ledger.rules import recipes
 def collect_invoice(*, invoice_id: UUID | str, actor: Actor, at: datetime) -> Invoice:
     """Pay an open invoice from the wallet if it holds enough; otherwise it stays unpaid.
 
-    Locks invoice, then account, then the ledger's balances. An invoice that is no longer open is
+    Locks account, then invoice, then the ledger's balances. An invoice that is no longer open is
     returned as it is.
     """
+    account = BillingAccount.objects.select_for_update(of=("self",)).get(invoices__id=invoice_id)
     invoice = Invoice.objects.select_for_update().get(pk=invoice_id)
     if invoice.status not in OPEN_STATUSES:
         return invoice
-    account = BillingAccount.objects.select_for_update().get(pk=invoice.account_id)
     available = spendable(invoice.buyer_id, invoice.currency)
     draw = drawing.draw(
         invoice.total_minor,
@@ -128,10 +128,21 @@ def _legs(split: Split, platform_id: UUID) -> list[dict[str, str | int]]:
     return [leg for leg in legs if leg["amount_minor"]]
 
 
+@transaction.atomic
 def collect_for_buyer(*, buyer_id: UUID, source: str, actor: Actor, at: datetime) -> Sequence[Invoice]:
-    """Money has come in: pay the buyer's open invoices, oldest due first, then set aside what is wanted."""
+    """Money has come in: pay the buyer's open invoices, oldest due first, then set aside what is wanted.
+
+    Locks all of the buyer's accounts first, in one order: two of these never wait for each other both.
+    """
+    list(BillingAccount.objects.filter(buyer_id=buyer_id).order_by("id").select_for_update())
     open_invoices = Invoice.objects.filter(buyer_id=buyer_id, status__in=OPEN_STATUSES)
     ids = list(open_invoices.order_by("due_at", "id").values_list("id", flat=True))
     collected = [collect_invoice(invoice_id=id_, actor=actor, at=at) for id_ in ids]
     top_up(buyer_id=buyer_id, source=source, actor=actor, at=at)
     return collected
+
+
+def spend_what_was_given_back(*, account_id: UUID | str, actor: Actor, at: datetime) -> None:
+    """An account is settled and its money free again: the buyer's other contracts may be waiting for it."""
+    account = BillingAccount.objects.get(pk=account_id)
+    collect_for_buyer(buyer_id=account.buyer_id, source=f"billing_account:{account.id}", actor=actor, at=at)

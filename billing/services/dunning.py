@@ -5,13 +5,18 @@ the contract for non-payment, and whatever clears the debt resumes it in the sam
 """
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 
 from billing.models import OPEN_STATUSES, BillingAccount, Invoice, InvoiceStatus
 from billing.rules import status as rule
-from billing.services.terms import ENDED, contract_state
+from billing.rules.rating import rate_period
+from billing.services.batches import each
+from billing.services.questions import settle_question
+from billing.services.terms import ENDED, RUNNING, state_of
+from billing.services.usage import metered
 from billing.services.wallet import give_back
 from commerce.actor import Actor
 from commerce.console.services import open_review
@@ -19,6 +24,8 @@ from commerce.money import Money
 from commerce.states import transition
 from contracts import services as contracts
 from contracts.models import Contract
+from contracts.rules.fold import Edit
+from contracts.services import contract_edits
 
 
 @transaction.atomic
@@ -48,42 +55,45 @@ def refresh_contract_status(*, contract_id: UUID | str, actor: Actor, at: dateti
 def check_due_accounts(*, actor: Actor, at: datetime, limit: int = 500) -> int:
     """Refresh the accounts whose status the clock changes by now; return how many."""
     due = BillingAccount.objects.filter(next_check_at__lte=at).order_by("next_check_at")
-    ids = list(due.values_list("id", flat=True)[:limit])
-    for account_id in ids:
-        refresh_status(account_id=account_id, actor=actor, at=at)
-    return len(ids)
-
-
-def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
-    contract = account.contract
-    state = contract_state(contract.id, valid_at=at)
-    invoices = Invoice.objects.filter(account=account)
-    ended = contract.status in ENDED
-    end = contract.end_at if ended else None
-    return rule.Facts(
-        due=[
-            due for due in invoices.filter(status__in=OPEN_STATUSES).values_list("due_at", flat=True) if due
-        ],
-        grace_days=state.terms.payment.grace_days,
-        ever_invoiced=account.invoiced_through is not None,
-        ended=ended,
-        unbilled=invoices.filter(status=InvoiceStatus.DRAFT).exists() or _has_unbilled_period(account, end),
+    return each(
+        due.values_list("id", flat=True)[:limit],
+        lambda id_: refresh_status(account_id=id_, actor=actor, at=at),
+        what="billing account",
     )
 
 
-def _has_unbilled_period(account: BillingAccount, end: datetime | None) -> bool:
-    """Whether an ended contract ran at a time that no invoice covers yet."""
+def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
+    edits = contract_edits(account.contract_id)
+    invoices = Invoice.objects.filter(account=account)
+    due = invoices.filter(status__in=OPEN_STATUSES).values_list("due_at", flat=True)
+    ended = account.contract.status in ENDED
+    drafted = invoices.filter(status=InvoiceStatus.DRAFT).exists()
+    return rule.Facts(
+        due=[due_at for due_at in due if due_at],
+        grace_days=state_of(edits, valid_at=at).terms.payment.grace_days,
+        ever_invoiced=account.invoiced_through is not None,
+        ended=ended,
+        unbilled=ended and (drafted or _has_unbilled_time(account, edits)),
+    )
+
+
+def _has_unbilled_time(account: BillingAccount, edits: list[Edit]) -> bool:
+    """Whether an ended contract owes something for a time that no invoice covers yet."""
     contract: Contract = account.contract
-    if end is None or contract.status == "cancelled" or not hasattr(contract, "subscription_sync"):
+    since, end = account.invoiced_through or contract.start_at, contract.end_at
+    if contract.status == "cancelled" or end is None:
         return False
-    return account.invoiced_through is None or account.invoiced_through < end
+    owed = rate_period(edits, start=since, end=end, usage=partial(metered, contract.id))
+    return any(line.net_minor for line in owed)
 
 
 def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) -> None:
     status = account.billing_status
     contract = account.contract
+    if before == "collections":
+        settle_question("collections", account, reason=f"The account is {status}.", at=at)
     key = f"dunning:{account.id}:{status}:{at.isoformat()}"
-    if status == "delinquent" and before == "past_due" and contract.status == "active":
+    if status == "delinquent" and before == "past_due" and contract.status in RUNNING:
         contracts.suspend_contract(
             contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
         )
@@ -101,7 +111,7 @@ def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) 
         )
     elif status == "settled":
         give_back(account=account, source=f"billing_account:{account.id}:settled", actor=actor, at=at)
-    elif status in ("current", "invoiced") and before in ("delinquent", "collections"):
+    elif status in ("current", "invoiced") and contract.status == "suspended":
         contracts.resume_contract(
             contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
         )

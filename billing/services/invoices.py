@@ -1,50 +1,35 @@
-"""Invoices: the provider cuts them, we rate the same period from the contract, and only what agrees
-is issued by itself.
+"""Invoices: what OpenMeter says about them becomes ours, and what becomes of them is reported back.
 
-The provider's invoice waits for our number (`issuing.syncing`). Equal to our rating it gets one and
-becomes owed; different, it waits as a draft for a person, with the difference line by line. What
-is owed is always our own lines: the provider's charges re-rated, with tax by the contract's terms.
+The provider's invoice waits for our number (`issuing.syncing`). Verified it gets one and becomes
+owed; what differs from the contract waits as a draft for a person (see `verification`).
 """
 
-import logging
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Max
 
-from billing.models import (
-    OPEN_STATUSES,
-    BillingAccount,
-    Invoice,
-    InvoiceLine,
-    InvoiceStatus,
-    NumberSeries,
-    SubscriptionSync,
-)
-from billing.rules.rating import RatedLine, rate_period
-from billing.rules.verification import Difference, compare
+from billing.models import OPEN_STATUSES, BillingAccount, Invoice, InvoiceStatus, SubscriptionSync
+from billing.services.batches import each
 from billing.services.dunning import refresh_status
-from billing.services.subscriptions import is_behind, lag, line_of
+from billing.services.questions import ask_once, settle_question
 from billing.services.terms import contract_state
-from billing.services.usage import metered
+from billing.services.verification import minor_units_of, verify_invoice
 from commerce.actor import Actor
-from commerce.console.services import clear_reviews, open_review
+from commerce.console.services import open_review
 from commerce.crash import crash_point
-from commerce.errors import Retryable, StateConflict
-from commerce.money import Money, exponent, round_half_up
-from commerce.outbox import append
+from commerce.money import Money
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from commerce.states import transition
-from contracts.services import contract_edits
-
-log = logging.getLogger(__name__)
 
 PROVIDER = "openmeter"
 WAITING = "issuing.syncing"
 OWED = ("issued", "payment_processing", "overdue", "paid", "uncollectible")
 OVERLAP = timedelta(hours=2)
+WITHDRAWN = ("voided", "deleted")
+DRAFTS_PER_POLL = 100
 
 
 def refresh_invoice(*, provider_id: str, actor: Actor, at: datetime) -> Invoice | None:
@@ -53,25 +38,25 @@ def refresh_invoice(*, provider_id: str, actor: Actor, at: datetime) -> Invoice 
 
 
 def poll_invoices(*, actor: Actor, at: datetime) -> int:
-    """Re-read what changed at the provider lately and whatever is not final here; return how many moved."""
-    client, seen, moved = openmeter.client(), set(), 0
-    newest = Invoice.objects.filter(provider=PROVIDER).order_by("-provider_updated_at").first()
-    since = newest.provider_updated_at - OVERLAP if newest else None
-    open_here = Invoice.objects.filter(provider=PROVIDER).exclude(
-        status__in=[InvoiceStatus.PAID, InvoiceStatus.VOIDED]
-    )
+    """Re-read what changed at the provider lately, and some of our drafts; return how many there were.
+
+    An invoice that cannot be applied now is logged and holds up none of the others.
+    """
+    ours = Invoice.objects.filter(provider=PROVIDER)
+    newest = ours.order_by("-provider_updated_at").values_list("provider_updated_at", flat=True).first()
+    since = newest - OVERLAP if newest else None
     known = dict(
-        Invoice.objects.filter(provider=PROVIDER, provider_updated_at__gte=since or at - OVERLAP).values_list(
-            "provider_id", "provider_updated_at"
-        )
+        ours.filter(provider_updated_at__gte=since or at).values_list("provider_id", "provider_updated_at")
     )
-    for listed in client.invoices(updated_since=since):
-        seen.add(listed.id)
-        if known.get(listed.id) != listed.updated_at:
-            moved += refresh_invoice(provider_id=listed.id, actor=actor, at=at) is not None
-    for id_ in open_here.exclude(provider_id__in=seen).order_by("id").values_list("provider_id", flat=True):
-        moved += refresh_invoice(provider_id=id_, actor=actor, at=at) is not None
-    return moved
+    listed = openmeter.client().invoices(updated_since=since)
+    changed = [invoice.id for invoice in listed if known.get(invoice.id) != invoice.updated_at]
+    drafts = ours.filter(status=InvoiceStatus.DRAFT).order_by("?").values_list("provider_id", flat=True)
+    return each(
+        dict.fromkeys([*changed, *drafts[:DRAFTS_PER_POLL]]),
+        lambda id_: refresh_invoice(provider_id=id_, actor=actor, at=at),
+        what="invoice",
+        patience=5,
+    )
 
 
 @transaction.atomic
@@ -98,18 +83,51 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
     elif provider.updated_at < invoice.provider_updated_at:
         return invoice
     if not invoice.verified_at:
-        invoice.period_start, invoice.period_end = provider.period_start, provider.period_end
+        invoice.period_start = _billed_from(invoice, provider.period_start)
+        invoice.period_end = provider.period_end
     invoice.provider_status = provider.extended_status
     invoice.provider_updated_at = provider.updated_at
-    invoice.provider_net_minor = _minor(provider.amount, invoice.currency)
+    invoice.provider_net_minor = minor_units_of(provider.amount, invoice.currency)
     invoice.save()
-    if provider.extended_status == WAITING and not invoice.verified_at:
-        invoice = _verify(invoice, provider, actor=actor, at=at)
+    if provider.status in WITHDRAWN:
+        return _withdraw(invoice, actor=actor, at=at)
+    if (provider.extended_status == WAITING or provider.status in OWED) and not invoice.verified_at:
+        invoice = verify_invoice(invoice, provider, actor=actor, at=at)
     if provider.status in OWED and invoice.verified_at and invoice.status == InvoiceStatus.DRAFT:
         invoice = _issue(invoice, actor=actor, at=at)
-    if provider.status in ("voided", "deleted") and invoice.status in (InvoiceStatus.DRAFT, *OPEN_STATUSES):
+    return invoice
+
+
+def _billed_from(invoice: Invoice, provider_start: datetime) -> datetime:
+    """Where the invoice before this one ends, or the contract begins: no time is on no invoice.
+
+    The provider's lines may begin later, for example when the subscription was created late.
+    """
+    others = Invoice.objects.filter(account_id=invoice.account_id).exclude(pk=invoice.pk)
+    before = others.filter(period_start__lt=provider_start)
+    end: datetime | None = before.aggregate(end=Max("period_end"))["end"]
+    return min(end or invoice.contract.start_at, provider_start)
+
+
+def _withdraw(invoice: Invoice, *, actor: Actor, at: datetime) -> Invoice:
+    """The provider has voided or deleted it. A person hears of one that was owed already."""
+    settle_question("invoice_difference", invoice, reason="Withdrawn by OpenMeter.", at=at)
+    if invoice.status == InvoiceStatus.VOIDED:
+        return invoice
+    if invoice.status != InvoiceStatus.DRAFT:
+        open_review(
+            kind="invoice_withdrawn",
+            subject_type="billing.invoice",
+            subject_id=invoice.id,
+            title=f"OpenMeter has withdrawn {invoice.number}, which was {invoice.status}",
+            detail="Nothing will be billed for its period unless somebody sees to it.",
+            value=invoice.total,
+            actor=actor,
+            at=at,
+        )
+    if invoice.status in (InvoiceStatus.DRAFT, *OPEN_STATUSES):
         invoice = transition(invoice, "void", actor=actor, at=at, reason="withdrawn by OpenMeter")
-        refresh_status(account_id=account.id, actor=actor, at=at)
+        refresh_status(account_id=invoice.account_id, actor=actor, at=at)
     return invoice
 
 
@@ -121,127 +139,17 @@ def _subscription_of(provider: ProviderInvoice) -> SubscriptionSync | None:
 
 
 def _report_stranger(provider: ProviderInvoice, *, actor: Actor, at: datetime) -> None:
-    open_review(
+    ask_once(
         kind="unknown_invoice",
         subject_type="openmeter.invoice",
         subject_id=provider.id,
         title="OpenMeter has an invoice for a customer we do not know",
         detail=f"Invoice {provider.id} of customer {provider.customer_key or provider.customer_id}.",
         evidence={"status": provider.extended_status},
-        value=Money(_minor(provider.total, provider.currency), provider.currency),
+        value=Money(minor_units_of(provider.total, provider.currency), provider.currency),
         actor=actor,
         at=at,
     )
-
-
-def _verify(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor, at: datetime) -> Invoice:
-    if is_behind(invoice.contract_id):
-        raise Retryable("The subscription has not followed the contract yet; the invoice is rated after it.")
-    ours = _rate(invoice)
-    theirs = [
-        (line_of(line.feature_key), _minor(line.amount, invoice.currency))
-        for line in provider.lines
-        if line.amount
-    ]
-    found = compare(
-        ours, theirs, lag=lag(invoice.contract_id, start=invoice.period_start, end=invoice.period_end)
-    )
-    invoice.differences = [_shown(difference) for difference in found]
-    if found:
-        invoice.save(update_fields=["differences"])
-        _send_to_review(invoice, found, actor=actor, at=at)
-        return invoice
-    return _confirm_lines(invoice, ours, actor=actor, at=at)
-
-
-def _rate(invoice: Invoice) -> list[RatedLine]:
-    return rate_period(
-        contract_edits(invoice.contract_id),
-        start=invoice.period_start,
-        end=invoice.period_end,
-        usage=lambda line_id, start, end: metered(invoice.contract_id, line_id, start, end),
-    )
-
-
-def _confirm_lines(invoice: Invoice, lines: list[RatedLine], *, actor: Actor, at: datetime) -> Invoice:
-    """Write our lines, number the invoice, and say that it is verified."""
-    InvoiceLine.objects.bulk_create(
-        [
-            InvoiceLine(
-                invoice=invoice,
-                line_id=line.line_id,
-                product=line.product,
-                kind=line.kind,
-                seller_id=line.seller_id,
-                quantity=line.quantity,
-                rate=line.rate,
-                start=line.start,
-                end=line.end,
-                net_minor=line.net_minor,
-                tax_minor=line.tax_minor,
-            )
-            for line in lines
-        ]
-    )
-    invoice.net_minor = sum(line.net_minor for line in lines)
-    invoice.tax_minor = sum(line.tax_minor for line in lines)
-    invoice.total_minor = invoice.net_minor + invoice.tax_minor
-    invoice.number = _next_number(f"INV-{at.year}")
-    invoice.verified_at = at
-    invoice.save()
-    append("invoice", invoice.id, "invoice.verified", invoice.event_payload(), at=at, actor=actor)
-    return invoice
-
-
-def _next_number(series: str) -> str:
-    NumberSeries.objects.get_or_create(name=series)
-    row = NumberSeries.objects.select_for_update().get(name=series)
-    row.last += 1
-    row.save(update_fields=["last"])
-    return f"{series}-{row.last:06d}"
-
-
-def _send_to_review(invoice: Invoice, found: list[Difference], *, actor: Actor, at: datetime) -> None:
-    delta = Money(sum(difference.delta for difference in found), invoice.currency)
-    open_review(
-        kind="invoice_difference",
-        subject_type="billing.invoice",
-        subject_id=str(invoice.id),
-        title=f"OpenMeter's invoice of {invoice.contract.number} differs from the contract by {delta}",
-        detail="It is neither issued nor collected until somebody accepts our rating of the contract.",
-        evidence={"differences": invoice.differences},
-        value=delta,
-        actor=actor,
-        at=at,
-    )
-
-
-def _shown(difference: Difference) -> dict[str, str | int | None]:
-    return {
-        "line_id": str(difference.line_id) if difference.line_id else None,
-        "ours_minor": difference.ours,
-        "theirs_minor": difference.theirs,
-        "allowed_minor": difference.allowed,
-    }
-
-
-@transaction.atomic
-def accept_invoice(*, invoice: Invoice, actor: Actor, at: datetime, reason: str) -> Invoice:
-    """A person decides that our rating of the contract is what is owed; the invoice goes its way."""
-    actor.require("billing.verify_invoice")
-    row = Invoice.objects.select_for_update().get(pk=invoice.pk)
-    if row.status != InvoiceStatus.DRAFT or row.verified_at or not row.differences:
-        raise StateConflict("Only a draft that differs from the contract can be accepted.")
-    row = _confirm_lines(row, _rate(row), actor=actor, at=at)
-    clear_reviews(
-        kind="invoice_difference",
-        subject_type="billing.invoice",
-        subject_id=row.id,
-        reason=reason,
-        actor=Actor.system("billing"),
-        at=at,
-    )
-    return row
 
 
 def confirm_invoice(*, invoice_id: UUID | str, actor: Actor, at: datetime) -> Invoice | None:
@@ -291,8 +199,3 @@ def report_overdue(*, invoice_id: UUID | str, actor: Actor, at: datetime) -> Non
     invoice = Invoice.objects.get(pk=invoice_id)
     if invoice.status == InvoiceStatus.OVERDUE:
         openmeter.client().payment_status(invoice.provider_id, "payment_overdue")
-
-
-def _minor(amount: Decimal, currency: str) -> int:
-    """The provider's decimal as minor units; it may carry more digits than the currency has."""
-    return round_half_up(amount.scaleb(exponent(currency)))

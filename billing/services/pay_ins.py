@@ -2,14 +2,18 @@
 
 The payment is fetched, never believed from a webhook. The posting's key is the payment's own id, so
 no number of deliveries, pollers and retries credits it twice. What cannot be attributed goes to
-UNAPPLIED_CASH and a person.
+UNAPPLIED_CASH and a person; so does what the bank takes back after it was spent.
 """
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 
 from billing.models import PayIn, PayInStatus
+from billing.services.batches import each
+from billing.services.questions import ask_once, settle_question
+from billing.services.wallet import retried_when_spent, spendable
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.money import Money
@@ -18,10 +22,13 @@ from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import IncomingPayment
 from commerce.states import transition
 from ledger import services as ledger
+from ledger.models import LedgerTransaction
 from ledger.rules import recipes
+from ledger.rules.recipes import Entry
 
 PROVIDER = "modern_treasury"
 LOOK_BACK = timedelta(days=5)
+PENDING_PER_POLL = 100
 
 
 def refresh_incoming_payment(*, provider_id: str, actor: Actor, at: datetime) -> PayIn | None:
@@ -32,20 +39,36 @@ def refresh_incoming_payment(*, provider_id: str, actor: Actor, at: datetime) ->
 
 
 def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
-    """Apply what arrived in the last days and every payment still pending here; return how many moved."""
-    moved = 0
-    for payment in modern_treasury.client().incoming_payments(since=(at - LOOK_BACK).date()):
-        row = PayIn.objects.filter(provider=PROVIDER, provider_id=payment.id).first()
-        if row is None or row.status != payment.status:
-            moved += apply_incoming_payment(payment=payment, actor=actor, at=at) is not None
-    return moved
+    """Apply what arrived in the last days and every payment still pending here; return how many there were.
+
+    A payment that cannot be applied now is logged and holds up none of the others.
+    """
+    recent = {
+        payment.id: payment
+        for payment in modern_treasury.client().incoming_payments(since=(at - LOOK_BACK).date())
+    }
+    ours = PayIn.objects.filter(provider=PROVIDER)
+    known = dict(ours.filter(provider_id__in=recent).values_list("provider_id", "status"))
+    moved = [payment for id_, payment in recent.items() if known.get(id_) != payment.status]
+    pending = ours.filter(status=PayInStatus.PENDING).exclude(provider_id__in=recent).order_by("?")
+    applied = each(
+        moved,
+        lambda payment: apply_incoming_payment(payment=payment, actor=actor, at=at),
+        what="incoming payment",
+    )
+    return applied + each(
+        pending.values_list("provider_id", flat=True)[:PENDING_PER_POLL],
+        lambda id_: refresh_incoming_payment(provider_id=id_, actor=actor, at=at),
+        what="incoming payment",
+        patience=5,
+    )
 
 
 @transaction.atomic
 def apply_incoming_payment(*, payment: IncomingPayment, actor: Actor, at: datetime) -> PayIn | None:
     """Make our pay-in agree with the bank's payment: credit it once, give it back once."""
     if payment.direction != "credit":
-        open_review(
+        ask_once(
             kind="unexpected_debit",
             subject_type="modern_treasury.incoming_payment",
             subject_id=payment.id,
@@ -57,12 +80,11 @@ def apply_incoming_payment(*, payment: IncomingPayment, actor: Actor, at: dateti
             actor=actor,
         )
         return None
-    buyer = _owner(payment)
     pay_in, _ = PayIn.objects.get_or_create(
         provider=PROVIDER,
         provider_id=payment.id,
         defaults={
-            "buyer": buyer,
+            "buyer": _owner(payment),
             "rail": payment.type,
             "amount_minor": payment.amount.minor,
             "currency": payment.amount.currency,
@@ -87,6 +109,10 @@ def _owner(payment: IncomingPayment) -> Organization | None:
     return found.organization if found else None
 
 
+def _credit_key(pay_in: PayIn) -> str:
+    return f"{PROVIDER}:incoming_payment:{pay_in.provider_id}:credit"
+
+
 def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
     platform = Organization.objects.platform()
     amount = Money(pay_in.amount_minor, pay_in.currency)
@@ -98,7 +124,7 @@ def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
         entries = recipes.unapplied_deposit(platform=platform.id, amount=amount)
     posting = ledger.post(
         entries=entries,
-        key=f"{PROVIDER}:incoming_payment:{pay_in.provider_id}:credit",
+        key=_credit_key(pay_in),
         source=f"pay_in:{pay_in.id}",
         recipe=recipe,
         description=f"{pay_in.rail.upper()} received",
@@ -122,16 +148,48 @@ def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
 
 
 def _return(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
+    """The bank has taken the money back, whatever the wallet still holds."""
+    source, key = f"pay_in:{pay_in.id}", f"{PROVIDER}:incoming_payment:{pay_in.provider_id}:return"
+    description = "Pay-in returned to its sender"
+    if pay_in.buyer_id:
+        recipe, entries = _return_from_wallet(pay_in, pay_in.buyer_id, actor=actor, at=at)
+        with retried_when_spent():
+            ledger.post(
+                entries=entries,
+                key=key,
+                source=source,
+                recipe=recipe,
+                description=description,
+                at=at,
+                actor=actor,
+            )
+    else:
+        credit = LedgerTransaction.objects.get(key=_credit_key(pay_in))
+        ledger.reverse(transaction=credit, key=key, at=at, actor=actor, reason=description)
+        settle_question("unidentified_deposit", pay_in, reason="It was returned to its sender.", at=at)
+    return transition(pay_in, "give_back", actor=actor, at=at)
+
+
+def _return_from_wallet(
+    pay_in: PayIn, buyer_id: UUID, *, actor: Actor, at: datetime
+) -> tuple[str, tuple[Entry, ...]]:
     platform = Organization.objects.platform()
     amount = Money(pay_in.amount_minor, pay_in.currency)
-    if pay_in.buyer_id:
-        ledger.post(
-            entries=recipes.return_pay_in(platform=platform.id, buyer=pay_in.buyer_id, amount=amount),
-            key=f"{PROVIDER}:incoming_payment:{pay_in.provider_id}:return",
-            source=f"pay_in:{pay_in.id}",
-            recipe="return_pay_in",
-            description="Pay-in returned to its sender",
-            at=at,
-            actor=actor,
-        )
-    return transition(pay_in, "give_back", actor=actor, at=at)
+    left = Money(min(spendable(buyer_id, pay_in.currency), amount.minor), pay_in.currency)
+    if left == amount:
+        return "return_pay_in", recipes.return_pay_in(platform=platform.id, buyer=buyer_id, amount=amount)
+    owed = amount - left
+    open_review(
+        kind="returned_after_spent",
+        subject_type="billing.payin",
+        subject_id=pay_in.id,
+        title=f"{amount} came back to its sender after {owed} of it was spent",
+        detail="The wallet gave what it held; the rest is a receivable. Agree with the buyer how it is paid.",
+        evidence={"incoming_payment": pay_in.provider_id, "from_wallet": str(left), "owed": str(owed)},
+        value=owed,
+        at=at,
+        actor=actor,
+    )
+    return "return_spent_pay_in", recipes.return_spent_pay_in(
+        platform=platform.id, buyer=buyer_id, from_available=left, owed=owed
+    )

@@ -1,18 +1,20 @@
 """Keeping OpenMeter's subscription in step with the contract.
 
 Level-triggered: whatever event arrives, the desired items are computed from the contract as it is
-now and compared with what OpenMeter has; an older event finds nothing to do. One customer per
+now and compared with what OpenMeter has; an older event finds nothing to do. Versions do not tell
+whether there is anything to do: an edit of the future is known long before it counts. One customer per
 contract, because OpenMeter runs one subscription per customer. A free marker item keeps the phase
 from becoming empty while a suspension has stopped billing.
 """
 
+import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
@@ -23,26 +25,29 @@ from commerce.crash import crash_point
 from commerce.errors import Rejected
 from commerce.parties.services import mark_reference_active, request_reference
 from commerce.providers import openmeter
+from commerce.providers.http import looks_first
 from commerce.providers.openmeter import Feature, FlatFee, Meter, RateCard, Subscription, UnitPrice
 from contracts.models import Contract, ContractEdit
 from contracts.rules.periods import billing_period
 from contracts.rules.state import ContractState, LineState
+from contracts.services import contract_edits
 
 MARKER = FlatFee(key="contract", name="Contract", amount=None)
 START_TOLERANCE = timedelta(minutes=2)
 
 
+@looks_first
 def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) -> SubscriptionSync | None:
     """Make OpenMeter bill what the contract says at `at`. Runs outside any transaction.
 
     Raises Retryable, Unknown or Rejected. Each step looks before it acts, so it may be run again.
     """
     sync, state = _intend(contract_id, at)
-    if sync is None or sync.applied_version >= sync.desired_version:
-        return sync
-    _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
-    version, client = sync.desired_version, openmeter.client()
-    if state.status in RUNNING or sync.subscription_id:
+    if sync is None:
+        return None
+    subscription, client = None, openmeter.client()
+    if state.status in RUNNING or sync.customer_id:
+        _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
         _ensure_customer(sync, actor=actor, at=at)
         subscription = _find(sync)
         if state.status in ENDED:
@@ -53,18 +58,22 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
             _edit(subscription, state)
         if subscription is not None:
             subscription = client.subscription(subscription.id)
-    else:
-        subscription = None
     crash_point("billing.before_sync_recorded")
-    return _record(sync, subscription, version, at=at)
+    return _record(sync, subscription, state.version, at=at)
 
 
 @lru_cache(maxsize=4)
 def _prepare(openmeter_url: str, public_url: str) -> None:
-    """Once per process: our invoicing app, billing profile and webhook exist at OpenMeter."""
-    openmeter.client().prepare(
-        webhook_url=f"{public_url}/webhooks/openmeter/", signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0]
-    )
+    """Once per process: our invoicing app, billing profile and webhook exist at OpenMeter.
+
+    One process at a time: OpenMeter would let two make two of each.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('openmeter.prepare', 0))")
+        openmeter.client().prepare(
+            webhook_url=f"{public_url}/webhooks/openmeter/",
+            signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0],
+        )
 
 
 @transaction.atomic
@@ -77,7 +86,7 @@ def _intend(contract_id: UUID | str, at: datetime) -> tuple[SubscriptionSync | N
         if state.status not in (*RUNNING, *ENDED):
             return None, state
         sync = SubscriptionSync.objects.create(contract=contract, customer_key=f"contract-{contract.id}")
-    sync.desired_version = max(sync.desired_version, contract.version)
+    sync.desired_version = max(sync.desired_version, state.version)
     sync.save(update_fields=["desired_version"])
     return sync, state
 
@@ -118,7 +127,7 @@ def _create(sync: SubscriptionSync, state: ContractState, at: datetime) -> Subsc
     contract, client = sync.contract, openmeter.client()
     for line in state.live_lines:
         _ensure_feature(line)
-    begin = max(live_since(contract.id) or at, contract.start_at)
+    begin = max(live_since(contract_edits(contract.id)) or at, contract.start_at)
     period = billing_period(state.billing.anchor_day, contract.start_at, begin)
     crash_point("billing.before_subscription")
     subscription = client.create_subscription(
@@ -167,16 +176,17 @@ def _end(subscription: Subscription | None) -> Subscription | None:
 def _record(
     sync: SubscriptionSync, subscription: Subscription | None, version: int, *, at: datetime
 ) -> SubscriptionSync:
-    """Remember how far OpenMeter is, and when each edit reached it."""
+    """Remember how far OpenMeter is, and when each edit that counts by now reached it."""
     row = SubscriptionSync.objects.select_for_update().get(pk=sync.pk)
     if subscription is not None:
         if row.subscription_id and row.subscription_id != subscription.id:
             raise Rejected(f"Contract {row.contract_id} has two subscriptions at OpenMeter.")
         row.subscription_id = subscription.id
         row.ended_at = subscription.active_to
+    recorded = SubscriptionChange.objects.filter(contract_id=row.contract_id).values("version")
     edits = ContractEdit.objects.filter(
-        contract_id=row.contract_id, seq__gt=row.applied_version, seq__lte=version
-    )
+        contract_id=row.contract_id, seq__lte=version, effective_at__lte=at
+    ).exclude(seq__in=recorded)
     SubscriptionChange.objects.bulk_create(
         [
             SubscriptionChange(
@@ -198,9 +208,9 @@ def _record(
 
 
 def lag(contract_id: UUID, *, start: datetime, end: datetime) -> timedelta:
-    """The longest that an edit effective in (start, end) took to reach OpenMeter."""
+    """The longest that an edit effective in [start, end) took to reach OpenMeter."""
     changes = SubscriptionChange.objects.filter(
-        contract_id=contract_id, effective_at__gt=start, effective_at__lt=end
+        contract_id=contract_id, effective_at__gte=start, effective_at__lt=end
     )
     longest = max((c.applied_at - c.effective_at for c in changes), default=timedelta(0))
     return max(longest, timedelta(0))
@@ -213,8 +223,8 @@ def item_key(line_id: UUID) -> str:
 
 def line_of(key: str) -> UUID | None:
     """The contract line of an item's key, or None for an item that is not a line's."""
-    prefix, _, hexadecimal = key.partition("_")
-    return UUID(hexadecimal) if prefix == "line" and len(hexadecimal) == 32 else None
+    found = re.fullmatch("line_([0-9a-f]{32})", key)
+    return UUID(found[1]) if found else None
 
 
 def _rate_cards(state: ContractState) -> list[RateCard]:

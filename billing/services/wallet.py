@@ -2,6 +2,7 @@
 
 What the wallet cannot set aside yet is remembered and topped up when money comes in. What was set
 aside and not drawn goes back to AVAILABLE when the contract is settled. A pocket is never below zero.
+The account's own counters, locked and saved with each posting, make every step happen once.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from billing.rules import drawing
 from billing.services.terms import contract_state
 from commerce.actor import Actor
 from commerce.errors import InsufficientFunds, Retryable, StateConflict
+from commerce.ids import uuid7
 from commerce.money import Money
 from contracts.models import Contract
 from contracts.rules.pricing import billing_period, expected_period_total
@@ -26,14 +28,20 @@ from ledger.rules import recipes
 
 @transaction.atomic
 def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: datetime) -> BillingAccount:
-    """Open the billing side of a signed contract and set aside what it asks for. Runs once."""
+    """Open the billing side of a signed contract and set aside what it asks for.
+
+    Signed again with other lines, what was set aside goes back and the new amounts count.
+    """
     contract = Contract.objects.get(pk=contract_id)
+    source = f"contract:{contract.id}:v{version}"
     account, created = BillingAccount.objects.get_or_create(
         contract=contract,
         defaults={"buyer_id": contract.buyer_id, "currency": contract.currency, "status_since": at},
     )
     if not created:
-        return account
+        if contract.status != "pending_activation":
+            return account
+        account = give_back(account=account, source=source, actor=actor, at=at)
     state = contract_state(contract.id, valid_at=at)
     downpayment = downpayment_of(state)
     period = billing_period(state.billing.anchor_day, contract.start_at, at)
@@ -41,7 +49,7 @@ def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: dat
     account.downpayment_wanted_minor = downpayment
     account.committed_wanted_minor = max(net + tax - downpayment, 0)
     account.save()
-    return set_aside(account=account, source=f"contract:{contract.id}:v{version}", actor=actor, at=at)
+    return set_aside(account=account, source=source, actor=actor, at=at)
 
 
 @transaction.atomic
@@ -63,7 +71,7 @@ def set_aside(*, account: BillingAccount, source: str, actor: Actor, at: datetim
                 downpayment=Money(downpayment, account.currency),
                 expected=Money(committed, account.currency),
             ),
-            key=f"{source}:commit:{account.id}",
+            key=f"{source}:commit:{uuid7()}",
             source=source,
             recipe="commit",
             description=f"Set aside for {account.contract.number}",
@@ -98,7 +106,7 @@ def give_back(*, account: BillingAccount, source: str, actor: Actor, at: datetim
                 downpayment=Money(account.downpayment_minor, account.currency),
                 expected=Money(account.committed_minor, account.currency),
             ),
-            key=f"{source}:uncommit:{account.id}",
+            key=f"{source}:uncommit:{uuid7()}",
             source=source,
             recipe="uncommit",
             description=f"Back from {account.contract.number}",

@@ -138,6 +138,16 @@ def return_pay_in(*, platform: UUID, buyer: UUID, amount: Money) -> tuple[Entry,
     return mirrored(fund_wallet(platform=platform, buyer=buyer, amount=amount))
 
 
+@recipe("A buyer's payment was pulled back after it was spent; what the wallet lacks, the buyer owes us.")
+def return_spent_pay_in(
+    *, platform: UUID, buyer: UUID, from_available: Money, owed: Money
+) -> tuple[Entry, ...]:
+    return _entries(
+        debits=[(buyer, Kind.AVAILABLE, from_available), (buyer, Kind.BUYER_RECEIVABLE, owed)],
+        credits=[(platform, Kind.CASH_BANK, from_available), (platform, Kind.CASH_BANK, owed)],
+    )
+
+
 @recipe("Money arrived at the bank and nobody knows yet whose it is.")
 def unapplied_deposit(*, platform: UUID, amount: Money) -> tuple[Entry, ...]:
     return _entries(
