@@ -38,7 +38,7 @@ class Opaque:
 
 
 # Of its own, beside the tree of loggers, where pytest listens too.
-log = logging.Logger("commerce.test", logging.INFO)
+log = logging.Logger("commerce.test", logging.INFO)  # noqa: LOG001
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ class Command(OpsCommand):
     def run(self, **options: Any) -> Exit:
         known = {inv.code for inv in REGISTRY}
         if unknown := sorted(set(options["only"]) - known):
-            self.say(
-                f"There is no invariant {', '.join(unknown)}. These can be checked: {', '.join(sorted(known))}."
-            )
+            self.say(f"There is no invariant {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
             return Exit.USAGE
         chosen = [inv for inv in REGISTRY if not options["only"] or inv.code in options["only"]]
         findings = []
