@@ -133,6 +133,7 @@ if env.str("DATABASE_NAME", default=""):
 DATABASES["default"]["OPTIONS"] = {"options": _TIMEOUTS, **DATABASES["default"].get("OPTIONS", {})}
 if env.int("DB_POOL", default=0):
     DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": env.int("DB_POOL"), "timeout": 10}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["TEST"] = {"NAME": "test_commerce" + env.str("TEST_DB_SUFFIX", default="")}
 
 # Redis and Celery
