@@ -1,14 +1,17 @@
 """The worked example on real rows and real simulators, and short words for what the tests say often."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connections
 
 from billing import services
 from billing.models import BillingAccount, Invoice, PayIn, SubscriptionSync
@@ -19,6 +22,7 @@ from commerce import clock as business_clock
 from commerce.actor import Actor
 from commerce.clock import set_test_clock
 from commerce.console.models import ReviewItem
+from commerce.errors import CommerceError
 from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.money import Money
@@ -348,3 +352,20 @@ def line_keys(deal: Deal) -> set[str]:
 
 def posted(recipe: str) -> int:
     return LedgerTransaction.objects.filter(recipe=recipe).count()
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """Start all works at once; their results or errors, in order."""
+    barrier = Barrier(len(works))
+
+    def start(one: Callable[[], Any]) -> Any:
+        try:
+            barrier.wait(timeout=10)
+            return one()
+        except CommerceError as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(start, works))
