@@ -12,8 +12,12 @@ from uuid import UUID
 import pytest
 from django.test import Client
 
-from commerce.logs import JsonFormatter, bound, redact
+from commerce.actor import Actor
+from commerce.api.services import issue_key
+from commerce.console.security import ContentSecurityPolicyMiddleware
+from commerce.logs import JsonFormatter, actor, bound, redact
 from commerce.money import Money
+from commerce.parties.models import Organization
 
 ACCOUNT = "987654321098"
 IBAN = "DE89370400440532013000"
@@ -167,10 +171,11 @@ def test_a_secret_inside_a_sentence_goes_and_the_sentence_stays(text: str) -> No
     [
         "019cd0a1-7b00-7000-8000-000000000001",
         "019cd0a17b0070008000000000000001",
+        "api_key:019cd0a1-7b00-7000-8000-000000000001",
         "2027-03-01T00:00:00+00:00",
         "31,675.00 USD",
         "billing.Invoice INV-2027-0001 paid",
-        "ck_test_… ends",
+        "ck_test_0123abcd_… ends",
         "http://127.0.0.1:8000/webhooks/openmeter/",
         "12345678",
         "/api/v1/contracts/",
@@ -194,3 +199,34 @@ def test_the_request_id_comes_back_and_a_foolish_one_is_replaced(db: None) -> No
         answer = client.get("/livez", headers={"X-Request-ID": foolish})
         assert answer["X-Request-ID"] != foolish
         assert len(answer["X-Request-ID"]) == 32
+
+
+def test_the_actor_of_a_request_is_on_its_lines_and_not_on_those_of_the_next(
+    db: None, django_user_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    respond = ContentSecurityPolicyMiddleware.__call__
+
+    def look(self: Any, request: Any) -> Any:
+        response = respond(self, request)
+        seen.append(actor.get())
+        return response
+
+    monkeypatch.setattr(ContentSecurityPolicyMiddleware, "__call__", look)
+    organization = Organization.objects.create(name="Acme", slug="acme", roles=["buyer"])
+    key, plain = issue_key(
+        organization=organization,
+        scopes=["contracts:read"],
+        label="key",
+        actor=Actor.system("test"),
+        at=datetime(2027, 3, 1, tzinfo=UTC),
+    )
+    user = django_user_model.objects.create_superuser("root")
+    browser = Client()
+    browser.force_login(user)
+    Client().get("/api/v1/products/", headers={"Authorization": f"Bearer {plain}"})
+    browser.get("/admin/")
+    Client().get("/api/v1/products/")
+    Client().get("/admin/")
+    assert seen == [f"api_key:{key.pk}", f"user:{user.pk}", "", ""]
+    assert actor.get() == ""
