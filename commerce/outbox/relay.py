@@ -102,7 +102,7 @@ def _claim(token: UUID, groups: list[str] | None) -> list[int]:
 
 
 def _let_go(stream_ids: list[int], token: UUID) -> None:
-    """Leave what was claimed and not worked on to whoever comes next, at once rather than at the lease's end."""
+    """Leave what was claimed and not worked on to whoever comes next, before its lease would end."""
     held = OutboxStream.objects.filter(pk__in=stream_ids, lease_token=token)
     held.update(lease_token=None, lease_until=None)
 

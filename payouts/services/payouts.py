@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -180,21 +180,29 @@ def release_leg(*, leg_id: UUID, actor: Actor, at: datetime) -> None:
     """
     leg = SettlementLeg.objects.get(pk=leg_id)
     policy = lock_payee(leg.payee_id)
-    release_legs([leg], actor=actor, at=at)
+    # All that will be paid, in one order: settlements are shared with other payees, who do the same.
+    release_legs([leg, *unmarked_legs(leg.payee_id, leg.currency)], actor=actor, at=at)
     if policy.mode == Mode.AUTOMATIC and (policy.due_at is None or policy.due_at <= at):
         _run(policy, at)
 
 
 def pay_due(*, at: datetime, actor: Actor, limit: int = 500) -> int:
-    """Run the policies that are due at `at`; returns how many. One payee's trouble stops nobody else."""
+    """Run the policies that are due at `at`; returns how many ran. One payee's trouble stops nobody else."""
     due = PayeePolicy.objects.filter(due_at__lte=at).order_by("due_at")
     ids = list(due.values_list("organization_id", flat=True)[:limit])
-    for organization_id in ids:
+    return sum(_pay_one(organization_id, at) for organization_id in ids)
+
+
+def _pay_one(organization_id: UUID, at: datetime) -> bool:
+    try:
         with transaction.atomic():
             policy = lock_payee(organization_id)
             if policy.due_at and policy.due_at <= at:
                 _run(policy, at)
-    return len(ids)
+        return True
+    except (CommerceError, DatabaseError):
+        log.exception("payee left for the next tick", extra={"payee": str(organization_id)})
+        return False
 
 
 def _run(policy: PayeePolicy, at: datetime) -> list[Payout]:

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from commerce.errors import Conflict
+from commerce.parties.models import Organization
 from ledger.models import LedgerTransaction
+from ledger.services import release_due
 from payouts import services
 from payouts.models import Payout, Settlement
+from payouts.services.payees import lock_payee
 from tests.payouts.conftest import PAID, SEASONED, SYSTEM, holds, make_world, tell, usd
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,3 +110,49 @@ def test_an_invoice_told_twice_at_once_is_settled_once(payable):
     first, second = together(settle, settle)
     assert first == second
     assert Settlement.objects.filter(invoice_id=payload["invoice_id"]).count() == 1
+
+
+def test_payees_of_the_same_settlements_are_paid_beside_each_other_without_a_deadlock():
+    world = make_world()
+    settlements = [world.settle() for _ in range(12)]
+    release_due(at=SEASONED, actor=SYSTEM)
+
+    def release(payee: Organization, settlement: Settlement) -> Callable[[], None]:
+        leg = settlement.legs.get(payee=payee)
+        return lambda: services.release_leg(leg_id=leg.pk, actor=SYSTEM, at=SEASONED)
+
+    together(release(world.northwind, settlements[0]), release(world.bridge, settlements[-1]))
+    assert holds(world.northwind, "PAYOUT_IN_TRANSIT") == usd("380,100.00")
+    assert holds(world.bridge, "PAYOUT_IN_TRANSIT") == usd("2,715.00")
+    assert not Settlement.objects.exclude(status="released").exists()
+
+
+def test_a_payee_that_somebody_holds_on_to_keeps_no_other_from_being_paid():
+    world = make_world()
+    for payee in (world.northwind, world.bridge):
+        services.set_policy(organization=payee, mode="on_request", actor=SYSTEM, at=PAID)
+    world.settle()
+    world.release()
+    for payee in (world.northwind, world.bridge):
+        services.set_policy(organization=payee, mode="automatic", actor=SYSTEM, at=SEASONED)
+    held, done = threading.Event(), threading.Event()
+
+    def hold_northwind() -> None:
+        with transaction.atomic():
+            lock_payee(world.northwind.pk)
+            held.set()
+            done.wait(timeout=30)
+
+    def pay() -> int:
+        held.wait(timeout=30)
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = 200")
+        try:
+            return services.pay_due(at=SEASONED, actor=SYSTEM)
+        finally:
+            done.set()
+
+    assert together(hold_northwind, pay)[1] == 1
+    assert holds(world.bridge, "PAYOUT_IN_TRANSIT") == usd("226.25")
+    assert services.pay_due(at=SEASONED, actor=SYSTEM) == 1
+    assert holds(world.northwind, "PAYOUT_IN_TRANSIT") == usd("31,675.00")
