@@ -31,6 +31,13 @@ class IdCursorPagination(CursorPagination):
                 [FieldError("?cursor", "invalid_cursor", "The cursor is not one of ours.")]
             ) from error
 
+    def decode_cursor(self, request: Request) -> Any:
+        """A text that says nothing would be the first page again, and a walk without end."""
+        cursor = super().decode_cursor(request)
+        if cursor == (0, False, None):
+            raise NotFound
+        return cursor
+
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"items": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
 

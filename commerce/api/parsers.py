@@ -50,14 +50,20 @@ def _faults(value: Any, pointer: str, depth: int) -> Iterator[FieldError]:
         yield FieldError(pointer, "too_deep", f"Nested deeper than {DEEPEST} levels.")
     elif isinstance(value, dict):
         for name, item in value.items():
+            if not _is_text(name):  # no pointer can name it
+                yield FieldError(pointer, "invalid_text", "NUL and lone surrogates are not text.")
+                continue
             inner = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-            yield from _faults(name, inner, depth)
             yield from _faults(item, inner, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _faults(item, f"{pointer}/{index}", depth + 1)
     elif isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        if not _is_text(value):
             yield FieldError(pointer, "invalid_text", "NUL and lone surrogates are not text.")
     elif isinstance(value, int | float) and not -MAX_MINOR <= value <= MAX_MINOR:
         yield FieldError(pointer, "number_too_large", "Numbers beyond 2^53 - 1 lose digits in JSON.")
+
+
+def _is_text(value: str) -> bool:
+    return "\x00" not in value and not any("\ud800" <= c <= "\udfff" for c in value)

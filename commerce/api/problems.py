@@ -10,8 +10,9 @@ from typing import Any
 
 import psycopg.errors
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, IntegrityError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -56,7 +57,9 @@ class Invalid(CommerceError):
     def __init__(self, errors: Iterable[FieldError] = (), detail: str = "", code: str = "") -> None:
         errors = list(errors)
         super().__init__(
-            detail or "; ".join(f"{e.pointer}: {e.detail}" for e in errors[:3]), code=code, errors=errors
+            detail or "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in errors[:3]),
+            code=code,
+            errors=errors,
         )
 
 
@@ -124,6 +127,10 @@ def translate(exc: Exception) -> CommerceError:
         return NotFound("There is no such thing, or it is not yours to see.")
     if isinstance(exc, DjangoPermissionDenied):
         return PermissionDenied(str(exc) or "This is not allowed.")
+    if isinstance(exc, RequestDataTooBig):
+        return Refused(413, "too_large", "The body is larger than 1 MiB.")
+    if isinstance(exc, SuspiciousOperation | UnreadablePostError):
+        return Refused(400, "bad_request", "The request cannot be read.")
     if isinstance(exc, exceptions.ValidationError):
         return Invalid(field_errors(exc.detail))
     if isinstance(exc, exceptions.APIException):

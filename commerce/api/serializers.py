@@ -13,6 +13,7 @@ from commerce.errors import InvalidInput
 from commerce.money import CURRENCIES, MAX_MINOR, Money
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
+_TEXTS = (serializers.CharField, serializers.UUIDField)
 _MONEY_SCHEMA = {
     "type": "object",
     "properties": {
@@ -111,23 +112,24 @@ class InstantField(serializers.DateTimeField):
 
 
 class StrictSerializer(serializers.Serializer):
-    """Refuses fields it does not know, and read-only ones in input, each with its pointer."""
+    """Refuses fields it does not know, read-only ones in input, and numbers where text is meant."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)
-        writable = {field.field_name for field in self._writable_fields}
-        errors: dict[str, Any] = {
-            name: [serializers.ErrorDetail("Unknown field.", code="unknown_field")]
-            for name in data
-            if name not in writable
-        }
+        writable = {str(field.field_name): field for field in self._writable_fields}
+        errors: dict[str, Any] = {}
+        for name, given in data.items():
+            if name not in writable:
+                errors[name] = [serializers.ErrorDetail("Unknown field.", code="unknown_field")]
+            elif isinstance(writable[name], _TEXTS) and given is not None and not isinstance(given, str):
+                errors[name] = [serializers.ErrorDetail("Not a valid string.", code="invalid")]
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:
             if not isinstance(invalid.detail, dict):
                 raise
-            errors |= invalid.detail
+            errors = invalid.detail | errors
         if errors:
             raise serializers.ValidationError(errors)
         return value
