@@ -22,7 +22,7 @@ from billing.models import SubscriptionChange, SubscriptionSync
 from billing.services.terms import ENDED, RUNNING, contract_state, live_since
 from commerce.actor import Actor
 from commerce.crash import crash_point
-from commerce.errors import Rejected
+from commerce.errors import Rejected, Retryable
 from commerce.parties.services import mark_reference_active, request_reference
 from commerce.providers import openmeter
 from commerce.providers.http import looks_first
@@ -34,6 +34,7 @@ from contracts.services import contract_edits
 
 MARKER = FlatFee(key="contract", name="Contract", amount=None)
 START_TOLERANCE = timedelta(minutes=2)
+LONGEST_DELAY = timedelta(minutes=15)
 
 
 @looks_first
@@ -66,14 +67,19 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
 def _prepare(openmeter_url: str, public_url: str) -> None:
     """Once per process: our invoicing app, billing profile and webhook exist at OpenMeter.
 
-    One process at a time: OpenMeter would let two make two of each.
+    One process at a time, by a lock of the session: OpenMeter would let two make two of each.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('openmeter.prepare', 0))")
-        openmeter.client().prepare(
-            webhook_url=f"{public_url}/webhooks/openmeter/",
-            signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0],
-        )
+    if not settings.OPENMETER_WEBHOOK_SECRETS:
+        raise Retryable("OPENMETER_WEBHOOK_SECRET is not set: OpenMeter could not sign what it tells us.")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('openmeter.prepare', 0))")
+        try:
+            openmeter.client().prepare(
+                webhook_url=f"{public_url}/webhooks/openmeter/",
+                signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0],
+            )
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended('openmeter.prepare', 0))")
 
 
 @transaction.atomic
@@ -208,12 +214,16 @@ def _record(
 
 
 def lag(contract_id: UUID, *, start: datetime, end: datetime) -> timedelta:
-    """The longest that an edit effective in [start, end) took to reach OpenMeter."""
+    """The longest that an edit effective in [start, end) took to reach OpenMeter.
+
+    Only what the relay may take counts. An edit that came later than that was back-dated, or OpenMeter
+    was away: that is a difference which somebody should see.
+    """
     changes = SubscriptionChange.objects.filter(
         contract_id=contract_id, effective_at__gte=start, effective_at__lt=end
     )
-    longest = max((c.applied_at - c.effective_at for c in changes), default=timedelta(0))
-    return max(longest, timedelta(0))
+    delays = (change.applied_at - change.effective_at for change in changes)
+    return max((delay for delay in delays if timedelta(0) < delay <= LONGEST_DELAY), default=timedelta(0))
 
 
 def item_key(line_id: UUID) -> str:

@@ -94,7 +94,7 @@ class Payment:
     net_days: Annotated[int, Between(0, 120)] = 14
     grace_days: Annotated[int, Between(0, 90)] = 3
     collection: Literal["wallet_auto"] = "wallet_auto"
-    invoice_source: Literal["openmeter", "modern_treasury"] = "openmeter"
+    invoice_source: Literal["openmeter"] = "openmeter"
 
 
 @dataclass(frozen=True)

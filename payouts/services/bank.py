@@ -42,12 +42,13 @@ _DEAD_RETURN = ("failed", "cancelled")
 
 def submit_payout(*, payout_id: UUID, actor: Actor, at: datetime) -> None:
     """Order an approved payout at the bank, exactly once. Raises Retryable or Unknown to be called again."""
-    payout, first = _mark_submitted(payout_id, actor, at)
+    payout = _mark_submitted(payout_id, actor, at)
     if payout.status not in ("submitted", "unknown"):
         return
     crash_point("payouts.before_send")
     bank = modern_treasury.client()
-    order = None if first else bank.find_payment_order(payout.external_id)
+    # Also before the first attempt: a database restored to an earlier hour does not know of its last.
+    order = bank.find_payment_order(payout.external_id)
     if order is None:
         order = _send(payout, bank, actor, at)
     crash_point("payouts.after_send")
@@ -57,12 +58,11 @@ def submit_payout(*, payout_id: UUID, actor: Actor, at: datetime) -> None:
 
 
 @transaction.atomic(durable=True)
-def _mark_submitted(payout_id: UUID, actor: Actor, at: datetime) -> tuple[Payout, bool]:
-    """The payout, and whether this is the first time that it is sent."""
+def _mark_submitted(payout_id: UUID, actor: Actor, at: datetime) -> Payout:
     payout = _locked(payout_id)
     if payout.status != "approved":
-        return payout, False
-    return transition(payout, "submit", actor=actor, at=at, when=at, now=timezone.now()), True
+        return payout
+    return transition(payout, "submit", actor=actor, at=at, when=at, now=timezone.now())
 
 
 def _send(
