@@ -132,16 +132,27 @@ def test_a_lost_answer_that_a_webhook_has_made_up_for_leaves_no_doubt(ready, ban
     assert ready.payout().status == "in_transit"
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_refusal_of_an_order_that_the_bank_has_gives_no_money_back(ready, bank, status):
-    payout = ready.payout()
-    client = modern_treasury.client()
-    client.create_payment_order(
+def order_from_before(payout):
+    """An order that the bank has for the payout although our database does not know of it."""
+    modern_treasury.client().create_payment_order(
         external_id=payout.external_id, amount=payout.amount, key="an earlier try",
         receiving_account_id=payout.account.provider_id,
     )  # fmt: skip
-    fault(bank, "error", method="POST", status=status)
+
+
+def test_an_order_sent_before_the_database_was_restored_is_found_and_not_sent_again(ready, bank):
+    order_from_before(ready.payout())
     assert submit(ready).status == "in_transit"
+    assert len(orders(bank)) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_of_an_order_that_the_bank_has_gives_no_money_back(ready, bank, status):
+    payout = ready.submitted()
+    order_from_before(payout)
+    fault(bank, "error", method="POST", status=status)
+    assert _send(payout, modern_treasury.client(), SYSTEM, SEASONED).external_id == payout.external_id
+    assert ready.payout().status == "submitted"
     assert holds(ready.northwind, "PAYABLE") == usd("0")
     assert len(orders(bank)) == 1
 
