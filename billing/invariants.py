@@ -1,15 +1,23 @@
-"""What must be true of billing at any time: journeys have a next step, pockets agree with the ledger."""
+"""What must be true of billing at any time: journeys have a next step, pockets agree with the ledger.
 
-from collections.abc import Iterator
+Each check is one statement that returns only what is wrong, at most a hundred rows of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
 
 from django.db import connection
 
+from commerce import clock
 from commerce.invariants import Finding, invariant
 
+LAST_INVOICE = timedelta(days=3)
 
-def _findings(sql: str, table: str, sentence: str) -> Iterator[Finding]:
+
+def _findings(sql: str, table: str, sentence: str, arguments: Sequence[Any] = ()) -> Iterator[Finding]:
     with connection.cursor() as cursor:
-        cursor.execute(sql + " LIMIT 100")
+        cursor.execute(sql + " LIMIT 100", arguments)
         names = [column.name for column in cursor.description or []]
         for row in cursor.fetchall():
             facts = dict(zip(names, row, strict=True))
@@ -21,18 +29,20 @@ def _findings(sql: str, table: str, sentence: str) -> Iterator[Finding]:
 @invariant("I7", "What contracts have set aside equals the wallets' committed accounts")
 def set_aside_agrees() -> Iterator[Finding]:
     yield from _findings(
-        """SELECT w.owner_id AS id, w.currency, w.kind, w.posted AS wallet, COALESCE(a.wanted, 0) AS accounts
+        """SELECT COALESCE(w.owner_id, a.buyer_id) AS id, COALESCE(w.currency, a.currency) AS currency,
+                  COALESCE(w.kind, a.kind) AS kind,
+                  COALESCE(w.posted, 0) AS wallet, COALESCE(a.wanted, 0) AS accounts
            FROM (SELECT l.owner_id, l.currency, l.kind, b.posted FROM ledger_ledgeraccount l
                  JOIN ledger_ledgerbalance b ON b.account_id = l.id
                  WHERE l.kind IN ('COMMITTED', 'COMMITTED_DOWNPAYMENT')) w
-           LEFT JOIN (
+           FULL JOIN (
              SELECT buyer_id, currency, 'COMMITTED' AS kind, sum(committed_minor) AS wanted
              FROM billing_billingaccount GROUP BY 1, 2
              UNION ALL
              SELECT buyer_id, currency, 'COMMITTED_DOWNPAYMENT', sum(downpayment_minor)
              FROM billing_billingaccount GROUP BY 1, 2) a
            ON a.buyer_id = w.owner_id AND a.currency = w.currency AND a.kind = w.kind
-           WHERE w.posted <> COALESCE(a.wanted, 0)""",
+           WHERE COALESCE(w.posted, 0) <> COALESCE(a.wanted, 0)""",
         "parties_organization",
         "{kind} holds {wallet} minor units of {currency}, but the contracts have set aside {accounts}.",
     )
@@ -62,6 +72,29 @@ def paid_invoices_are_posted() -> Iterator[Finding]:
     )
 
 
+@invariant("I7", "Money that came in was posted with its amount")
+def pay_ins_are_posted() -> Iterator[Finding]:
+    yield from _findings(
+        """SELECT p.id, p.status, p.amount_minor, COALESCE(e.credited, 0) AS credited FROM billing_payin p
+           LEFT JOIN LATERAL (SELECT sum(amount) AS credited FROM ledger_ledgerentry
+                              WHERE transaction_id = p.transaction_id AND amount > 0) e ON true
+           WHERE p.status IN ('completed', 'returned') AND p.amount_minor <> COALESCE(e.credited, 0)""",
+        "billing_payin",
+        "It is {status} with {amount_minor} minor units, and its posting credited {credited}.",
+    )
+
+
+@invariant("I7", "Invoice numbers have no gaps")
+def numbers_have_no_gaps() -> Iterator[Finding]:
+    yield from _findings(
+        """SELECT n.name AS id, n.last, count(i.id) AS given FROM billing_numberseries n
+           LEFT JOIN billing_invoice i ON starts_with(i.number, n.name || '-')
+           GROUP BY n.name HAVING n.last <> count(i.id)""",
+        "billing_numberseries",
+        "The last number is {last}, and {given} invoices carry one.",
+    )
+
+
 @invariant("I5", "An unpaid invoice has an account that the clock or a payment will look at")
 def unpaid_invoices_have_a_future() -> Iterator[Finding]:
     yield from _findings(
@@ -83,4 +116,19 @@ def differing_drafts_are_in_review() -> Iterator[Finding]:
                              AND r.subject_id = i.id::text AND r.status <> 'resolved')""",
         "billing_invoice",
         "OpenMeter's invoice {provider_id} differs from the contract and nobody is asked about it.",
+    )
+
+
+@invariant("I5", "A contract that has ended gets its last invoice, or is settled")
+def ended_contracts_are_settled() -> Iterator[Finding]:
+    yield from _findings(
+        """SELECT a.id, c.number, c.status FROM billing_billingaccount a
+           JOIN contracts_contract c ON c.id = a.contract_id
+           WHERE a.billing_status IN ('not_billing', 'current') AND c.end_at < %s
+             AND c.status IN ('terminated', 'expired', 'cancelled')
+             AND NOT EXISTS (SELECT 1 FROM billing_invoice i
+                             WHERE i.account_id = a.id AND i.status = 'draft')""",
+        "billing_billingaccount",
+        "{number} is {status} for days, and neither settled nor on an invoice that is under way.",
+        [clock.now() - LAST_INVOICE],
     )

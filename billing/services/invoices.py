@@ -19,6 +19,7 @@ from billing.services.verification import minor_units_of, verify_invoice
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.crash import crash_point
+from commerce.errors import Rejected
 from commerce.money import Money
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Invoice as ProviderInvoice
@@ -34,7 +35,13 @@ DRAFTS_PER_POLL = 100
 
 def refresh_invoice(*, provider_id: str, actor: Actor, at: datetime) -> Invoice | None:
     """Fetch an invoice and apply what it says now. Called outside any transaction."""
-    return apply_invoice(provider=openmeter.client().invoice(provider_id), actor=actor, at=at)
+    try:
+        provider = openmeter.client().invoice(provider_id)
+    except Rejected as error:
+        if error.extra.get("provider_status") != 404:
+            raise
+        return _forget_draft(provider_id, error, actor=actor, at=at)
+    return apply_invoice(provider=provider, actor=actor, at=at)
 
 
 def poll_invoices(*, actor: Actor, at: datetime) -> int:
@@ -48,7 +55,9 @@ def poll_invoices(*, actor: Actor, at: datetime) -> int:
     known = dict(
         ours.filter(provider_updated_at__gte=since or at).values_list("provider_id", "provider_updated_at")
     )
-    listed = openmeter.client().invoices(updated_since=since)
+    client = openmeter.client()
+    # A webhook may have moved `since` past an invoice that was never told of: that one waits for our number.
+    listed = [*client.invoices(updated_since=since), *client.invoices(statuses=["issuing"])]
     changed = [invoice.id for invoice in listed if known.get(invoice.id) != invoice.updated_at]
     drafts = ours.filter(status=InvoiceStatus.DRAFT).order_by("?").values_list("provider_id", flat=True)
     return each(
@@ -107,6 +116,21 @@ def _billed_from(invoice: Invoice, provider_start: datetime) -> datetime:
     before = others.filter(period_start__lt=provider_start)
     end: datetime | None = before.aggregate(end=Max("period_end"))["end"]
     return min(end or invoice.contract.start_at, provider_start)
+
+
+@transaction.atomic
+def _forget_draft(provider_id: str, error: Rejected, *, actor: Actor, at: datetime) -> Invoice | None:
+    """OpenMeter forgets a draft whose lines vanish; an invoice that we have numbered must be there."""
+    ours = Invoice.objects.filter(provider=PROVIDER, provider_id=provider_id)
+    if not ours.exists():
+        return None
+    BillingAccount.objects.select_for_update(of=("self",)).get(invoices__in=ours)
+    invoice = ours.select_for_update().get()
+    if invoice.status == InvoiceStatus.VOIDED:
+        return invoice
+    if invoice.verified_at:
+        raise error
+    return _withdraw(invoice, actor=actor, at=at)
 
 
 def _withdraw(invoice: Invoice, *, actor: Actor, at: datetime) -> Invoice:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.db import connections
 
 from billing import services
@@ -41,7 +42,8 @@ APRIL = datetime(2027, 4, 1, tzinfo=UTC)
 CUT = APRIL + timedelta(hours=1)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 SYSTEM = Actor.system("test")
-GROUPS = ["billing.account", "billing.openmeter", "billing.collection", "billing.modern_treasury"]
+LOCAL = ["billing.account", "billing.collection"]
+GROUPS = [*LOCAL, "billing.openmeter", "billing.modern_treasury"]
 _numbers = count(1)
 
 
@@ -62,10 +64,14 @@ def wallet(owner: Organization) -> tuple[int, int, int]:
 
 
 def work() -> None:
-    """Deliver billing's events until none is left; what failed and waits is tried once more at the end."""
+    """Deliver billing's events until none is left; what failed and waits is tried once more at the end.
+
+    Without the simulators, what is meant for the providers stays where it is.
+    """
+    groups = GROUPS if settings.OPENMETER_WEBHOOK_SECRETS else LOCAL
     for _ in range(2):
         OutboxStream.objects.filter(due_at__isnull=False).update(due_at=LONG_AGO)
-        while drain(groups=GROUPS).handled:
+        while drain(groups=groups).handled:
             OutboxStream.objects.filter(due_at__isnull=False).update(due_at=LONG_AGO)
 
 
@@ -157,7 +163,6 @@ class World:
     southwind: Organization
     bridge: Organization
     virtual_account: str = "va-acme"
-    keys: dict[str, Any] = field(default_factory=dict)
 
     def payment(self, amount: str, **changes: Any) -> IncomingPayment:
         """What Modern Treasury would say about a wire to Acme's virtual account."""
@@ -260,13 +265,13 @@ def make_world() -> World:
         ("h100-burst", "H100 burst hours", "usage", "device_hour", "h100_burst_hours"),
     ):
         contracts.ensure_product(code=code, name=name, kind=kind, unit=unit, meter=meter, actor=SYSTEM)
-    rows = [
+    acme, northwind, southwind, bridge = (
         Organization.objects.create(name=name, slug=name.lower(), roles=[role])
         for name, role in (
             ("Acme", "buyer"), ("Northwind", "seller"), ("Southwind", "seller"), ("Bridge", "partner")
         )
-    ]  # fmt: skip
-    world = World(Organization.objects.platform(), *rows)
+    )  # fmt: skip
+    world = World(Organization.objects.platform(), acme, northwind, southwind, bridge)
     ProviderReference.objects.create(
         organization=world.acme,
         provider="modern_treasury",
