@@ -431,6 +431,10 @@ register_panel(
 
 def contract_timeline(contract: Contract) -> Iterable[TimelineRow]:
     for invoice in Invoice.objects.filter(contract=contract).order_by("-id")[:24]:
+        if invoice.paid_at:
+            yield TimelineRow(
+                invoice.paid_at, "invoice", f"{invoice} paid", str(invoice.total), url=admin_url(invoice)
+            )
         if invoice.issued_at:
             yield TimelineRow(
                 invoice.issued_at,
@@ -438,10 +442,6 @@ def contract_timeline(contract: Contract) -> Iterable[TimelineRow]:
                 f"{invoice} issued",
                 f"{invoice.total}, due {invoice.due_at:%-d %b %Y}",
                 url=admin_url(invoice),
-            )
-        if invoice.paid_at:
-            yield TimelineRow(
-                invoice.paid_at, "invoice", f"{invoice} paid", str(invoice.total), url=admin_url(invoice)
             )
     for change in contract.subscription_changes.order_by("-version")[:50]:
         yield TimelineRow(

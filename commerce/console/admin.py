@@ -24,8 +24,8 @@ from commerce.console import outbox_admin, services  # noqa: F401
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.format import badge, instant, money, shown_json, subject, subject_link
-from commerce.console.panels import in_words
 from commerce.console.models import Resolution, ReviewItem
+from commerce.console.panels import in_words
 from commerce.console.registry import Card, CardValue, register_card
 from commerce.models import TransitionLog
 from commerce.providers.models import ProviderEvent
@@ -64,8 +64,8 @@ class ReviewItemAdmin(ConsoleAdmin):
     search_fields = ("subject_id__exact", "id__exact")
     search_help_text = "The subject's id."
     fields = (
-        "title", "kind_in_words", "state", "value_at_stake", "opened", "subject", "assignee", "snoozed", "resolution",
-        "detail", "note", "shown_evidence",
+        "title", "kind_in_words", "state", "value_at_stake", "opened", "subject", "assignee", "snoozed",
+        "resolution", "detail", "note", "shown_evidence",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
