@@ -30,8 +30,12 @@ from contracts.services import contract_edits
 
 @transaction.atomic
 def refresh_status(*, account_id: UUID | str, actor: Actor, at: datetime) -> BillingAccount:
-    """Bring an account's status in line with its invoices at `at`, with the effects of each step."""
+    """Bring an account's status in line with its invoices at `at`, with the effects of each step.
+
+    `at` may have been read before the lock was had: a status never goes back behind its last change.
+    """
     account = BillingAccount.objects.select_for_update().select_related("contract").get(pk=account_id)
+    at = max(at, account.status_since)
     facts = _facts(account, at)
     for target in rule.path(account.billing_status, rule.derive(facts, at)):
         before = account.billing_status
