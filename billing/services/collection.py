@@ -89,6 +89,7 @@ def _pay(
         )
     account.downpayment_minor -= draw.downpayment
     account.committed_minor -= draw.committed
+    account.committed_wanted_minor = 0  # it was wanted for what is paid now
     account.save()
     transaction_id = posting.id if posting else None
     return transition(

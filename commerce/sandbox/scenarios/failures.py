@@ -63,6 +63,8 @@ def short_wallet(world: World) -> None:
         world.until_status(deal.contract, "current")
         _until_contract(world, deal, "active")
         world.until_synced(deal.contract)
+        world.nothing_else_posted()
+        world.expect_wallet(buyer)
 
 
 def failed_payout(world: World) -> None:
