@@ -96,12 +96,14 @@ def test_money_that_comes_pays_the_oldest_first(world: World) -> None:
 
 
 def test_invoices_come_before_what_contracts_want_set_aside(world: World) -> None:
-    deal = world.live(fund="0", downpayment="0")
+    deal, other = world.live(fund="0", downpayment="0"), world.signed()
     owe(deal)
     work()
     world.pay_in("40,000.00")
     assert posted("collect") == 1
-    assert wallet(world.acme) == (0, 0, usd("1,030.00"))
+    assert wallet(world.acme) == (0, usd("1,030.00"), 0)
+    assert other.account.downpayment_wanted_minor == usd("8,970.00")
+    assert deal.account.committed_wanted_minor == 0, "it was wanted for what is paid now"
 
 
 def test_collecting_again_does_nothing(world: World) -> None:
