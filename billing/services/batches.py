@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
@@ -18,6 +20,8 @@ def each(items: Iterable[Item], work: Callable[[Item], object], *, what: str, pa
         try:
             work(item)
             done, in_a_row = done + 1, 0
+        except SoftTimeLimitExceeded:  # not the item's fault, and the next would be killed with its worker
+            raise
         except Exception:  # the edge of a periodic task: what cannot be done now waits for the next one
             in_a_row += 1
             log.exception("%s left for the next time", what, extra={"item": str(item)})
