@@ -276,6 +276,8 @@ class PayoutViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceVi
 
 
 class PolicyOutput(StrictModelSerializer):
+    cadence = serializers.ChoiceField(choices=["", *PayeePolicy.Cadence.values], read_only=True)
+
     class Meta:
         model = PayeePolicy
         fields = ("organization_id", "mode", "cadence", "day", "minimum_minor", "due_at", "blocked_reason")

@@ -21,9 +21,15 @@ _PROBLEMS = {
     "403": "The key lacks the scope.",
     "404": "Not there, or not yours.",
     "409": "Conflicts with what is stored, or its twin is still running.",
+    "413": "Larger than 1 MiB.",
+    "415": "Not JSON.",
     "422": "Understood and refused.",
 }
 _READ_PROBLEMS = ("400", "401", "403", "404")
+_VERSION_PROBLEMS = {
+    "412": "Somebody changed it after the version in If-Match.",
+    "428": "If-Match is missing.",
+}
 
 
 class FieldProblem(serializers.Serializer):
@@ -85,7 +91,9 @@ class Schema(AutoSchema):
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         responses = super()._get_response_bodies(direction)
         problem = self.resolve_serializer(Problem, "response").ref
-        for status, description in _PROBLEMS.items():
+        is_versioned = any(getattr(p, "name", "") == "If-Match" for p in self.get_override_parameters())
+        problems = _PROBLEMS | (_VERSION_PROBLEMS if is_versioned else {})
+        for status, description in problems.items():
             if self.method in UNSAFE or status in _READ_PROBLEMS:
                 content = {CONTENT_TYPE: {"schema": problem}}
                 responses.setdefault(status, {"content": content, "description": description})

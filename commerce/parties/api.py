@@ -45,6 +45,7 @@ class OrganizationInput(StrictSerializer):
 
 class OrganizationOutput(StrictModelSerializer):
     missing = serializers.SerializerMethodField(help_text="What must exist before it becomes active.")
+    email = serializers.CharField(read_only=True, help_text="Empty when there is none.")
 
     class Meta:
         model = Organization

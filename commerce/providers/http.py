@@ -111,5 +111,8 @@ def malformed(provider: str, what: str) -> Rejected:
 
 
 def parse(content: bytes) -> Any:
-    """JSON with exact numbers. ValueError when it is not JSON."""
-    return json.loads(content, parse_float=Decimal)
+    """JSON with exact numbers. ValueError when it is not JSON, or nested beyond reason."""
+    try:
+        return json.loads(content, parse_float=Decimal)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

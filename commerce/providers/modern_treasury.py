@@ -7,7 +7,6 @@ what was checked: the right kind of object, whole amounts, our mode (live or tes
 
 import hashlib
 import hmac
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -397,7 +396,7 @@ def signature(key: str, body: bytes) -> str:
 
 def _object(body: bytes) -> Json:
     try:
-        content = json.loads(body)
+        content = http.parse(body)
     except ValueError:
         raise InvalidInput("The body is not JSON.", code="malformed_body") from None
     if not isinstance(content, dict):
