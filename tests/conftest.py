@@ -22,6 +22,7 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 LONG_ONES_FIRST = ("tests/scenarios/test_faults", "tests/scenarios", "tests/setup", "tests/browser")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long stories begin first, and a file that starts processes of its own stays on one worker."""
     for item in items:

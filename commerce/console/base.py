@@ -7,6 +7,7 @@ from urllib.parse import quote
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import OperationalError
 from django.db.models import Model, Q, QuerySet
@@ -223,7 +224,12 @@ def timeline_of(obj: Model) -> list[registry.TimelineRow]:
 
 def state_changes(obj: Model) -> Iterator[registry.TimelineRow]:
     """A timeline feed: what the transition log says about the object."""
-    changes = TransitionLog.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
-    for change in changes.order_by("-id")[:TIMELINE_ROWS]:
+    found = TransitionLog.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
+    changes = list(found.order_by("-id")[:TIMELINE_ROWS])
+    people = {change.actor.removeprefix("user:") for change in changes if change.actor.startswith("user:")}
+    users = get_user_model().objects.filter(pk__in=people) if people else ()
+    names = {f"user:{user.pk}": user.get_username() for user in users}
+    for change in changes:
         title = f"{change.source} → {change.target}".replace("_", " ")
-        yield registry.TimelineRow(change.at, "state", title, change.reason, change.actor)
+        actor = names.get(change.actor, change.actor)
+        yield registry.TimelineRow(change.at, "state", title, change.reason, actor)

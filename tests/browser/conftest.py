@@ -144,7 +144,7 @@ class Desk:
 
 
 @pytest.fixture(scope="session")
-def desks(played: System, chromium: Browser, pictures: Path) -> Callable[..., Desk]:
+def desks(chromium: Browser, played: System, pictures: Path) -> Callable[..., Desk]:
     """One window per person and look, logged in once when a name is given."""
 
     @functools.cache
