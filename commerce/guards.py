@@ -108,8 +108,8 @@ def expected() -> set[Guard]:
         table = model._meta.db_table
         if getattr(model, "append_only", False):
             guards.add(Guard(table, "guard_append_only"))
-        if getattr(model, "updatable_only", ()):
-            guards.add(Guard(table, "guard_updatable_only", frozenset(model.updatable_only)))
+        if columns := getattr(model, "updatable_only", ()):
+            guards.add(Guard(table, "guard_updatable_only", frozenset(columns)))
         guards |= {Guard(table, name) for name in getattr(model, "own_guards", ())}
         for field in model._meta.concrete_fields:
             if isinstance(field, FSMFieldMixin):
