@@ -77,7 +77,9 @@ def declared_transitions() -> Iterator[tuple[str, set[tuple[str, str, str, str, 
 
 
 @pytest.mark.parametrize(
-    ("label", "declared"), list(declared_transitions()), ids=lambda value: value if isinstance(value, str) else ""
+    ("label", "declared"),
+    list(declared_transitions()),
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_state_tables_are_those_of_the_code(
     label: str, declared: set[tuple[str, str, str, str, str]]
