@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_SECONDS = 3.0
-LOOKS = 5
+LOOKS = 3
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _MAYBE_DONE = frozenset({408, 500, 502, 504})
 _NOT_DONE = frozenset({429, 503})
@@ -34,7 +34,7 @@ _NOT_DONE = frozenset({429, 503})
 def looks_first(method: Callable[P, T]) -> Callable[P, T]:
     """For what looks before each thing it does: when an outcome is unknown, run it again at once.
 
-    The second look finds what the lost answer would have told. After five looks the Unknown goes up.
+    The second look finds what the lost answer would have told. After three looks the Unknown goes up.
     """
 
     @functools.wraps(method)

@@ -41,13 +41,12 @@ open_review(
 def played(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
     number = own_number()
     name = f"browser_{number}{os.environ.get('TEST_DB_SUFFIX', '')}"
-    with django_db_blocker.unblock():
-        for system in make_system(tmp_path_factory.mktemp("browser"), name, redis_db=14 + number):
-            system.play("first_dollar")
-            system.manage("shell", "--verbosity", "0", "-c", PEOPLE_AND_A_QUESTION)
-            yield system
-            for name in system.stack.processes:  # nothing of theirs is worth a shutdown in order
-                system.stack.kill(name)
+    for system in make_system(tmp_path_factory.mktemp("browser"), name, 14 + number, django_db_blocker):
+        system.play("first_dollar")
+        system.manage("shell", "--verbosity", "0", "-c", PEOPLE_AND_A_QUESTION)
+        yield system
+        for name in system.stack.processes:  # nothing of theirs is worth a shutdown in order
+            system.stack.kill(name)
 
 
 @pytest.fixture(scope="session")

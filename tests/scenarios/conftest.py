@@ -85,14 +85,15 @@ SCOPES = (
 )  # fmt: skip
 
 
-def make_system(folder: Path, name: str, redis_db: int, **options: Any) -> Iterator[System]:
-    with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+def make_system(folder: Path, name: str, redis_db: int, blocker: Any, **options: Any) -> Iterator[System]:
+    """The test's own connection is unblocked only to make and to drop the system's database."""
+    with blocker.unblock(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}"')
     system = System(folder, name, redis_db, **options)
     with system.stack:
         yield system
-    with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+    with blocker.unblock(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
@@ -105,10 +106,8 @@ def own_number() -> int:
 def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
     number = own_number()
     suffix = os.environ.get("TEST_DB_SUFFIX", "")
-    with django_db_blocker.unblock():
-        yield from make_system(
-            tmp_path_factory.mktemp("system"), f"scenarios_{number}{suffix}", redis_db=4 + number
-        )
+    folder = tmp_path_factory.mktemp("system")
+    yield from make_system(folder, f"scenarios_{number}{suffix}", 4 + number, django_db_blocker)
 
 
 @pytest.fixture
@@ -116,13 +115,13 @@ def fragile_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
     """A system of its own whose worker is to die again and again, on leases of a second."""
     number = own_number()
     suffix = os.environ.get("TEST_DB_SUFFIX", "")
-    with django_db_blocker.unblock():
-        yield from make_system(
-            tmp_path,
-            f"fragile_{number}{suffix}",
-            redis_db=8 + number,
-            environment={"OUTBOX_LEASE_SECONDS": "1"},
-        )
+    yield from make_system(
+        tmp_path,
+        f"fragile_{number}{suffix}",
+        8 + number,
+        django_db_blocker,
+        environment={"OUTBOX_LEASE_SECONDS": "1"},
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -164,8 +164,7 @@ def test_an_invoice_goes_from_our_number_to_paid_and_repetitions_change_nothing(
 
     assert client.payment_status(invoice.id, "payment_overdue").extended_status == "overdue"
     sandbox.fault("openmeter", "POST", "payment/status", "timeout_after_effect")
-    with pytest.raises(Unknown):
-        client.payment_status(invoice.id, "paid")
+    assert client.payment_status(invoice.id, "paid").extended_status == "paid", "a lost answer is looked up"
     assert client.payment_status(invoice.id, "paid").extended_status == "paid"
     with pytest.raises(Rejected):
         client.payment_status(invoice.id, "payment_failed")
