@@ -159,7 +159,7 @@ def test_log_in_search_and_the_dark(desk: Desks) -> None:
     night.open("/admin/contracts/contract/")
     night.open(night.rows()[-1], picture="dark_contract")
     night.page.keyboard.press("Control+k")
-    night.page.locator("#command-results, [name=s]").first.wait_for()
+    night.page.locator("#search-input-command:focus").wait_for()  # it takes the focus a moment after it shows
     night.page.keyboard.type("INV-2027-000001")
     night.page.get_by_text("settlement of INV-2027-000001").first.wait_for()
     night.page.screenshot(path=night.pictures / "dark_search.png")
