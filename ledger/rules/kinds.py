@@ -4,7 +4,7 @@ The normal side is the side on which a balance is counted as positive. Wallet an
 a floor of zero; the platform's own accounts take every posting and have none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -79,16 +79,31 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Nature:
-    """What an account of some kind is; `floor` is credit-side minor units, None for no condition."""
+    """What an account of some kind is.
+
+    `floor` is credit-side minor units, None for no condition. `stripes` is over how many rows the
+    balance is spread, so that writers of the platform's own accounts do not queue; a floor needs one row.
+    """
 
     account_class: AccountClass
     normal: Side
     floor: int | None = None
+    stripes: int = 1
 
 
 WALLET = (Kind.AVAILABLE, Kind.COMMITTED, Kind.COMMITTED_DOWNPAYMENT)
 BUYER = (*WALLET, Kind.DISPUTE_HOLD, Kind.REFUND_PAYABLE)
 PAYEE = (Kind.PAY_IN_HOLDING, Kind.RESERVE, Kind.PAYABLE, Kind.PAYOUT_IN_TRANSIT, Kind.PAYEE_DISPUTE_HOLD)
+_HOT_ASSETS = (
+    Kind.CASH_BANK,
+    Kind.CASH_PROCESSOR,
+    Kind.CRYPTO,
+    Kind.SETTLEMENT_RECEIVABLE,
+    Kind.PROCESSOR_RESERVE,
+    Kind.DISPUTE_RECEIVABLE,
+    Kind.FX_POSITION,
+)
+_CLAIMS = (Kind.BUYER_RECEIVABLE, Kind.SELLER_RECEIVABLE, Kind.FINANCING_RECEIVABLE)
 _PLATFORM_LIABILITIES = (Kind.TAX_PAYABLE, Kind.UNAPPLIED_CASH, Kind.ACCRUED_PROCESSING_FEES)
 _REVENUE = (Kind.PLATFORM_FEES, Kind.HOSTING_FEES, Kind.FINANCING_INTEREST, Kind.LATE_FEES)
 _CONTRA_REVENUE = (Kind.PROMOTIONS, Kind.SLA_CREDITS)
@@ -101,13 +116,17 @@ _EXPENSE = (
     Kind.BAD_DEBT,
 )
 
+_HOT = 16
+_ASSET = Nature(AccountClass.ASSET, Side.DEBIT)
+
 _NATURES: dict[Kind, Nature] = {
-    **dict.fromkeys(Kind, Nature(AccountClass.ASSET, Side.DEBIT)),
     **dict.fromkeys((*BUYER, *PAYEE), Nature(AccountClass.LIABILITY, Side.CREDIT, floor=0)),
-    **dict.fromkeys(_PLATFORM_LIABILITIES, Nature(AccountClass.LIABILITY, Side.CREDIT)),
-    **dict.fromkeys(_REVENUE, Nature(AccountClass.REVENUE, Side.CREDIT)),
-    **dict.fromkeys(_CONTRA_REVENUE, Nature(AccountClass.REVENUE, Side.DEBIT)),
-    **dict.fromkeys(_EXPENSE, Nature(AccountClass.EXPENSE, Side.DEBIT)),
+    **dict.fromkeys(_HOT_ASSETS, replace(_ASSET, stripes=_HOT)),
+    **dict.fromkeys(_CLAIMS, _ASSET),
+    **dict.fromkeys(_PLATFORM_LIABILITIES, Nature(AccountClass.LIABILITY, Side.CREDIT, stripes=_HOT)),
+    **dict.fromkeys(_REVENUE, Nature(AccountClass.REVENUE, Side.CREDIT, stripes=_HOT)),
+    **dict.fromkeys(_CONTRA_REVENUE, Nature(AccountClass.REVENUE, Side.DEBIT, stripes=_HOT)),
+    **dict.fromkeys(_EXPENSE, Nature(AccountClass.EXPENSE, Side.DEBIT, stripes=_HOT)),
     Kind.NOTIONAL: Nature(AccountClass.MEMO, Side.CREDIT),
-    Kind.NOTIONAL_GRANTED: Nature(AccountClass.MEMO, Side.DEBIT),
+    Kind.NOTIONAL_GRANTED: Nature(AccountClass.MEMO, Side.DEBIT, stripes=_HOT),
 }
