@@ -1,7 +1,8 @@
-"""Money is an integer count of minor units and an ISO 4217 currency; no float ever touches it.
+"""Money is an integer count of minor units and a currency; no float ever touches it.
 
-Exponents follow ISO 4217 (JPY 0, KWD 3, otherwise 2). Rounding is half away from zero, once per
-line; splits use the largest remainder method, so that the parts always add up to the whole.
+Exponents follow ISO 4217 (JPY 0, KWD 3, otherwise 2); stablecoins have six digits. Rounding is half
+away from zero, once per line; splits use the largest remainder method, so that the parts always add
+up to the whole.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ _EXPONENTS = {
     for currency in currencies.split()
 }
 CURRENCIES = frozenset(_EXPONENTS)
+# A stablecoin is a currency of its own in the ledger; nothing is priced, invoiced or paid out in it.
+STABLECOINS = frozenset({"USDC", "USDT"})
+_EXPONENTS |= dict.fromkeys(STABLECOINS, 6)
 
 
 def exponent(currency: str) -> int:

@@ -82,11 +82,14 @@ class MoneyField(serializers.Field):
         if errors:
             raise serializers.ValidationError(errors)
         try:
-            return Money(amount, data["currency"])
+            money = Money(amount, data["currency"])
+            if money.currency not in CURRENCIES:
+                raise InvalidInput(f"{money.currency} is not taken here.", code="unknown_currency")
         except (InvalidInput, TypeError) as error:
             code = getattr(error, "code", "unknown_currency")
             name = "amount_minor" if code.startswith("amount") else "currency"
             raise serializers.ValidationError({name: [serializers.ErrorDetail(str(error), code=code)]})
+        return money
 
     def to_representation(self, value: Money) -> dict[str, Any]:
         return {"amount_minor": value.minor, "currency": value.currency}

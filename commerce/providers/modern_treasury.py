@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 
 from commerce.errors import CommerceError, InvalidInput, Rejected, Unknown
-from commerce.money import Money
+from commerce.money import CURRENCIES, Money
 from commerce.providers import http
 from commerce.providers.webhooks import OBJECT_ID, InvalidSignature, Notice
 
@@ -437,11 +437,12 @@ def _text(row: Json, name: str) -> str:
 
 def _money(row: Json) -> Money:
     try:
-        return Money(row["amount"], row["currency"])
+        money = Money(row["amount"], row["currency"])
     except (KeyError, CommerceError):
-        raise http.malformed(
-            NAME, f"an amount that is none, in {row.get('object')} {row.get('id')}"
-        ) from None
+        money = None
+    if money is None or money.currency not in CURRENCIES:
+        raise http.malformed(NAME, f"an amount that is none, in {row.get('object')} {row.get('id')}")
+    return money
 
 
 def _first(row: Json, name: str) -> Json:

@@ -6,9 +6,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.exceptions import ValidationError
 
+from commerce.api.serializers import MoneyField
 from commerce.errors import InvalidInput
-from commerce.money import MAX_MINOR, Money, allocate, round_half_up
+from commerce.money import CURRENCIES, MAX_MINOR, STABLECOINS, Money, allocate, round_half_up
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,18 @@ def test_amounts_are_read_in_the_currencys_own_digits() -> None:
     assert Money.parse("1234.5", "USD") == Money(123450, "USD")
     assert Money.parse("1234", "JPY") == Money(1234, "JPY")
     assert Money.parse("1.234", "KWD") == Money(1234, "KWD")
+    assert Money.parse("996.5", "USDC") == Money(996_500_000, "USDC")
     assert str(Money(123450, "USD")) == "1,234.50 USD"
     assert str(Money(-5, "USD")) == "-0.05 USD"
+
+
+def test_nothing_is_priced_in_a_stablecoin() -> None:
+    assert STABLECOINS
+    assert not STABLECOINS & CURRENCIES
+    with pytest.raises(ValidationError, match="USDC is not taken here"):
+        MoneyField().run_validation({"amount_minor": 1, "currency": "USDC"})
+    with pytest.raises(InvalidInput, match="cannot be mixed"):
+        Money(1, "USDC") + Money(1, "USD")
 
 
 @pytest.mark.parametrize(
