@@ -1,6 +1,11 @@
-"""Contracts over HTTP: create, read at any two instants, record operations, preview them."""
+"""Contracts over HTTP: create, read at any two instants, record operations, preview them.
 
+What a key sees of a contract is decided in `contracts.rules.visibility`, for every answer here.
+"""
+
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
@@ -21,7 +26,8 @@ from contracts.models import Contract, ContractEdit, Product
 from contracts.rules import fold, schema
 from contracts.rules.operations import REGISTRY
 from contracts.rules.operations.create import Create
-from contracts.rules.state import ContractState
+from contracts.rules.state import ContractState, changes, digest
+from contracts.rules.visibility import Json, Viewer, roles_of, seen_edits, seen_timeline, shown
 
 IF_MATCH = OpenApiParameter(
     "If-Match",
@@ -60,16 +66,28 @@ class ContractSummarySerializer(StrictModelSerializer):
             "id", "number", "status", "version", "buyer_id", "currency", "start_at", "end_at", "next_due_at",
         )  # fmt: skip
         read_only_fields = fields
+        extra_kwargs = {
+            "buyer_id": {"allow_null": True, "help_text": "Null for a partner."},
+            "next_due_at": {"help_text": "Null for a seller or partner."},
+        }
+
+    def to_representation(self, row: Contract) -> Json:
+        body = super().to_representation(row)
+        viewer = self.context["view"].viewer
+        if viewer not in ("platform", row.buyer_id):
+            body["next_due_at"] = None
+            body["buyer_id"] = body["buyer_id"] if viewer in row.seller_ids else None
+        return body
 
 
 class ContractSerializer(serializers.Serializer):
-    """A contract at an instant; lines, terms and holds as they stood then."""
+    """A contract at an instant: lines, terms and holds as they stood then, those that the key may see."""
 
     id = serializers.UUIDField()
     number = serializers.CharField()
     status = serializers.ChoiceField(choices=[*Contract.Status.values])
     version = serializers.IntegerField(help_text="Number of edits; the ETag.")
-    buyer_id = serializers.UUIDField()
+    buyer_id = serializers.UUIDField(allow_null=True, help_text="Null for a partner.")
     currency = serializers.CharField()
     start_at = InstantField()
     end_at = InstantField(allow_null=True)
@@ -79,7 +97,7 @@ class ContractSerializer(serializers.Serializer):
     holds = serializers.ListField(child=serializers.DictField())
     signatures = serializers.ListField(child=serializers.DictField())
     needs_resign = serializers.BooleanField()
-    state_hash = serializers.CharField()
+    state_hash = serializers.CharField(help_text="Digest of what is shown: equal when nothing differs.")
 
 
 class EditSerializer(StrictModelSerializer):
@@ -93,6 +111,7 @@ class EditSerializer(StrictModelSerializer):
             "actor", "reason", "supersedes", "hash",
         )  # fmt: skip
         read_only_fields = fields
+        extra_kwargs = {"hash": {"help_text": "Of the whole row, for the platform; else empty."}}
 
     def get_actor(self, row: ContractEdit) -> str:
         return row.actor_label or f"{row.actor_type}:{row.actor_id}"
@@ -187,7 +206,7 @@ _OPERATION_SCHEMA = {
 
 
 class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
-    """Buyers and sellers see their contracts; the platform and the buyer record operations."""
+    """Each party sees its own part of its contracts; the platform and the buyer record operations."""
 
     scope = "contracts"
     queryset = Contract.objects.all()
@@ -196,6 +215,10 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
 
     def visible(self, queryset: QuerySet, organization: Organization) -> QuerySet:
         return queryset.filter(pk__in=Contract.objects.of(organization.pk).values("pk"))
+
+    @property
+    def viewer(self) -> Viewer:
+        return "platform" if self.sees_everything else self.api_key.organization.pk
 
     def declared_query(self) -> type[Query] | None:
         return InstantsQuery if self.action == "retrieve" else super().declared_query()
@@ -218,7 +241,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         )
         contract = result.contract
         headers = {"ETag": etag(contract.version), "Location": f"{request.path}{contract.pk}/"}
-        return Response(represent(contract, contract.current), status=201, headers=headers)
+        return Response(represent(contract, contract.current, self.viewer), status=201, headers=headers)
 
     @extend_schema(responses=ContractSerializer)
     def retrieve(self, request: Request, pk: Any = None) -> Response:
@@ -231,9 +254,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
                 valid_at=self.query.get("valid_at", self.at),
                 known_at=self.query.get("known_at"),
             )
-            if not state.exists:
-                raise NotFound("The contract did not exist at that instant, or was not known.")
-        return Response(represent(contract, state), headers={"ETag": etag(contract.version)})
+        return Response(represent(contract, state, self.viewer), headers={"ETag": etag(contract.version)})
 
     @extend_schema(
         request={"application/json": _OPERATION_SCHEMA},
@@ -247,7 +268,10 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         result = services.record_edit(**self._operation(require_if_match(request)))
         contract = result.contract
         return Response(
-            {"edit": EditSerializer(result.edit).data, "contract": represent(contract, contract.current)},
+            {
+                "edit": self._edits([result.edit])[0],
+                "contract": represent(contract, contract.current, self.viewer),
+            },
             status=201,
             headers={"ETag": etag(contract.version)},
         )
@@ -262,40 +286,60 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         """What an operation would do: the same checks and the same result, nothing written."""
         operation = self._operation(None)
         preview = services.preview_edit(**operation)
+        before, after = changes(
+            shown(preview.before, self.viewer) or {}, shown(preview.after, self.viewer) or {}
+        )
         return Response(
             {
                 "effective_at": schema.instant(preview.effective_at),
-                "before": preview.changed_before,
-                "after": preview.changed_after,
-                "contract": represent(self.get_object(), preview.after),
+                "before": before,
+                "after": after,
+                "contract": represent(self.get_object(), preview.after, self.viewer),
             }
         )
 
     @extend_schema(responses=EditSerializer(many=True))
     @action(detail=True, query_serializer=PageQuery)
     def edits(self, request: Request, pk: Any = None) -> Response:
-        """The log, newest first."""
-        page = self.paginate_queryset(self.get_object().edits.all())
-        return self.get_paginated_response(EditSerializer(page, many=True).data)
+        """The log, newest first: the edits that changed something which the key sees."""
+        contract = self.get_object()
+        rows = contract.edits.all()
+        if not self.sees_everything:
+            rows = rows.filter(seq__in=list(self._seen(contract.pk)))
+        return self.get_paginated_response(self._edits(self.paginate_queryset(rows) or []))
 
     @extend_schema(responses=TimelineSerializer)
     @action(detail=True, query_serializer=KnownQuery)
     def timeline(self, request: Request, pk: Any = None) -> Response:
         """Every instant at which the contract changes, past and planned, with its state from there on."""
         contract = self.get_object()
-        steps = fold.timeline(services.contract_edits(contract.pk), self.query.get("known_at"))
+        edits = services.contract_edits(contract.pk)
         return Response(
             {
                 "items": [
                     {
                         "at": schema.instant(step.at),
-                        "edits": [edit.seq for edit in step.edits],
-                        "contract": represent(contract, step.state),
+                        "edits": step.edits,
+                        "contract": _document(contract, step.body),
                     }
-                    for step in steps
+                    for step in seen_timeline(edits, self.viewer, self.query.get("known_at"))
                 ]
             }
         )
+
+    def _seen(self, contract_id: UUID) -> dict[int, Json]:
+        return seen_edits(services.contract_edits(contract_id), self.api_key.organization.pk)
+
+    def _edits(self, rows: Sequence[ContractEdit]) -> list[Json]:
+        """Rows of one contract's log, without what the key's organization may not read of them."""
+        found: list[Json] = [dict(EditSerializer(row).data) for row in rows]
+        if self.sees_everything or not rows:
+            return found
+        contract, seen = rows[0].contract, self._seen(rows[0].contract_id)
+        withheld = {"hash": ""}
+        if "buyer" not in roles_of(contract.current, self.api_key.organization.pk):
+            withheld |= {"actor": "", "reason": ""}
+        return [{**edit, "payload": seen[edit["seq"]], **withheld} for edit in found]
 
     def _operation(self, expected_version: int | None) -> dict[str, Any]:
         """The arguments of `record_edit` that the request stands for."""
@@ -320,16 +364,22 @@ class ProductViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceV
         return queryset
 
 
-def represent(contract: Contract, state: ContractState) -> dict[str, Any]:
-    """The contract with the state of one instant."""
-    body = state.to_json()
+def represent(contract: Contract, state: ContractState, viewer: Viewer) -> Json:
+    """The contract with the state of one instant, as the viewer sees it."""
+    body = shown(state, viewer) if state.exists else None
+    if body is None:
+        raise NotFound("The contract did not exist at that instant, or was not known.")
+    return _document(contract, body)
+
+
+def _document(contract: Contract, body: Json) -> Json:
     return {
         "id": str(contract.pk),
         "number": contract.number,
         **body,
         "end_at": body.get("end_at"),
         "lines": list(body["lines"].values()),
-        "state_hash": state.hash,
+        "state_hash": digest({**body, "version": 0}),
     }
 
 

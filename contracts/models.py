@@ -60,8 +60,12 @@ class Product(models.Model):
 
 class ContractQuerySet(models.QuerySet["Contract"]):
     def of(self, organization_id: UUID) -> "ContractQuerySet":
-        """Contracts on which the organization is buyer, or is or was a seller."""
-        return self.filter(Q(buyer_id=organization_id) | Q(seller_ids__contains=[organization_id]))
+        """Contracts on which the organization is buyer or partner, or is or was a seller."""
+        return self.filter(
+            Q(buyer_id=organization_id)
+            | Q(seller_ids__contains=[organization_id])
+            | Q(partner_id=organization_id)
+        )
 
     def due(self, at: datetime) -> "ContractQuerySet":
         """Contracts whose projection the clock has overtaken, longest overdue first."""
@@ -89,6 +93,7 @@ class Contract(models.Model):
     version = models.PositiveIntegerField(default=1, help_text="Number of edits in the log.")
     buyer = models.ForeignKey(Organization, models.PROTECT, related_name="contracts")
     seller_ids = ArrayField(models.UUIDField(), default=list)
+    partner_id = models.UUIDField(null=True, blank=True)
     currency = models.CharField(max_length=3)
     start_at = models.DateTimeField()
     end_at = models.DateTimeField(null=True, blank=True)
@@ -112,6 +117,9 @@ class Contract(models.Model):
             models.Index(fields=["status", "-id"], name="contract_by_status"),
             models.Index(fields=["buyer", "-id"], name="contract_of_buyer"),
             GinIndex(fields=["seller_ids"], name="contract_of_seller"),
+            models.Index(
+                fields=["partner_id"], name="contract_of_partner", condition=Q(partner_id__isnull=False)
+            ),
         )
         permissions = (
             ("edit_contract", "Can create contracts and change their products"),

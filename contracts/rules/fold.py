@@ -83,6 +83,17 @@ def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[In
     return found + _expiry(state, None, version)
 
 
+def walk(
+    edits: Iterable[Edit], known_at: datetime | None = None
+) -> Iterator[tuple[Edit, ContractState, ContractState]]:
+    """Each edit in the order in which they take effect, with the state before and after it."""
+    state = NOTHING
+    for edit in in_order(edits, known_at):
+        before = _by_clock(state, edit.effective_at)
+        state = apply(before, edit)
+        yield edit, before, state
+
+
 def apply(state: ContractState, edit: Edit) -> ContractState:
     """One step of the fold; never refuses."""
     return REGISTRY[edit.operation].apply(state, edit.payload, edit.effective_at)

@@ -196,7 +196,12 @@ def digest(data: Any) -> str:
 
 def difference(before: ContractState, after: ContractState) -> tuple[dict[str, Any], dict[str, Any]]:
     """What changed, as two maps from JSON pointer to value; a pointer absent on one side is new or gone."""
-    old, new = dict(_leaves(before.to_json())), dict(_leaves(after.to_json()))
+    return changes(before.to_json(), after.to_json())
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`difference` between two states as JSON, whole ones or what somebody may see of them."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
     for ignored in ("/version",):
         old.pop(ignored, None)
         new.pop(ignored, None)
@@ -208,7 +213,7 @@ def difference(before: ContractState, after: ContractState) -> tuple[dict[str, A
 
 
 def _leaves(data: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(data, dict):
+    if isinstance(data, Mapping):
         for key, value in data.items():
             yield from _leaves(value, f"{pointer}/{key}")
     else:

@@ -153,6 +153,7 @@ def record_edit(
     actor.require(op.permission)
     key = _key(idempotency_key)
     contract = projection.lock(contract_id)
+    _check_is_buyer(contract.buyer_id, actor)
     request_hash = _request_hash(operation, payload, effective_at, reason)
     if found := contract.edits.filter(idempotency_key=key).first():
         return _replay(found, request_hash)
@@ -354,13 +355,20 @@ def _check_dating(op: Operation[Any], new: Edit, at: datetime, *, earliest: date
         refuse("reason_required", f"{why} needs a reason.", "/reason")
 
 
+def _acts_for_platform(actor: Actor) -> bool:
+    return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
+
+
+def _check_is_buyer(buyer_id: UUID, actor: Actor) -> None:
+    """Asked first of all: any other refusal would tell a seller what the others did."""
+    if not _acts_for_platform(actor) and actor.organization_id != buyer_id:
+        raise PermissionDenied("Only the buyer or the platform changes a contract.")
+
+
 def _check_party(op: Operation[Any], payload: Any, state: ContractState, actor: Actor) -> None:
     """A key of the platform may do what its scopes allow; a buyer's key, what suits the buyer."""
-    if actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk:
-        return
-    if actor.organization_id != state.buyer_id:
-        raise PermissionDenied("Only the buyer or the platform changes a contract.")
-    if not op.buyer_may(payload, state):
+    _check_is_buyer(state.buyer_id, actor)
+    if not _acts_for_platform(actor) and not op.buyer_may(payload, state):
         raise PermissionDenied(f"{op.label} is for the platform to record here.", operation=op.name)
 
 

@@ -72,6 +72,7 @@ def columns(edits: Sequence[Edit], at: datetime) -> dict[str, Any]:
         "version": state.version,
         "buyer_id": state.buyer_id,
         "seller_ids": state.seller_ids,
+        "partner_id": state.terms.settlement.partner_id,
         "currency": state.currency,
         "start_at": state.start_at,
         "end_at": state.end_at,

@@ -116,7 +116,7 @@ def test_a_contract_is_seen_by_its_parties_and_nobody_else(
         (parties.buyer, True),
         (parties.seller, True),
         (parties.other_seller, False),
-        (parties.partner, False),
+        (parties.partner, True),
     ):
         api = Api(organization)
         assert len(api.get("contracts/").json()["items"]) == seen

@@ -1,0 +1,145 @@
+"""Who sees what of a contract: the platform all of it, a party its own part of state, log and timeline.
+
+A buyer sees all but how its money is divided; a seller the header, its own lines and its own share; a
+partner the header and its own share. An edit that changes nothing a party sees is not there for it.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from contracts.rules import fold, schema
+from contracts.rules.fold import Edit
+from contracts.rules.state import ContractState
+
+Json = dict[str, Any]
+Viewer = UUID | Literal["platform"]
+
+_HEADER = ("status", "version", "currency", "start_at", "end_at", "billing", "needs_resign")
+# Of a payload: what is not listed here is for the buyer and the platform, new fields too.
+_PAYLOAD = frozenset(
+    {
+        *("currency", "start_at", "number", "term", "terms", "billing", "access", "stage", "when"),
+        *("line_id", "product", "seller_id", "quantity", "delta", "price", "kind", "unit", "meter"),
+    }
+)
+# Another party's edit moves these too, so that a change in them alone shows nobody an edit.
+_SHARED = ("version", "needs_resign")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state that begins at `at`, and the edits (by `seq`) that the viewer sees bring it about."""
+
+    at: datetime
+    body: Json
+    edits: list[int]
+
+
+def roles_of(state: ContractState, organization_id: UUID) -> frozenset[str]:
+    """What an organization is on the contract; empty when it is none of its parties."""
+    found = {
+        "buyer": state.buyer_id == organization_id,
+        "seller": any(line.seller_id == organization_id for line in state.lines.values()),
+        "partner": state.terms.settlement.partner_id == organization_id,
+    }
+    return frozenset(role for role, holds in found.items() if holds)
+
+
+def shown(state: ContractState, viewer: Viewer) -> Json | None:
+    """The state's JSON as far as the viewer may read it; None when it has no part in the contract."""
+    body = state.to_json()
+    if viewer == "platform":
+        return body
+    roles = roles_of(state, viewer)
+    if not roles:
+        return None
+    terms = _terms(body["terms"], roles)
+    if "buyer" in roles:
+        return body | {"terms": terms}
+    own = _own_lines(state, viewer)
+    return {
+        **{name: body[name] for name in _HEADER if name in body},
+        "buyer_id": body["buyer_id"] if "seller" in roles else None,
+        "terms": terms,
+        "lines": {id_: line for id_, line in body["lines"].items() if id_ in own},
+        "holds": [
+            {name: hold[name] for name in ("billing", "access", "since")} | {"scope": scope}
+            for hold in body["holds"]
+            if (scope := _scope(hold["scope"], own))
+        ],
+        "signatures": [item for item in body["signatures"] if item["party"] == str(viewer)],
+    }
+
+
+def seen_edits(edits: Iterable[Edit], viewer: UUID, known_at: datetime | None = None) -> dict[int, Json]:
+    """The edits that a party sees: `seq` to the part of the payload that it may read."""
+    found = {}
+    for edit, before, after in fold.walk(edits, known_at):
+        roles = roles_of(after, viewer)
+        if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
+            found[edit.seq] = _payload(edit, after, viewer, roles)
+    return found
+
+
+def seen_timeline(edits: Iterable[Edit], viewer: Viewer, known_at: datetime | None = None) -> list[Step]:
+    """`fold.timeline` without the instants at which nothing changes that the viewer sees."""
+    edits = list(edits)
+    seen = None if viewer == "platform" else seen_edits(edits, viewer, known_at)
+    found = []
+    last: Json | None = None
+    for step in fold.timeline(edits, known_at):
+        body = shown(step.state, viewer)
+        sequences = [edit.seq for edit in step.edits if seen is None or edit.seq in seen]
+        if body is not None and (sequences or _substance(body) != _substance(last)):
+            found.append(Step(step.at, body, sequences))
+        last = body
+    return found
+
+
+def _terms(terms: Json, roles: Collection[str]) -> Json:
+    """What was agreed with the viewer: how a buyer pays, what of it a payee gets and when."""
+    names: set[str] = set()
+    if "seller" in roles:
+        names |= {"fee_rate", "seasoning_days"}
+    if "partner" in roles:
+        names |= {"partner_id", "partner_share", "seasoning_days"}
+    settlement = {name: value for name, value in terms["settlement"].items() if name in names}
+    rest = {name: value for name, value in terms.items() if name != "settlement" and "buyer" in roles}
+    return rest | ({"settlement": settlement} if settlement else {})
+
+
+def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[str]) -> Json:
+    body: Json = schema.dump(edit.payload)
+    if "terms" in body:
+        body["terms"] = _terms(body["terms"], roles)
+    if "buyer" in roles:
+        return body
+    own = _own_lines(after, viewer)
+    part = {name: value for name, value in body.items() if name in _PAYLOAD}
+    if "lines" in body:
+        part["lines"] = [line for line in body["lines"] if line["line_id"] in own]
+    if "signatures" in body:
+        part["signatures"] = [item for item in body["signatures"] if item["party"] == str(viewer)]
+    if "scope" in body:
+        part["scope"] = _scope(body["scope"], own)
+    if "buyer_id" in body and "seller" in roles:
+        part["buyer_id"] = body["buyer_id"]
+    return part
+
+
+def _own_lines(state: ContractState, viewer: UUID) -> set[str]:
+    return {str(id_) for id_, line in state.lines.items() if line.seller_id == viewer}
+
+
+def _scope(scope: str | list[str], own: Collection[str]) -> str | list[str]:
+    """Of a hold's scope what concerns these lines; empty when nothing does."""
+    if scope == "all":
+        return "all" if own else []
+    return [line_id for line_id in scope if line_id in own]
+
+
+def _substance(body: Json | None) -> Json:
+    return {name: value for name, value in (body or {}).items() if name not in _SHARED}
