@@ -1,9 +1,11 @@
-"""The manual queue: what the system cannot decide becomes one item that a person takes and resolves."""
+"""What waits for a person: review items, which the system could not decide, and approvals, which a
+second person must agree to before anything happens."""
 
 from datetime import datetime
 from typing import Any
 
 from django.db import models
+from django.db.models import F, Q
 from django_fsm import FSMField, transition
 
 from commerce.ids import uuid7
@@ -134,3 +136,154 @@ class ReviewItem(models.Model):
     )
     def resolve(self, *, code: str, note: str, resolved_at: datetime) -> None:
         self.resolution, self.note, self.resolved_at, self.snoozed_until = code, note, resolved_at, None
+
+
+class ApprovalStatus(models.TextChoices):
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Approval(models.Model):
+    """One request to run one registered operation. What was asked and by whom never changes; once it
+    is decided nothing does."""
+
+    aggregate_type = "approval"
+    updatable_only = (
+        "status", "checker", "checker_name", "decided_at", "decision", "result_type", "result_id",
+    )  # fmt: skip
+    own_guards = ("guard_decided",)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    operation = models.CharField(max_length=60, help_text="Name in the registry, e.g. ledger.reverse.")
+    title = models.CharField(max_length=120, help_text="The operation in words.")
+    subject_type = models.CharField(max_length=80, help_text="Model of the subject, e.g. billing.invoice.")
+    subject_id = models.CharField(max_length=64)
+    arguments = models.JSONField(default=dict)
+    sha256 = models.CharField(max_length=64, help_text="Of operation, subject and arguments.")
+    key = models.CharField(
+        max_length=200, blank=True, default="", help_text="The requester's name for it, if any; once."
+    )
+    reason = models.TextField()
+    value_minor = models.BigIntegerField(null=True, help_text="What is at stake, in minor units.")
+    currency = models.CharField(max_length=3, blank=True, default="")
+    status = FSMField(default=ApprovalStatus.PENDING, choices=ApprovalStatus.choices)
+    maker = models.CharField(max_length=120)
+    maker_name = models.CharField(max_length=150)
+    requested_at = models.DateTimeField(help_text="Business time, like the following.")
+    expires_at = models.DateTimeField()
+    checker = models.CharField(max_length=120, blank=True, default="", help_text="Who approved or rejected.")
+    checker_name = models.CharField(max_length=150, blank=True, default="")
+    decided_at = models.DateTimeField(null=True)
+    decision = models.TextField(blank=True, default="", help_text="Why it was decided so.")
+    result_type = models.CharField(max_length=80, blank=True, default="", help_text="Model of what it made.")
+    result_id = models.CharField(max_length=64, blank=True, default="")
+    recorded_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["operation", "subject_type", "subject_id", "sha256"],
+                name="approval_pending_once",
+                condition=Q(status="pending"),
+            ),
+            models.UniqueConstraint(fields=["key"], name="approval_key_once", condition=~Q(key="")),
+            models.CheckConstraint(
+                condition=Q(checker="") | ~Q(checker=F("maker")), name="approval_maker_is_not_checker"
+            ),
+            models.CheckConstraint(
+                condition=~Q(checker__startswith="system:"), name="approval_checker_is_no_system"
+            ),
+            models.CheckConstraint(
+                condition=Q(status="pending", decided_at__isnull=True, checker="")
+                | Q(status__in=["approved", "rejected"], decided_at__isnull=False) & ~Q(checker="")
+                | Q(status__in=["expired", "cancelled"], decided_at__isnull=False, checker=""),
+                name="approval_decided_by_somebody",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="approved") | Q(decided_at__lt=F("expires_at")),
+                name="approval_approved_in_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at__gt=F("requested_at")), name="approval_expires_later"
+            ),
+            models.CheckConstraint(condition=~Q(reason=""), name="approval_has_reason"),
+            models.CheckConstraint(
+                condition=Q(result_type="", result_id="")
+                | Q(status="approved") & ~Q(result_type="") & ~Q(result_id=""),
+                name="approval_result_when_approved",
+            ),
+            models.CheckConstraint(
+                condition=Q(value_minor__isnull=True) | ~Q(currency=""), name="approval_value_has_currency"
+            ),
+        )
+        indexes = (
+            models.Index(fields=["subject_type", "subject_id", "-id"], name="approval_subject"),
+            models.Index(fields=["status", "-id"], name="approval_by_status"),
+            models.Index(fields=["expires_at"], name="approval_waiting", condition=Q(status="pending")),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.title}, requested by {self.maker_name}"
+
+    @property
+    def value(self) -> Money | None:
+        return None if self.value_minor is None else Money(self.value_minor, self.currency)
+
+    def event_payload(self) -> dict[str, Any]:
+        return {
+            "approval_id": str(self.pk),
+            "operation": self.operation,
+            "subject_type": self.subject_type,
+            "subject_id": self.subject_id,
+            "sha256": self.sha256,
+            "status": self.status,
+            "maker": self.maker,
+            "checker": self.checker,
+            "result_type": self.result_type,
+            "result_id": self.result_id,
+        }
+
+    @transition(
+        field=status,
+        source=ApprovalStatus.PENDING,
+        target=ApprovalStatus.APPROVED,
+        custom={"label": "Approve", "event": "approval.approved"},
+    )
+    def approve(
+        self, *, by: str, by_name: str, decided_at: datetime, why: str, result: models.Model | None
+    ) -> None:
+        self.checker, self.checker_name = by, by_name
+        self.decided_at, self.decision = decided_at, why
+        if result is not None:
+            self.result_type, self.result_id = result._meta.label_lower, str(result.pk)
+
+    @transition(
+        field=status,
+        source=ApprovalStatus.PENDING,
+        target=ApprovalStatus.REJECTED,
+        custom={"label": "Reject", "event": "approval.rejected"},
+    )
+    def reject(self, *, by: str, by_name: str, decided_at: datetime, why: str) -> None:
+        self.checker, self.checker_name = by, by_name
+        self.decided_at, self.decision = decided_at, why
+
+    @transition(
+        field=status,
+        source=ApprovalStatus.PENDING,
+        target=ApprovalStatus.CANCELLED,
+        custom={"label": "Cancel", "event": "approval.cancelled"},
+    )
+    def cancel(self, *, decided_at: datetime, why: str) -> None:
+        self.decided_at, self.decision = decided_at, why
+
+    @transition(
+        field=status,
+        source=ApprovalStatus.PENDING,
+        target=ApprovalStatus.EXPIRED,
+        custom={"label": "Expire", "event": "approval.expired"},
+    )
+    def expire(self, *, decided_at: datetime) -> None:
+        self.decided_at = decided_at
