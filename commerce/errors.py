@@ -83,6 +83,12 @@ class InsufficientFunds(Conflict):
     code, title = "insufficient_funds", "The account does not hold enough"
 
 
+class Busy(CommerceError):
+    """Others were faster; nothing was written, and the same request may be sent again."""
+
+    code, status, title, retryable = "busy", 503, "Others came between; try again", True
+
+
 class ProviderError(CommerceError):
     code, status, title = "provider_error", 502, "A provider did not do what was asked"
 

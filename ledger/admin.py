@@ -20,6 +20,7 @@ from commerce import clock, states
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import cash_flow, facts, nothing, table
+from commerce.console.export_links import export_link
 from commerce.console.format import (
     NOTHING,
     aggregate_label,
@@ -41,6 +42,7 @@ from commerce.console.registry import (
     register_search,
     register_section,
 )
+from commerce.errors import InvalidInput
 from commerce.parties.models import Organization
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerRelease, LedgerTransaction
@@ -56,16 +58,20 @@ class LedgerAccountAdmin(ConsoleAdmin):
     """Each owner's money by kind and currency. Balances are counted on the account's normal side."""
 
     icon = "account_balance_wallet"
+    exported = ("ledger.balances", "ledger.accounts")
     list_display = ("kind_link", "owner_link", "currency", "posted", "set_aside", "available")
     list_display_links = ("kind_link",)
     list_filter = ("account_class", "kind")
-    list_select_related = ("owner", "balance")
+    list_select_related = ("owner",)
     search_fields = ("owner__slug__exact", "owner__slug__startswith", "owner__id__exact")
     search_help_text = "The owner's id, or how its slug begins."
     fields = (
         "owner_link", "kind_link", "account_class", "normal", "currency", "posted", "set_aside", "available",
         "floor", "entries_posted", "opened",
     )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerAccount]:
+        return services.with_balances(super().get_queryset(request))
 
     @admin.display(description="Account")
     def kind_link(self, obj: LedgerAccount) -> str:
@@ -77,7 +83,8 @@ class LedgerAccountAdmin(ConsoleAdmin):
 
     @admin.display(description="Posted")
     def posted(self, obj: LedgerAccount) -> SafeString:
-        return money(obj.on_normal_side(obj.balance.posted), obj.currency)
+        (found,) = services.account_balances([obj])
+        return money(found.posted.minor, obj.currency)
 
     @admin.display(description="Set aside")
     def set_aside(self, obj: LedgerAccount) -> SafeString:
@@ -92,13 +99,14 @@ class LedgerAccountAdmin(ConsoleAdmin):
 
     @admin.display(description="Condition")
     def floor(self, obj: LedgerAccount) -> SafeString | str:
-        if obj.balance.floor is None:
+        (first, *_) = obj.balances.all()
+        if first.floor is None:
             return "none: takes every posting"
-        return format_html("never below {}", money(obj.balance.floor, obj.currency))
+        return format_html("never below {}", money(first.floor, obj.currency))
 
     @admin.display(description="Entries")
     def entries_posted(self, obj: LedgerAccount) -> str:
-        return f"{obj.balance.version:,}"
+        return f"{sum(row.version for row in obj.balances.all()):,}"
 
     @admin.display(description="Opened")
     def opened(self, obj: LedgerAccount) -> SafeString:
@@ -110,6 +118,7 @@ class LedgerTransactionAdmin(ConsoleAdmin):
     """What was posted, why and by whom. Nothing here ever changes; a correction is a reversal."""
 
     icon = "receipt"
+    exported = ("ledger.transactions", "ledger.entries")
     list_display = ("shown_recipe", "meaning", "shown_status", "amount", "source_link", "effective")
     list_display_links = ("shown_recipe",)
     list_filter = ("status",)
@@ -322,18 +331,16 @@ def _legs_panel(transaction: LedgerTransaction, request: HttpRequest) -> SafeStr
 def _balance_after(leg: Leg) -> SafeString | str:
     if isinstance(leg, LedgerHold):
         return "not yet"
+    if leg.account.stripes > 1:  # what is kept is one stripe's
+        return NOTHING
     return money(leg.account.on_normal_side(leg.balance_after), leg.account.currency)
 
 
 def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString:
     """Newest first; the balance of each line is that of the whole account, whatever period is chosen."""
     first, last = _day(request, "from"), _day(request, "to")
-    before = request.GET.get("before", "")
     page = services.statement(
-        account=account,
-        before=int(before) if before.isdecimal() and len(before) < 19 else None,
-        since=first,
-        until=last + timedelta(days=1) if last else None,
+        account=account, before=_place(request), since=first, until=last + timedelta(days=1) if last else None
     )
     rows = (
         (
@@ -348,7 +355,7 @@ def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString
     chosen = {name: day.date().isoformat() for name, day in (("from", first), ("to", last)) if day}
     older = urlencode({**chosen, "before": page.before})
     return format_html(
-        "{}{}{}",
+        "{}{}{}{}",
         _period(chosen, page),
         table(
             ["Effective", "Transaction", "What it means", ">Debit", ">Credit", ">Balance"],
@@ -358,7 +365,18 @@ def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString
         format_html('<p class="c-buttons"><a class="c-button" href="?{}">Older entries</a></p>', older)
         if page.before
         else "",
+        export_link(request, "ledger.statement", account_id=account.pk, **_bounds(first, last)),
     )
+
+
+def _bounds(first: datetime | None, last: datetime | None) -> dict[str, str]:
+    """The days of the page as the instants of an export."""
+    until = last + timedelta(days=1) if last else None
+    return {
+        name: f"{instant:%Y-%m-%dT%H:%M:%S}"
+        for name, instant in (("since", first), ("until", until))
+        if instant
+    }
 
 
 _PERIOD = """<form method="get" class="c-toolbar">
@@ -379,6 +397,13 @@ def _period(chosen: dict[str, str], page: services.Statement) -> SafeString:
     )
 
 
+def _place(request: HttpRequest) -> services.Place | None:
+    try:
+        return services.Place.parse(request.GET.get("before", ""))
+    except InvalidInput:
+        return None
+
+
 def _day(request: HttpRequest, name: str) -> datetime | None:
     """Midnight UTC of the day in the query; None when there is none or it is no day."""
     try:
@@ -389,7 +414,7 @@ def _day(request: HttpRequest, name: str) -> datetime | None:
 
 
 def _pending_panel(account: LedgerAccount, request: HttpRequest) -> SafeString:
-    holds = account.holds.filter(transaction__resolved_by__isnull=True).select_related("transaction")
+    holds = account.holds.filter(transaction__resolutions__isnull=True).select_related("transaction")
     return table(
         ["Since", "Transaction", ">Debit", ">Credit"],
         (
@@ -469,10 +494,10 @@ def _balances_section(request: HttpRequest) -> SafeString:
     """What the platform owns, owes and earned: every account summed by kind."""
     sums = (
         LedgerAccount.objects.values("account_class", "kind", "normal", "currency")
-        .annotate(signed=Sum("balance__posted"), accounts=Count("pk"))
+        .annotate(signed=Sum("balances__posted"), accounts=Count("pk", distinct=True))
         .order_by("account_class", "currency", "kind")
     )
-    return table(
+    shown = table(
         ["Class", "Kind", ">Accounts", ">Balance"],
         (
             (
@@ -485,6 +510,7 @@ def _balances_section(request: HttpRequest) -> SafeString:
         ),
         empty="The first posting opens the first account.",
     )
+    return format_html("{}{}", shown, export_link(request, "ledger.balances"))
 
 
 def _cash_section(request: HttpRequest) -> SafeString:

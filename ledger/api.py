@@ -35,6 +35,7 @@ from ledger.rules.kinds import WALLET, AccountClass, Kind, Side
 
 class AsOfQuery(Query):
     at = InstantField(required=False, help_text="Balances as of this business instant instead of now.")
+    known_at = InstantField(required=False, help_text="Only what had been recorded by this instant.")
 
 
 class AccountQuery(AsOfQuery, PageQuery):
@@ -67,7 +68,6 @@ class AccountSerializer(StrictSerializer):
 
 
 class StatementLineSerializer(StrictSerializer):
-    version = serializers.IntegerField(source="entry.version", help_text="Counts the account's entries.")
     transaction_id = serializers.UUIDField(source="entry.transaction_id")
     recipe = serializers.CharField(source="entry.transaction.recipe")
     explanation = serializers.CharField(source="entry.transaction.explanation")
@@ -76,7 +76,7 @@ class StatementLineSerializer(StrictSerializer):
     effective_at = InstantField(source="entry.effective_at")
     recorded_at = InstantField(source="entry.recorded_at")
     amount = MoneyField(help_text="On the account's normal side: negative takes away.")
-    balance = MoneyField(help_text="After this entry, in the order of recording.")
+    balance = MoneyField(help_text="After this entry, in the order of business time.")
 
 
 class LegSerializer(StrictSerializer):
@@ -138,14 +138,15 @@ class WalletsSerializer(StrictSerializer):
 
 
 class StatementPagination(IdCursorPagination):
-    ordering = "-version"
+    ordering = ("-effective_at", "-recorded_at", "-stripe", "-version")
+    offset_cutoff = None  # many entries may have one instant
 
 
 class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
     """Ledger accounts with their balances, now or as of an instant."""
 
     scope = "ledger"
-    queryset = LedgerAccount.objects.select_related("balance", "owner")
+    queryset = services.with_balances(LedgerAccount.objects.select_related("owner"))
     serializer_class = AccountSerializer
     query_serializer = AccountQuery
 
@@ -163,10 +164,13 @@ class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
         page = super().paginate_queryset(queryset)
         if page is None or self.action != "list":
             return page
-        return services.account_balances(page, at=self.query.get("at"))
+        return services.account_balances(page, **self._instants())
+
+    def _instants(self) -> dict[str, Any]:
+        return {name: self.query.get(name) for name in ("at", "known_at")}
 
     def retrieve(self, request: Request, pk: str) -> Response:
-        (found,) = services.account_balances([self.get_object()], at=self.query.get("at"))
+        (found,) = services.account_balances([self.get_object()], **self._instants())
         return Response(AccountSerializer(found).data)
 
     @extend_schema(responses=StatementLineSerializer(many=True))
@@ -175,7 +179,7 @@ class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
         """The account's entries, newest first, each with the balance after it."""
         account = self.get_object()
         page = self.paginate_queryset(services.entries_of(account)) or []
-        lines = [services.statement_line(account, entry) for entry in page]
+        lines = services.statement_lines(account, page)
         return self.get_paginated_response(StatementLineSerializer(lines, many=True).data)
 
 

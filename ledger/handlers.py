@@ -2,4 +2,11 @@
 
 from commerce.outbox import external
 
-external("ledger.release_held", "ledger.release_lifted", "ledger.release_cancelled")
+external(
+    "ledger.release_held",
+    "ledger.release_lifted",
+    "ledger.release_cancelled",
+    "ledger.period_closing",
+    "ledger.period_closed",
+    "ledger.period_reopened",
+)

@@ -30,9 +30,8 @@ def whole_ledger_balances() -> Iterator[Finding]:
 @invariant("I1", "Every transaction sums to zero per currency")
 def transactions_balance() -> Iterator[Finding]:
     for transaction, currency, off in _rows(
-        """SELECT e.transaction_id, a.currency, sum(e.amount) FROM ledger_ledgerentry e
-           JOIN ledger_ledgeraccount a ON a.id = e.account_id
-           GROUP BY e.transaction_id, a.currency HAVING sum(e.amount) <> 0 LIMIT 100"""
+        """SELECT transaction_id, currency, sum(amount) FROM ledger_ledgerentry
+           GROUP BY transaction_id, currency HAVING sum(amount) <> 0 LIMIT 100"""
     ):
         yield Finding(f"transaction:{transaction}", f"The entries are off by {off} in {currency}.")
     for (transaction,) in _rows(
@@ -58,44 +57,45 @@ def nobody_overdrawn() -> Iterator[Finding]:
 
 @invariant("I7", "A balance is the sum of its entries and holds")
 def balances_are_sums() -> Iterator[Finding]:
-    for account, posted, entries in _rows(
-        """SELECT b.account_id, b.posted, COALESCE(e.amount, 0) FROM ledger_ledgerbalance b
-           LEFT JOIN (SELECT account_id, sum(amount) AS amount, count(*) AS entries
-                        FROM ledger_ledgerentry GROUP BY account_id) e USING (account_id)
-           LEFT JOIN (SELECT account_id, sum(amount) AS amount
-                        FROM ledger_ledgerday GROUP BY account_id) d USING (account_id)
-           WHERE b.posted <> COALESCE(e.amount, 0) OR b.posted <> COALESCE(d.amount, 0)
-              OR b.version <> COALESCE(e.entries, 0) LIMIT 100"""
+    for account, stripe, posted, entries in _rows(
+        """SELECT b.account_id, b.stripe, b.posted, COALESCE(e.amount, 0) FROM ledger_ledgerbalance b
+           LEFT JOIN (SELECT account_id, stripe, sum(amount) AS amount, count(*) AS entries
+                        FROM ledger_ledgerentry GROUP BY 1, 2) e USING (account_id, stripe)
+           WHERE b.posted <> COALESCE(e.amount, 0) OR b.version <> COALESCE(e.entries, 0) LIMIT 100"""
     ):
         yield Finding(
-            f"account:{account}", f"The balance row says {posted}, the entries {entries}, or its days differ."
+            f"account:{account}", f"Stripe {stripe} of the balance says {posted}, its entries {entries}."
         )
-    for account, held_dr, held_cr in _rows(
-        """SELECT b.account_id, b.held_dr, b.held_cr FROM ledger_ledgerbalance b
-           LEFT JOIN (SELECT h.account_id, sum(greatest(-h.amount, 0)) AS dr, sum(greatest(h.amount, 0)) AS cr
+    for account, stripe, held_dr, held_cr in _rows(
+        """SELECT b.account_id, b.stripe, b.held_dr, b.held_cr FROM ledger_ledgerbalance b
+           LEFT JOIN (SELECT h.account_id, h.stripe, sum(greatest(-h.amount, 0)) AS dr,
+                             sum(greatest(h.amount, 0)) AS cr
                         FROM ledger_ledgerhold h
                        WHERE NOT EXISTS (SELECT 1 FROM ledger_ledgertransaction t
                                           WHERE t.resolves_id = h.transaction_id)
-                       GROUP BY h.account_id) h USING (account_id)
+                       GROUP BY 1, 2) h USING (account_id, stripe)
            WHERE (b.held_dr, b.held_cr) <> (COALESCE(h.dr, 0), COALESCE(h.cr, 0)) LIMIT 100"""
     ):
         yield Finding(
-            f"account:{account}", f"It holds {held_dr} and {held_cr}; the pending transactions differ."
+            f"account:{account}",
+            f"Stripe {stripe} holds {held_dr} and {held_cr}; the pending transactions differ.",
         )
 
 
 @invariant("I7", "Each entry's balance follows from the one before it")
 def running_balances_follow() -> Iterator[Finding]:
-    for account, version in _rows(
-        """SELECT account_id, version FROM (
-             SELECT account_id, version, balance_after,
+    for account, stripe, version in _rows(
+        """SELECT account_id, stripe, version FROM (
+             SELECT account_id, stripe, version, balance_after,
                     amount + lag(balance_after, 1, 0::bigint) OVER w AS expected,
                     row_number() OVER w AS place
-               FROM ledger_ledgerentry WINDOW w AS (PARTITION BY account_id ORDER BY version)) e
+               FROM ledger_ledgerentry
+             WINDOW w AS (PARTITION BY account_id, stripe ORDER BY recorded_at, version)) e
            WHERE balance_after <> expected OR version <> place LIMIT 100"""
     ):
         yield Finding(
-            f"entry:{account}#{version}", "Its number or its balance does not follow from the entry before."
+            f"entry:{account}/{stripe}#{version}",
+            "Its number or its balance does not follow from the entry before.",
         )
 
 

@@ -1,11 +1,13 @@
 """The double-entry ledger: what was posted is never changed; corrections are new transactions.
 
-Amounts are signed minor units, credit positive and debit negative. Rows are written only by the SQL
-function `ledger_post`; `LedgerBalance` and `LedgerDay` are its running sums, kept in the same step.
+Amounts are signed minor units, credit positive and debit negative. Rows are written only by SQL
+functions (`ledger/migrations`): `ledger_post` writes transactions with their entries and keeps
+`LedgerBalance`; `ledger_keep` folds what is posted into `LedgerDay` and `LedgerSeal` afterwards.
 A pending transaction sets money aside (`LedgerHold`); posting or discarding it is a new transaction
 that `resolves` it, at most once.
 """
 
+from datetime import UTC, datetime, time
 from typing import Any
 
 from django.db import models
@@ -19,6 +21,11 @@ from ledger.rules.kinds import Kind as Kind
 from ledger.rules.recipes import RECIPES
 
 
+def kinds() -> list[tuple[str, str]]:
+    """The choices of `LedgerAccount.kind`; a function, so that a new kind needs no migration."""
+    return [(kind.value, kind.label) for kind in Kind]
+
+
 def _choices(values: type[Side] | type[AccountClass]) -> list[tuple[str, str]]:
     return [(value.value, value.value.capitalize()) for value in values]
 
@@ -30,10 +37,13 @@ class LedgerAccount(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     owner = models.ForeignKey("parties.Organization", on_delete=models.PROTECT, related_name="+")
-    kind = models.CharField(max_length=32, choices=[(kind.value, kind.label) for kind in Kind])
+    kind = models.CharField(max_length=32, choices=kinds)
     currency = models.CharField(max_length=3)
     account_class = models.CharField(max_length=16, choices=_choices(AccountClass))
     normal = models.CharField(max_length=6, choices=_choices(Side))
+    stripes = models.PositiveSmallIntegerField(
+        default=1, help_text="Over how many rows the balance is spread, so that writers need not queue."
+    )
     opened_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -42,6 +52,7 @@ class LedgerAccount(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["owner", "kind", "currency"], name="account_once"),
             models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3}$"), name="account_currency_iso"),
+            models.CheckConstraint(condition=Q(stripes__gte=1), name="account_has_a_stripe"),
         )
         indexes = (models.Index(fields=["kind", "currency"], name="account_by_kind"),)
 
@@ -54,18 +65,24 @@ class LedgerAccount(models.Model):
 
 
 class LedgerBalance(models.Model):
-    """The running sums of an account; the only ledger row that is updated."""
+    """One stripe of an account's running sums; the only ledger row that postings update.
+
+    The account's balance is the sum of its stripes. An account with a floor has one stripe.
+    """
 
     own_guards = ("guard_floor",)
 
-    account = models.OneToOneField(
-        LedgerAccount, on_delete=models.PROTECT, primary_key=True, related_name="balance"
+    pk = models.CompositePrimaryKey("account_id", "stripe")
+    account = models.ForeignKey(
+        LedgerAccount, on_delete=models.PROTECT, related_name="balances", db_index=False
     )
+    stripe = models.PositiveSmallIntegerField()
     posted = models.BigIntegerField(default=0, help_text="Sum of all entries.")
     held_dr = models.BigIntegerField(default=0, help_text="Debits that pending transactions set aside.")
     held_cr = models.BigIntegerField(default=0, help_text="Credits that pending transactions announce.")
     version = models.BigIntegerField(default=0, help_text="Number of entries.")
     floor = models.BigIntegerField(null=True, help_text="Posted less held debits never falls below it.")
+    recorded_at = models.DateTimeField(help_text="Of the latest entry; the next is never earlier.")
 
     class Meta:
         verbose_name, verbose_name_plural = "balance", "balances"
@@ -74,6 +91,9 @@ class LedgerBalance(models.Model):
             models.CheckConstraint(
                 condition=Q(floor__isnull=True) | Q(posted__gte=F("floor") + F("held_dr")),
                 name="balance_not_below_floor",
+            ),
+            models.CheckConstraint(
+                condition=Q(floor__isnull=True) | Q(stripe=0), name="balance_with_floor_has_one_stripe"
             ),
             models.CheckConstraint(
                 condition=Q(held_dr__gte=0) & Q(held_cr__gte=0), name="balance_holds_not_negative"
@@ -85,6 +105,105 @@ class LedgerBalance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account}: {self.posted}"
+
+
+class LedgerPeriod(models.Model):
+    """A calendar month of business time (UTC). What is posted for a closed one goes to the first open one."""
+
+    aggregate_type = "ledger_period"
+    updatable_only = ("status",)
+
+    class Status(models.TextChoices):
+        OPEN = "open"
+        CLOSING = "closing"
+        CLOSED = "closed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    starts_on = models.DateField(unique=True)
+    ends_on = models.DateField(unique=True, help_text="The first day after it.")
+    status = FSMField(default=Status.OPEN, choices=Status.choices)
+
+    class Meta:
+        verbose_name, verbose_name_plural = "accounting period", "accounting periods"
+        default_permissions = ("view",)
+        constraints = (
+            models.CheckConstraint(condition=Q(ends_on__gt=F("starts_on")), name="period_has_days"),
+        )
+        indexes = (models.Index(fields=["-ends_on"], name="period_not_open", condition=~Q(status="open")),)
+        permissions = (
+            ("close_ledgerperiod", "Can close accounting periods"),
+            ("request_reopening", "Can ask for a closed period to be opened again"),
+            ("reopen_ledgerperiod", "Can approve that a closed period is opened again"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.starts_on:%B %Y}"
+
+    @property
+    def starts_at(self) -> datetime:
+        return datetime.combine(self.starts_on, time.min, UTC)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The first instant after it."""
+        return datetime.combine(self.ends_on, time.min, UTC)
+
+    def event_payload(self) -> dict[str, Any]:
+        return {
+            "period_id": str(self.pk),
+            "starts_on": self.starts_on.isoformat(),
+            "ends_on": self.ends_on.isoformat(),
+        }
+
+    @transition(
+        field=status,
+        source="open",
+        target="closing",
+        permission="ledger.close_ledgerperiod",
+        custom={"event": "ledger.period_closing", "label": "Close"},
+    )
+    def begin_closing(self) -> None:
+        """From here on postings for it go to the next one; those on their way still arrive."""
+
+    @transition(field=status, source="closing", target="closed", custom={"event": "ledger.period_closed"})
+    def close(self) -> None:
+        """Nothing can arrive any more; its balances are kept."""
+
+    @transition(
+        field=status,
+        source="closed",
+        target="open",
+        permission="ledger.reopen_ledgerperiod",
+        custom={"event": "ledger.period_reopened", "label": "Reopen"},
+    )
+    def reopen(self) -> None:
+        """Postings for it are its own again."""
+
+
+class LedgerPeriodBalance(models.Model):
+    """What an account opened and closed a period with, and moved in it; written when it is closed."""
+
+    pk = models.CompositePrimaryKey("period_id", "account_id")
+    period = models.ForeignKey(
+        LedgerPeriod, on_delete=models.PROTECT, related_name="balances", db_index=False
+    )
+    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="+")
+    opening = models.BigIntegerField(help_text="Credit positive.")
+    debit = models.BigIntegerField()
+    credit = models.BigIntegerField()
+    closing = models.BigIntegerField(help_text="Credit positive.")
+
+    class Meta:
+        verbose_name, verbose_name_plural = "period balance", "period balances"
+        default_permissions = ("view",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(closing=F("opening") + F("credit") - F("debit")), name="period_balance_adds_up"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.account_id} {self.period_id}: {self.closing}"
 
 
 class LedgerTransaction(models.Model):
@@ -107,13 +226,32 @@ class LedgerTransaction(models.Model):
     actor = models.CharField(max_length=120)
     effective_at = models.DateTimeField(help_text="Business time.")
     recorded_at = models.DateTimeField(help_text="System time.")
-    reverses = models.OneToOneField("self", null=True, on_delete=models.PROTECT, related_name="reversed_by")
-    resolves = models.OneToOneField(
+    reverses = models.ForeignKey(
         "self",
         null=True,
         on_delete=models.PROTECT,
-        related_name="resolved_by",
+        related_name="reversals",
+        db_index=False,
+        help_text="The posted transaction that this one takes back, whole or in part.",
+    )
+    resolves = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="resolutions",
+        db_index=False,
         help_text="The pending transaction that this one posts or discards.",
+    )
+    adjusts_period = models.ForeignKey(
+        LedgerPeriod,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="adjustments",
+        db_index=False,
+        help_text="The closed period that it belongs to by business time.",
+    )
+    meant_at = models.DateTimeField(
+        null=True, help_text="Its business time, where a closed period moved `effective_at`."
     )
 
     class Meta:
@@ -127,8 +265,31 @@ class LedgerTransaction(models.Model):
             models.CheckConstraint(
                 condition=Q(status__in=["posted", "pending", "discarded"]), name="transaction_status_known"
             ),
+            models.CheckConstraint(
+                condition=Q(adjusts_period__isnull=True, meant_at__isnull=True)
+                | Q(adjusts_period__isnull=False, meant_at__lt=F("effective_at")),
+                name="adjustment_names_its_instant",
+            ),
+            models.UniqueConstraint(
+                fields=["resolves"], name="pending_resolved_once", condition=Q(resolves__isnull=False)
+            ),
         )
-        indexes = (models.Index(fields=["source", "-id"], name="transaction_by_source"),)
+        indexes = (
+            models.Index(fields=["source", "-id"], name="transaction_by_source"),
+            models.Index(fields=["recorded_at"], name="transaction_by_recording"),
+            models.Index(
+                fields=["reverses"], name="transaction_reversals", condition=Q(reverses__isnull=False)
+            ),
+            models.Index(
+                fields=["adjusts_period"],
+                name="transaction_adjustments",
+                condition=Q(adjusts_period__isnull=False),
+            ),
+        )
+        permissions = (
+            ("request_reversal", "Can ask for a posting to be reversed"),
+            ("approve_reversal", "Can approve that a posting is reversed"),
+        )
 
     def __str__(self) -> str:
         return f"{self.recipe_name}: {self.description or self.key}"
@@ -143,19 +304,27 @@ class LedgerTransaction(models.Model):
 
 
 class LedgerEntry(models.Model):
-    """One leg of a posted transaction: the account's `version`-th movement and the balance after it."""
+    """One leg of a posted transaction: the `version`-th movement of one stripe of an account.
+
+    Partitioned by month of `recorded_at`. References are checked by the function that writes the row
+    and by `ledger_verify`, not by foreign keys, which would lock the platform's accounts on each posting.
+    """
 
     append_only = True
     own_guards = ("guard_balanced",)
 
-    pk = models.CompositePrimaryKey("account_id", "version")
+    pk = models.CompositePrimaryKey("account_id", "stripe", "version")
     account = models.ForeignKey(
-        LedgerAccount, on_delete=models.PROTECT, related_name="entries", db_index=False
+        LedgerAccount, on_delete=models.PROTECT, related_name="entries", db_index=False, db_constraint=False
     )
+    stripe = models.PositiveSmallIntegerField()
     version = models.BigIntegerField()
-    transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
+    transaction = models.ForeignKey(
+        LedgerTransaction, on_delete=models.PROTECT, related_name="entries", db_constraint=False
+    )
+    currency = models.CharField(max_length=3)
     amount = models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")
-    balance_after = models.BigIntegerField(help_text="Credit positive.")
+    balance_after = models.BigIntegerField(help_text="Of the stripe, credit positive.")
     effective_at = models.DateTimeField()
     recorded_at = models.DateTimeField()
 
@@ -163,10 +332,12 @@ class LedgerEntry(models.Model):
         verbose_name, verbose_name_plural = "entry", "entries"
         default_permissions = ("view",)
         constraints = (models.CheckConstraint(condition=~Q(amount=0), name="entry_moves_something"),)
-        indexes = (models.Index(fields=["account", "effective_at"], name="entry_by_effective_at"),)
+        indexes = (
+            models.Index(fields=["account", "effective_at", "recorded_at"], name="entry_by_effective_at"),
+        )
 
     def __str__(self) -> str:
-        return f"{self.account_id}#{self.version}: {self.amount}"
+        return f"{self.account_id}/{self.stripe}#{self.version}: {self.amount}"
 
 
 class LedgerHold(models.Model):
@@ -178,6 +349,8 @@ class LedgerHold(models.Model):
     id = models.BigAutoField(primary_key=True)
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="holds")
     account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="holds")
+    stripe = models.PositiveSmallIntegerField()
+    currency = models.CharField(max_length=3)
     amount = models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")
 
     class Meta:
@@ -190,19 +363,52 @@ class LedgerHold(models.Model):
 
 
 class LedgerDay(models.Model):
-    """What one UTC day moved on an account, by business time. A back-dated entry changes only its day."""
+    """What the entries recorded on one UTC day moved on an account in one day of business time.
 
-    pk = models.CompositePrimaryKey("account_id", "day")
+    Folded from the entries up to the latest seal; reads add the entries recorded since.
+    """
+
+    pk = models.CompositePrimaryKey("account_id", "day", "recorded_day")
     account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="days", db_index=False)
-    day = models.DateField()
-    amount = models.BigIntegerField(help_text="Credit positive.")
+    day = models.DateField(help_text="Of business time.")
+    recorded_day = models.DateField()
+    debit = models.BigIntegerField()
+    credit = models.BigIntegerField()
+    entries = models.BigIntegerField()
 
     class Meta:
         verbose_name, verbose_name_plural = "day", "days"
         default_permissions = ("view",)
+        indexes = (models.Index(fields=["day"], name="ledger_day_by_day"),)
 
     def __str__(self) -> str:
-        return f"{self.account_id} {self.day}: {self.amount}"
+        return f"{self.account_id} {self.day}: {self.credit - self.debit}"
+
+
+class LedgerSeal(models.Model):
+    """A block of the tamper-evident chain: every transaction recorded after the previous one, up to `until`.
+
+    `members` is one id (16 bytes) and digest (32 bytes) per transaction in the order of recording;
+    `hash` covers the previous hash, the bounds, the counts and the members.
+    """
+
+    append_only = True
+
+    number = models.BigIntegerField(primary_key=True)
+    until = models.DateTimeField(unique=True, help_text="Covers what was recorded up to this instant.")
+    transactions = models.IntegerField()
+    entries = models.IntegerField()
+    members = models.BinaryField()
+    previous = models.BinaryField()
+    hash = models.BinaryField()
+    sealed_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name, verbose_name_plural = "seal", "seals"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"Seal {self.number:,}"
 
 
 class LedgerRelease(models.Model):

@@ -9,9 +9,8 @@ CREATE FUNCTION ledger_require_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   wrong record;
 BEGIN
-  SELECT e.transaction_id, a.currency, sum(e.amount) AS off INTO wrong
-    FROM inserted e JOIN ledger_ledgeraccount a ON a.id = e.account_id
-   GROUP BY e.transaction_id, a.currency HAVING sum(e.amount) <> 0 LIMIT 1;
+  SELECT e.transaction_id, e.currency, sum(e.amount) AS off INTO wrong
+    FROM inserted e GROUP BY e.transaction_id, e.currency HAVING sum(e.amount) <> 0 LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'transaction % is off balance by % minor units of %',
       wrong.transaction_id, wrong.off, wrong.currency USING ERRCODE = '23514';
@@ -33,7 +32,7 @@ DROP FUNCTION ledger_require_balance;
 
 # A column trigger fires only when a statement names the column, so postings do not pay for it.
 FLOOR = """
-CREATE TRIGGER guard_floor BEFORE DELETE OR UPDATE OF account_id, floor ON ledger_ledgerbalance
+CREATE TRIGGER guard_floor BEFORE DELETE OR UPDATE OF account_id, stripe, floor ON ledger_ledgerbalance
   FOR EACH ROW EXECUTE FUNCTION commerce_append_only();
 ALTER TABLE ledger_ledgerbalance ENABLE ALWAYS TRIGGER guard_floor;
 """
@@ -57,6 +56,14 @@ class Migration(migrations.Migration):
         guards.append_only("ledger_ledgertransaction"),
         guards.append_only("ledger_ledgerentry"),
         guards.append_only("ledger_ledgerhold"),
+        guards.append_only("ledger_ledgerseal"),
+        guards.updatable_only("ledger_ledgerperiod", ["status"]),
+        guards.state_guard(
+            "ledger_ledgerperiod",
+            "status",
+            initial=["open"],
+            pairs=[("open", "closing"), ("closing", "closed"), ("closed", "open")],
+        ),
         guards.updatable_only("ledger_ledgerrelease", ["status", "transaction_id"]),
         guards.state_guard(
             "ledger_ledgerrelease",
@@ -73,4 +80,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(BALANCED, BALANCED_UNDO),
         migrations.RunSQL(FLOOR, FLOOR_UNDO),
         migrations.RunSQL(ROOM, ROOM_UNDO),
+        migrations.RunSQL(
+            "SELECT ledger_make_partitions(now() + interval '3 months')", migrations.RunSQL.noop
+        ),
     ]

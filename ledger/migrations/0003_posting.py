@@ -1,159 +1,351 @@
-"""The posting function: every row of the ledger is written by it.
+"""The functions that write the ledger; nobody else does.
 
 `ledger_post` takes N transactions (p_ arrays) with M entries (e_ arrays, `e_posting` is the 1-based
 position of the entry's transaction; amounts are credit positive) and writes all or nothing. It
-answers one row per transaction, in order: its id, when it was recorded, and whether it was there before. What it refuses
-it answers as one row with `refusal`, writes nothing and leaves the caller's transaction usable.
+answers one row per transaction, in order: its id, its instants, the period it adjusts, and whether it was there before.
+What it refuses it answers as one row with `refusal`, writes nothing and leaves the caller's
+transaction usable. `ledger_transfer` is the same for one posted transaction of two legs between
+accounts whose ids are known, by the shortest way; it raises what it refuses.
 
-Locks are taken in one order, balance rows by account id and then keys, so that concurrent calls
-wait for each other and never deadlock. Balance conditions are judged by where the call ends.
+Locks are taken in one order, balance rows by account and stripe and then keys, so that concurrent
+calls wait for each other and never deadlock. A writer keeps to one stripe of an account, chosen by
+its process. Balance conditions are judged by where the call ends, on payers only. That a transaction
+balances is the trigger's to refuse (0002).
 """
 
 from django.db import migrations
+
+OPEN = """
+CREATE FUNCTION ledger_open(
+  p_owner uuid[], p_kind text[], p_currency text[], p_class text[], p_normal text[], p_stripes int[], p_floor bigint[]
+) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp
+BEGIN ATOMIC
+  WITH opened AS (
+    INSERT INTO ledger_ledgeraccount (owner_id, kind, currency, account_class, normal, stripes, opened_at)
+    SELECT u.o, u.k, u.c, u.class, u.normal, u.stripes, now()
+      FROM unnest(p_owner, p_kind, p_currency, p_class, p_normal, p_stripes) u(o, k, c, class, normal, stripes)
+      JOIN parties_organization p ON p.id = u.o
+     ORDER BY u.o, u.k, u.c
+    ON CONFLICT (owner_id, kind, currency) DO NOTHING RETURNING id, owner_id, kind, currency, stripes)
+  INSERT INTO ledger_ledgerbalance (account_id, stripe, posted, held_dr, held_cr, version, floor, recorded_at)
+  SELECT a.id, s.stripe, 0, 0, 0, 0, u.floor, now()
+    FROM opened a
+    JOIN unnest(p_owner, p_kind, p_currency, p_floor) u(o, k, c, floor)
+      ON u.o = a.owner_id AND u.k = a.kind AND u.c = a.currency
+   CROSS JOIN LATERAL generate_series(0, a.stripes - 1) s(stripe);
+END
+"""
 
 POST = """
 CREATE FUNCTION ledger_post(
   p_id uuid[], p_key text[], p_fingerprint bytea[], p_status text[], p_source text[], p_recipe text[],
   p_description text[], p_actor text, p_effective_at timestamptz[], p_reverses uuid[], p_resolves uuid[],
   e_posting int[], e_owner uuid[], e_kind text[], e_currency text[], e_amount bigint[]
-) RETURNS TABLE (id uuid, recorded_at timestamptz, replayed boolean, refusal jsonb)
-LANGUAGE plpgsql
+) RETURNS TABLE (id uuid, effective_at timestamptz, recorded_at timestamptz, adjusts_period uuid, replayed boolean,
+                 refusal jsonb)
+LANGUAGE plpgsql SECURITY DEFINER
 -- Array parameters would be planned anew by every call, and a plan made on empty tables would scan them later.
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  recorded timestamptz;
-  accounts bigint[];
-  existing uuid[];
+  n constant int := cardinality(p_key);
+  linked constant boolean := cardinality(array_remove(p_reverses || p_resolves, NULL)) > 0;
+  looked boolean := false;
+  existing uuid[] := array_fill(NULL::uuid, ARRAY[n]);
+  e_account bigint[];
+  e_stripe int[];
   d_account bigint[];
+  d_stripe int[];
   d_posted bigint[];
   d_held_dr bigint[];
   d_held_cr bigint[];
   d_entries bigint[];
+  b_posted bigint[];
+  b_version bigint[];
+  recorded timestamptz;
+  open_from date;
+  effective timestamptz[] := p_effective_at;
+  adjusts uuid[] := array_fill(NULL::uuid, ARRAY[n]);
+  written int;
   refused jsonb;
 BEGIN
-  SELECT array_agg(a.id ORDER BY u.o) INTO accounts
+  SELECT array_agg(a.id ORDER BY u.o),
+         array_agg(CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END ORDER BY u.o)
+    INTO e_account, e_stripe
     FROM unnest(e_owner, e_kind, e_currency) WITH ORDINALITY u(owner, kind, currency, o)
     LEFT JOIN ledger_ledgeraccount a
       ON a.owner_id = u.owner AND a.kind = u.kind AND a.currency = u.currency;
-  IF array_position(accounts, NULL) IS NOT NULL THEN
-    RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, false, '{"code": "unknown_account"}'::jsonb;
+  IF array_position(e_account, NULL) IS NOT NULL THEN
+    RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false,
+                        '{"code": "unknown_account"}'::jsonb;
     RETURN;
   END IF;
 
-  SELECT jsonb_build_object('code', 'unbalanced', 'key', p_key[u.x], 'currency', u.c, 'off', sum(u.m))
-    INTO refused
-    FROM unnest(e_posting, e_currency, e_amount) u(x, c, m) GROUP BY u.x, u.c HAVING sum(u.m) <> 0 LIMIT 1;
-  IF refused IS NOT NULL THEN
-    RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, false, refused;
-    RETURN;
+  IF n > 1 OR linked THEN
+    PERFORM 1 FROM ledger_ledgerbalance b
+      JOIN (SELECT * FROM unnest(e_account, e_stripe)
+             UNION SELECT h.account_id, h.stripe FROM ledger_ledgerhold h WHERE h.transaction_id = ANY (p_resolves)
+           ) u(account, stripe) ON b.account_id = u.account AND b.stripe = u.stripe
+     ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b;
   END IF;
 
-  PERFORM 1 FROM ledger_ledgerbalance b
-    WHERE b.account_id = ANY (accounts || ARRAY(
-      SELECT h.account_id FROM ledger_ledgerhold h WHERE h.transaction_id = ANY (p_resolves)))
-    ORDER BY b.account_id FOR NO KEY UPDATE;
+  LOOP
+    IF n > 1 OR linked OR looked THEN
+      -- Read after the locks: an equal posting that came first has mostly the same accounts, so it is seen here.
+      SELECT array_agg(t.id ORDER BY u.o),
+             jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
+               FILTER (WHERE t.fingerprint <> u.f) -> 0
+        INTO existing, refused
+        FROM unnest(p_key, p_fingerprint) WITH ORDINALITY u(k, f, o)
+        LEFT JOIN ledger_ledgertransaction t ON t.key = u.k;
+      IF refused IS NULL AND linked THEN
+        refused := ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount);
+      END IF;
+      IF refused IS NOT NULL THEN
+        RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false, refused;
+        RETURN;
+      END IF;
+      EXIT WHEN array_position(existing, NULL) IS NULL;
+    END IF;
 
-  -- Read after the locks: an equal posting that came first holds the same accounts, so it is seen here.
-  SELECT array_agg(t.id ORDER BY u.o),
-         jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
-           FILTER (WHERE t.fingerprint <> u.f) -> 0
-    INTO existing, refused
-    FROM unnest(p_key, p_fingerprint) WITH ORDINALITY u(k, f, o)
-    LEFT JOIN ledger_ledgertransaction t ON t.key = u.k;
-  IF refused IS NULL THEN
-    SELECT jsonb_build_object('code', CASE WHEN t.reverses_id = u.r THEN 'already_reversed' ELSE 'already_resolved' END,
-                              'key', u.k, 'by', t.key, 'status', t.status)
-      INTO refused
-      FROM unnest(p_key, p_reverses, p_resolves, existing) u(k, r, s, e)
-      JOIN ledger_ledgertransaction t ON t.reverses_id = u.r OR t.resolves_id = u.s
-     WHERE u.e IS NULL LIMIT 1;
-  END IF;
-  IF refused IS NOT NULL THEN
-    RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, false, refused;
-    RETURN;
-  END IF;
-
-  IF array_position(existing, NULL) IS NOT NULL THEN
-    SELECT array_agg(d.account), array_agg(d.posted), array_agg(d.held_dr), array_agg(d.held_cr),
-           array_agg(d.entries)
-      INTO d_account, d_posted, d_held_dr, d_held_cr, d_entries
+    SELECT array_agg(x.account), array_agg(x.stripe), array_agg(x.d_posted), array_agg(x.d_held_dr),
+           array_agg(x.d_held_cr), array_agg(x.d_entries), array_agg(x.posted), array_agg(x.version),
+           max(x.recorded_at),
+           min(jsonb_build_object(
+               'code', CASE WHEN abs(x.posted + x.d_posted) > 9007199254740991 THEN 'balance_overflow'
+                            ELSE 'insufficient_funds' END,
+               'account', x.account, 'balance', x.posted - x.held_dr, 'amount', x.d_held_dr - x.d_posted)::text)
+             FILTER (WHERE abs(x.posted + x.d_posted) > 9007199254740991
+                        OR (x.d_posted < x.d_held_dr
+                            AND x.posted + x.d_posted - x.held_dr - x.d_held_dr < x.floor))
+      INTO d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries, b_posted, b_version, recorded, refused
       FROM (
-        SELECT m.account, sum(m.posted)::bigint AS posted, sum(m.held_dr)::bigint AS held_dr,
-               sum(m.held_cr)::bigint AS held_cr, sum(m.entries)::bigint AS entries
+        SELECT d.*, b.posted, b.held_dr, b.version, b.floor, b.recorded_at
           FROM (
-            SELECT accounts[u.o] AS account,
-                   CASE p_status[u.x] WHEN 'posted' THEN u.m ELSE 0 END AS posted,
-                   CASE p_status[u.x] WHEN 'pending' THEN greatest(-u.m, 0) ELSE 0 END AS held_dr,
-                   CASE p_status[u.x] WHEN 'pending' THEN greatest(u.m, 0) ELSE 0 END AS held_cr,
-                   CASE p_status[u.x] WHEN 'posted' THEN 1 ELSE 0 END AS entries
-              FROM unnest(e_posting, e_amount) WITH ORDINALITY u(x, m, o) WHERE existing[u.x] IS NULL
-            UNION ALL
-            SELECT h.account_id, 0, -greatest(-h.amount, 0), -greatest(h.amount, 0), 0
-              FROM unnest(p_resolves, existing) u(s, e)
-              JOIN ledger_ledgerhold h ON h.transaction_id = u.s WHERE u.e IS NULL
-          ) m GROUP BY m.account
-      ) d;
-
-    SELECT jsonb_build_object(
-             'code', CASE WHEN abs(b.posted + d.posted) > 9007199254740991 THEN 'balance_overflow'
-                          ELSE 'insufficient_funds' END,
-             'account', b.account_id, 'balance', b.posted - b.held_dr, 'amount', d.held_dr - d.posted)
-      INTO refused
-      FROM unnest(d_account, d_posted, d_held_dr) d(account, posted, held_dr)
-      JOIN ledger_ledgerbalance b ON b.account_id = d.account
-     WHERE abs(b.posted + d.posted) > 9007199254740991
-        OR (d.posted < d.held_dr AND b.posted + d.posted - b.held_dr - d.held_dr < b.floor)
-     ORDER BY b.account_id LIMIT 1;
+            SELECT m.account, m.stripe, sum(m.posted)::bigint AS d_posted, sum(m.held_dr)::bigint AS d_held_dr,
+                   sum(m.held_cr)::bigint AS d_held_cr, sum(m.entries)::bigint AS d_entries
+              FROM (
+                SELECT u.account, u.stripe,
+                       CASE p_status[u.x] WHEN 'posted' THEN u.m ELSE 0 END AS posted,
+                       CASE p_status[u.x] WHEN 'pending' THEN greatest(-u.m, 0) ELSE 0 END AS held_dr,
+                       CASE p_status[u.x] WHEN 'pending' THEN greatest(u.m, 0) ELSE 0 END AS held_cr,
+                       CASE p_status[u.x] WHEN 'posted' THEN 1 ELSE 0 END AS entries
+                  FROM unnest(e_posting, e_account, e_stripe, e_amount) u(x, account, stripe, m)
+                 WHERE existing[u.x] IS NULL
+                UNION ALL
+                SELECT h.account_id, h.stripe, 0, -greatest(-h.amount, 0), -greatest(h.amount, 0), 0
+                  FROM unnest(p_resolves, existing) u(s, e)
+                  JOIN ledger_ledgerhold h ON h.transaction_id = u.s WHERE linked AND u.e IS NULL
+              ) m GROUP BY m.account, m.stripe
+          ) d
+          JOIN ledger_ledgerbalance b ON b.account_id = d.account AND b.stripe = d.stripe
+         ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b
+      ) x;
     IF refused IS NOT NULL THEN
-      RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, false, refused;
+      IF NOT looked THEN  -- it may be the repetition of one that was accepted before
+        looked := true;
+        CONTINUE;
+      END IF;
+      RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false, refused;
       RETURN;
     END IF;
 
-    recorded := clock_timestamp();
-    INSERT INTO ledger_ledgertransaction (id, key, fingerprint, status, source, recipe, description, actor,
-                                          effective_at, recorded_at, reverses_id, resolves_id)
-      SELECT u.id, u.k, u.f, u.status, u.source, u.recipe, u.description, p_actor, u.effective_at, recorded, u.r, u.s
-        FROM unnest(p_id, p_key, p_fingerprint, p_status, p_source, p_recipe, p_description,
-                    p_effective_at, p_reverses, p_resolves, existing)
-             u(id, k, f, status, source, recipe, description, effective_at, r, s, e)
-       WHERE u.e IS NULL ORDER BY u.k;
+    recorded := greatest(clock_timestamp(), recorded);
+    -- Read under the locks: whoever closes a period waits for all that could have read it as open.
+    SELECT max(p.ends_on) INTO open_from FROM ledger_ledgerperiod p WHERE p.status <> 'open';
+    IF open_from IS NOT NULL THEN
+      SELECT array_agg(CASE WHEN p.id IS NULL THEN u.at ELSE open_from::timestamp AT TIME ZONE 'UTC' END ORDER BY u.o),
+             array_agg(p.id ORDER BY u.o)
+        INTO effective, adjusts
+        FROM unnest(p_effective_at) WITH ORDINALITY u(at, o)
+        LEFT JOIN LATERAL (
+          SELECT p.id FROM ledger_ledgerperiod p
+           WHERE u.at < open_from::timestamp AT TIME ZONE 'UTC' AND p.status <> 'open'
+           ORDER BY p.ends_on <= (u.at AT TIME ZONE 'UTC')::date, p.ends_on LIMIT 1) p ON true;
+    END IF;
 
-    INSERT INTO ledger_ledgerhold (transaction_id, account_id, amount)
-      SELECT p_id[u.x], accounts[u.o], u.m FROM unnest(e_posting, e_amount) WITH ORDINALITY u(x, m, o)
-       WHERE existing[u.x] IS NULL AND p_status[u.x] = 'pending' ORDER BY u.o;
+    INSERT INTO ledger_ledgertransaction (id, key, fingerprint, status, source, recipe, description, actor, effective_at,
+                                          recorded_at, reverses_id, resolves_id, adjusts_period_id, meant_at)
+      SELECT u.id, u.k, u.f, u.status, u.source, u.recipe, u.description, p_actor, u.effective, recorded, u.r, u.s,
+             u.p, CASE WHEN u.p IS NOT NULL THEN u.at END
+        FROM unnest(p_id, p_key, p_fingerprint, p_status, p_source, p_recipe, p_description, effective, p_effective_at,
+                    p_reverses, p_resolves, adjusts, existing)
+             u(id, k, f, status, source, recipe, description, effective, at, r, s, p, e)
+       WHERE u.e IS NULL ORDER BY u.k
+      ON CONFLICT (key) DO NOTHING;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written < cardinality(array_positions(existing, NULL)) THEN
+      IF n > 1 THEN
+        RAISE EXCEPTION 'another posting took one of the keys meanwhile' USING ERRCODE = '40001';
+      END IF;
+      looked := true;
+      CONTINUE;
+    END IF;
 
-    INSERT INTO ledger_ledgerentry (account_id, version, transaction_id, amount, balance_after,
+    IF 'pending' = ANY (p_status) THEN
+      INSERT INTO ledger_ledgerhold (transaction_id, account_id, stripe, currency, amount)
+        SELECT p_id[u.x], u.account, u.stripe, u.c, u.m
+          FROM unnest(e_posting, e_account, e_stripe, e_currency, e_amount) WITH ORDINALITY u(x, account, stripe, c, m, o)
+         WHERE existing[u.x] IS NULL AND p_status[u.x] = 'pending' ORDER BY u.o;
+    END IF;
+
+    INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
                                     effective_at, recorded_at)
-      SELECT e.account, b.version + e.place, p_id[e.x], e.m, b.posted + e.run, p_effective_at[e.x], recorded
-        FROM (SELECT accounts[u.o] AS account, u.x, u.m, row_number() OVER w AS place, sum(u.m) OVER w AS run
-                FROM unnest(e_posting, e_amount) WITH ORDINALITY u(x, m, o)
+      SELECT e.account, e.stripe, d.version + e.place, p_id[e.x], e.c, e.m, d.posted + e.run, effective[e.x], recorded
+        FROM (SELECT u.account, u.stripe, u.x, u.c, u.m, row_number() OVER w AS place, sum(u.m) OVER w AS run
+                FROM unnest(e_posting, e_account, e_stripe, e_currency, e_amount)
+                       WITH ORDINALITY u(x, account, stripe, c, m, o)
                WHERE existing[u.x] IS NULL AND p_status[u.x] = 'posted'
-              WINDOW w AS (PARTITION BY accounts[u.o] ORDER BY u.o)) e
-        JOIN ledger_ledgerbalance b ON b.account_id = e.account;
+              WINDOW w AS (PARTITION BY u.account, u.stripe ORDER BY u.o)) e
+        JOIN unnest(d_account, d_stripe, b_version, b_posted) d(account, stripe, version, posted)
+          ON d.account = e.account AND d.stripe = e.stripe;
 
     UPDATE ledger_ledgerbalance b
        SET posted = b.posted + d.posted, held_dr = b.held_dr + d.held_dr, held_cr = b.held_cr + d.held_cr,
-           version = b.version + d.entries
-      FROM unnest(d_account, d_posted, d_held_dr, d_held_cr, d_entries)
-             d(account, posted, held_dr, held_cr, entries)
-     WHERE b.account_id = d.account;
+           version = b.version + d.entries, recorded_at = recorded
+      FROM unnest(d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries)
+             d(account, stripe, posted, held_dr, held_cr, entries)
+     WHERE b.account_id = d.account AND b.stripe = d.stripe;
+    EXIT;
+  END LOOP;
 
-    INSERT INTO ledger_ledgerday AS l (account_id, day, amount)
-      SELECT accounts[u.o], (p_effective_at[u.x] AT TIME ZONE 'UTC')::date, sum(u.m)
-        FROM unnest(e_posting, e_amount) WITH ORDINALITY u(x, m, o)
-       WHERE existing[u.x] IS NULL AND p_status[u.x] = 'posted' GROUP BY 1, 2 ORDER BY 1, 2
-      ON CONFLICT (account_id, day) DO UPDATE SET amount = l.amount + EXCLUDED.amount;
-  END IF;
-
-  RETURN QUERY SELECT COALESCE(u.e, u.id), recorded, u.e IS NOT NULL, NULL::jsonb
-    FROM unnest(p_id, existing) WITH ORDINALITY u(id, e, o) ORDER BY u.o;
+  RETURN QUERY SELECT COALESCE(u.e, u.id), u.effective, recorded, u.p, u.e IS NOT NULL, NULL::jsonb
+    FROM unnest(p_id, existing, effective, adjusts) WITH ORDINALITY u(id, e, effective, p, o) ORDER BY u.o;
 END $$;
 """
-UNDO = "DROP FUNCTION ledger_post"
+
+LINKED = """
+CREATE FUNCTION ledger_refuse_linked(
+  p_key text[], p_status text[], p_reverses uuid[], p_resolves uuid[], existing uuid[],
+  e_posting int[], e_account bigint[], e_amount bigint[]
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $$
+-- What stands against reversing or resolving: done before, or more than there is. NULL when nothing does.
+DECLARE
+  refused jsonb;
+BEGIN
+  PERFORM 1 FROM ledger_ledgertransaction t WHERE t.id = ANY (p_reverses || p_resolves) ORDER BY t.id FOR NO KEY UPDATE;
+
+  SELECT jsonb_build_object('code', 'already_resolved', 'key', u.k, 'by', t.key, 'status', t.status) INTO refused
+    FROM unnest(p_key, p_resolves, existing) u(k, s, e)
+    JOIN ledger_ledgertransaction t ON t.resolves_id = u.s
+   WHERE u.e IS NULL LIMIT 1;
+  IF refused IS NOT NULL THEN
+    RETURN refused;
+  END IF;
+
+  SELECT jsonb_build_object('code', 'more_than_pending', 'key', p_key[m.x], 'account', m.account,
+                            'amount', abs(m.amount), 'left', abs(COALESCE(h.amount, 0)))
+    INTO refused
+    FROM (SELECT u.x, u.account, sign(u.m) AS side, sum(u.m)::bigint AS amount
+            FROM unnest(e_posting, e_account, e_amount) u(x, account, m)
+           WHERE p_resolves[u.x] IS NOT NULL AND existing[u.x] IS NULL GROUP BY 1, 2, 3) m
+    LEFT JOIN LATERAL (SELECT sum(h.amount)::bigint AS amount FROM ledger_ledgerhold h
+                        WHERE h.transaction_id = p_resolves[m.x] AND h.account_id = m.account AND sign(h.amount) = m.side) h ON true
+   WHERE abs(m.amount) > abs(COALESCE(h.amount, 0)) LIMIT 1;
+  IF refused IS NOT NULL THEN
+    RETURN refused;
+  END IF;
+
+  SELECT jsonb_build_object('code', CASE WHEN l.amount = 0 AND o.amount IS NOT NULL THEN 'already_reversed' ELSE 'more_than_posted' END,
+                            'key', p_key[m.x], 'account', m.account, 'amount', abs(m.amount), 'left', abs(l.amount),
+                            'by', (SELECT min(t.key) FROM ledger_ledgertransaction t WHERE t.reverses_id = m.reversed))
+    INTO refused
+    FROM (SELECT min(u.x) AS x, p_reverses[u.x] AS reversed, u.account, sign(u.m) AS side, sum(u.m)::bigint AS amount
+            FROM unnest(e_posting, e_account, e_amount) u(x, account, m)
+           WHERE p_reverses[u.x] IS NOT NULL AND existing[u.x] IS NULL GROUP BY 2, 3, 4) m
+    LEFT JOIN LATERAL (SELECT sum(e.amount)::bigint AS amount FROM ledger_ledgerentry e
+                        WHERE e.transaction_id = m.reversed AND e.account_id = m.account AND sign(e.amount) = -m.side) o ON true
+    LEFT JOIN LATERAL (SELECT sum(e.amount)::bigint AS amount FROM ledger_ledgertransaction t
+                         JOIN ledger_ledgerentry e ON e.transaction_id = t.id
+                        WHERE t.reverses_id = m.reversed AND e.account_id = m.account AND sign(e.amount) = m.side) r ON true
+   CROSS JOIN LATERAL (SELECT COALESCE(o.amount, 0) + COALESCE(r.amount, 0) AS amount) l
+   WHERE abs(m.amount) > abs(l.amount) LIMIT 1;
+  RETURN refused;
+END $$;
+"""
+
+# Version 7 (RFC 9562) for PostgreSQL before 18, which has no uuidv7().
+UUID7 = """
+CREATE FUNCTION ledger_uuid7() RETURNS uuid LANGUAGE sql VOLATILE
+RETURN encode(
+  set_bit(set_bit(
+    overlay(uuid_send(gen_random_uuid())
+            PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+    52, 1), 53, 1), 'hex')::uuid
+"""
+
+TRANSFER = """
+CREATE FUNCTION ledger_transfer(
+  p_key text, p_from bigint, p_to bigint, p_amount bigint, p_effective_at timestamptz DEFAULT now(),
+  p_source text DEFAULT 'sql:transfer', p_recipe text DEFAULT 'transfer', p_description text DEFAULT '',
+  p_actor text DEFAULT 'system:sql'
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+  content constant bytea := sha256(convert_to(ROW(p_from, p_to, p_amount, p_source, p_recipe)::text, 'UTF8'));
+  one constant bigint := least(p_from, p_to);
+  other constant bigint := greatest(p_from, p_to);
+  moved constant bigint := CASE WHEN p_from < p_to THEN -p_amount ELSE p_amount END;
+  written uuid;
+  known bytea;
+  low record;
+  high record;
+  open_from date;
+  effective timestamptz := p_effective_at;
+  period uuid;
+BEGIN
+  IF p_amount <= 0 OR p_from = p_to THEN
+    RAISE EXCEPTION 'a transfer moves more than nothing between two accounts' USING ERRCODE = '22023';
+  END IF;
+  SELECT t.id, t.fingerprint INTO written, known FROM ledger_ledgertransaction t WHERE t.key = p_key;
+  IF FOUND THEN
+    IF known <> content THEN
+      RAISE EXCEPTION 'the key % was used before for a posting with other content', p_key USING ERRCODE = '23505';
+    END IF;
+    RETURN written;
+  END IF;
+
+  UPDATE ledger_ledgerbalance b SET posted = b.posted + moved, version = b.version + 1,
+         recorded_at = greatest(clock_timestamp(), b.recorded_at)
+    FROM ledger_ledgeraccount a
+   WHERE a.id = one AND b.account_id = one AND b.stripe = CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END
+  RETURNING b.stripe, b.version, b.posted, b.recorded_at, a.currency INTO STRICT low;
+  UPDATE ledger_ledgerbalance b SET posted = b.posted - moved, version = b.version + 1,
+         recorded_at = greatest(clock_timestamp(), b.recorded_at, low.recorded_at)
+    FROM ledger_ledgeraccount a
+   WHERE a.id = other AND b.account_id = other AND b.stripe = CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END
+  RETURNING b.stripe, b.version, b.posted, b.recorded_at, a.currency INTO STRICT high;
+  IF high.recorded_at > clock_timestamp() THEN
+    UPDATE ledger_ledgerbalance b SET recorded_at = high.recorded_at WHERE b.account_id = one AND b.stripe = low.stripe;
+  END IF;
+
+  SELECT max(p.ends_on) INTO open_from FROM ledger_ledgerperiod p WHERE p.status <> 'open';
+  IF p_effective_at < open_from::timestamp AT TIME ZONE 'UTC' THEN
+    effective := open_from::timestamp AT TIME ZONE 'UTC';
+    SELECT p.id INTO period FROM ledger_ledgerperiod p WHERE p.status <> 'open'
+     ORDER BY p.ends_on <= (p_effective_at AT TIME ZONE 'UTC')::date, p.ends_on LIMIT 1;
+  END IF;
+  INSERT INTO ledger_ledgertransaction (id, key, fingerprint, status, source, recipe, description, actor, effective_at,
+                                        recorded_at, adjusts_period_id, meant_at)
+    VALUES (ledger_uuid7(), p_key, content, 'posted', p_source, p_recipe, p_description, p_actor, effective,
+            high.recorded_at, period, CASE WHEN period IS NOT NULL THEN p_effective_at END)
+    ON CONFLICT (key) DO NOTHING RETURNING id INTO written;
+  IF written IS NULL THEN
+    RAISE EXCEPTION 'another posting took the key % meanwhile', p_key USING ERRCODE = '40001';
+  END IF;
+  INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
+                                  effective_at, recorded_at)
+    VALUES (one, low.stripe, low.version, written, low.currency, moved, low.posted, effective, high.recorded_at),
+           (other, high.stripe, high.version, written, high.currency, -moved, high.posted, effective, high.recorded_at);
+  RETURN written;
+END $$;
+"""
+
+UNDO = "DROP FUNCTION ledger_transfer, ledger_uuid7, ledger_post, ledger_refuse_linked, ledger_open"
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0002_guards")]
-    operations = [migrations.RunSQL(POST, UNDO)]
+    operations = [migrations.RunSQL([OPEN, LINKED, POST, UUID7, TRANSFER], UNDO)]

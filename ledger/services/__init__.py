@@ -2,6 +2,7 @@
 
 from ledger.services.balances import (
     AccountBalance,
+    Place,
     Statement,
     StatementLine,
     account_balances,
@@ -9,14 +10,17 @@ from ledger.services.balances import (
     balances,
     entries_of,
     statement,
-    statement_line,
+    statement_lines,
+    with_balances,
 )
 from ledger.services.posting import (
     Posting,
     discard_pending,
     open_accounts,
+    opposite,
     post,
     post_all,
+    post_groups,
     post_pending,
     reverse,
     settle_pending,
@@ -25,6 +29,7 @@ from ledger.services.releases import cancel_release, hold_release, lift_release,
 
 __all__ = [
     "AccountBalance",
+    "Place",
     "Posting",
     "Statement",
     "StatementLine",
@@ -37,13 +42,16 @@ __all__ = [
     "hold_release",
     "lift_release",
     "open_accounts",
+    "opposite",
     "post",
     "post_all",
+    "post_groups",
     "post_pending",
     "release_due",
     "reverse",
     "schedule_release",
     "settle_pending",
     "statement",
-    "statement_line",
+    "statement_lines",
+    "with_balances",
 ]

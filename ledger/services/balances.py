@@ -1,30 +1,26 @@
-"""Reading: balances now and as of a business instant, and statements, none of which scans history.
+"""Reading: balances now, as of a business instant and as known at another, and statements.
 
-The balance now is one row. The balance as of an instant is the sum of whole days (`LedgerDay`) and
-of the part of one day. Amounts are given on the account's normal side.
+None of it scans history: the balance now is the sum of an account's stripes, the past is answered
+by the SQL function `ledger_balance`. Amounts are given on the account's normal side.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet, Sum
 
 from commerce.errors import InvalidInput
 from commerce.money import Money
-from ledger.models import LedgerAccount, LedgerEntry
+from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry
+from ledger.rules.kinds import Side
 
 PAGE = 50
-_AS_OF = """
-SELECT a.id,
-  COALESCE((SELECT sum(d.amount) FROM ledger_ledgerday d
-             WHERE d.account_id = a.id AND d.day < (%(at)s::timestamptz AT TIME ZONE 'UTC')::date), 0)
-+ COALESCE((SELECT sum(e.amount) FROM ledger_ledgerentry e
-             WHERE e.account_id = a.id AND e.effective_at <= %(at)s
-               AND e.effective_at >= date_trunc('day', %(at)s::timestamptz, 'UTC')), 0)
-FROM unnest(%(accounts)s::bigint[]) a(id)
+_PAST = """
+SELECT a.id, ledger_balance(a.id, %s::timestamptz, %s::timestamptz) FROM unnest(%s::bigint[]) a(id)
 """
 
 
@@ -40,11 +36,43 @@ class AccountBalance:
 
 @dataclass(frozen=True)
 class StatementLine:
-    """An entry with its transaction, and the account's balance after it, both on the normal side."""
+    """An entry with its transaction, and what the account held after it; both on the normal side."""
 
     entry: LedgerEntry
     amount: Money
     balance: Money
+
+
+class Place(NamedTuple):
+    """Where an entry stands in its account's statement: by business time, then as recorded."""
+
+    effective_at: datetime
+    recorded_at: datetime
+    stripe: int
+    version: int
+
+    @classmethod
+    def of(cls, entry: LedgerEntry) -> "Place":
+        return cls(entry.effective_at, entry.recorded_at, entry.stripe, entry.version)
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """What `str` gave. InvalidInput when it is something else."""
+        try:
+            effective_at, recorded_at, stripe, version = text.split("~")
+            return cls(
+                datetime.fromisoformat(effective_at),
+                datetime.fromisoformat(recorded_at),
+                int(stripe),
+                int(version),
+            )
+        except ValueError:
+            raise InvalidInput(
+                "This is no place in a statement.", pointer="/before", code="invalid_cursor"
+            ) from None
+
+    def __str__(self) -> str:
+        return f"{self.effective_at.isoformat()}~{self.recorded_at.isoformat()}~{self.stripe}~{self.version}"
 
 
 @dataclass(frozen=True)
@@ -56,22 +84,20 @@ class Statement:
 
     account: LedgerAccount
     lines: Sequence[StatementLine]
-    before: int | None
+    before: Place | None
     opening: Money
     closing: Money
 
 
-def balance(*, owner: UUID, kind: str, currency: str, at: datetime | None = None) -> int:
-    """Posted minor units on the account's normal side, now or as of `at`; 0 when there is no account."""
-    account = (
-        LedgerAccount.objects.select_related("balance")
-        .filter(owner_id=owner, kind=kind, currency=currency)
-        .first()
-    )
-    if account is None:
-        return 0
-    signed = account.balance.posted if at is None else _as_of([account.pk], at)[account.pk]
-    return account.on_normal_side(signed)
+def balance(
+    *, owner: UUID, kind: str, currency: str, at: datetime | None = None, known_at: datetime | None = None
+) -> int:
+    """Posted minor units on the account's normal side; 0 when there is no account.
+
+    `at` asks what was effective then, `known_at` what had been recorded by then.
+    """
+    account = LedgerAccount.objects.filter(owner_id=owner, kind=kind, currency=currency).first()
+    return account.on_normal_side(_signed([account.pk], at, known_at)[account.pk]) if account else 0
 
 
 def balances(
@@ -80,94 +106,166 @@ def balances(
     kinds: Iterable[str] | None = None,
     currency: str | None = None,
     at: datetime | None = None,
+    known_at: datetime | None = None,
 ) -> list[AccountBalance]:
     """Balances of the accounts that match, in order of owner, currency and kind.
 
     As of an instant, holds are not known: pending and available equal posted.
     """
-    accounts = LedgerAccount.objects.select_related("balance", "owner").order_by("owner", "currency", "kind")
+    accounts = LedgerAccount.objects.select_related("owner").order_by("owner", "currency", "kind")
     if owner is not None:
         accounts = accounts.filter(owner_id=owner)
     if kinds is not None:
         accounts = accounts.filter(kind__in=list(kinds))
     if currency is not None:
         accounts = accounts.filter(currency=currency)
-    return account_balances(accounts, at=at)
+    return account_balances(accounts, at=at, known_at=known_at)
 
 
 def account_balances(
-    accounts: Iterable[LedgerAccount], *, at: datetime | None = None
+    accounts: Iterable[LedgerAccount], *, at: datetime | None = None, known_at: datetime | None = None
 ) -> list[AccountBalance]:
-    """Balances of these accounts, in their order; select `balance` with them to save queries."""
+    """Balances of these accounts, in their order; of those that `with_balances` read, as they were then."""
     rows = list(accounts)
-    past = _as_of([account.pk for account in rows], at) if at is not None else None
-    return [_account_balance(account, past[account.pk] if past is not None else None) for account in rows]
+    if at is not None or known_at is not None:
+        past = _signed([account.pk for account in rows], at, known_at)
+        return [_past_balance(account, past[account.pk]) for account in rows]
+    sums = _sums(rows)
+    return [_account_balance(account, sums[account.pk]) for account in rows]
 
 
-def _account_balance(account: LedgerAccount, past: int | None) -> AccountBalance:
-    if past is not None:
-        return AccountBalance(account, _money(account, past), _money(account, past), _money(account, past))
-    now = account.balance
-    outgoing = -now.held_dr if account.normal == "credit" else now.held_cr
+def with_balances(accounts: QuerySet[LedgerAccount]) -> QuerySet[LedgerAccount]:
+    """The same accounts, read together with their sums."""
+    return accounts.prefetch_related("balances")
+
+
+def _sums(accounts: Sequence[LedgerAccount]) -> dict[int, list[LedgerBalance]]:
+    """The stripes of each account, read now unless they were read together with it."""
+    read = [
+        account for account in accounts if "balances" in getattr(account, "_prefetched_objects_cache", ())
+    ]
+    found: dict[int, list[LedgerBalance]] = {account.pk: [] for account in accounts}
+    for account in read:
+        found[account.pk] = list(account.balances.all())
+    if len(read) < len(accounts):
+        unread = found.keys() - {account.pk for account in read}
+        for row in LedgerBalance.objects.filter(account_id__in=unread):
+            found[row.account_id].append(row)
+    return found
+
+
+def _past_balance(account: LedgerAccount, signed: int) -> AccountBalance:
+    amount = _money(account, signed)
+    return AccountBalance(account, amount, amount, amount)
+
+
+def _account_balance(account: LedgerAccount, rows: Sequence[LedgerBalance]) -> AccountBalance:
+    posted = sum(row.posted for row in rows)
+    held_dr, held_cr = sum(row.held_dr for row in rows), sum(row.held_cr for row in rows)
+    outgoing = -held_dr if account.normal == Side.CREDIT else held_cr
     return AccountBalance(
         account,
-        posted=_money(account, now.posted),
-        pending=_money(account, now.posted - now.held_dr + now.held_cr),
-        available=_money(account, now.posted + outgoing),
+        posted=_money(account, posted),
+        pending=_money(account, posted - held_dr + held_cr),
+        available=_money(account, posted + outgoing),
     )
 
 
-def _as_of(accounts: Sequence[int], at: datetime) -> dict[int, int]:
-    if at.tzinfo is None:
-        raise InvalidInput("The instant has no offset.", pointer="/at", code="invalid_instant")
+def _signed(accounts: Sequence[int], at: datetime | None, known_at: datetime | None) -> dict[int, int]:
+    for name, instant in (("at", at), ("known_at", known_at)):
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidInput("The instant has no offset.", pointer=f"/{name}", code="invalid_instant")
     with connection.cursor() as cursor:
-        cursor.execute(_AS_OF, {"accounts": list(accounts), "at": at})
+        cursor.execute(_PAST, [at, known_at, list(accounts)])
         return {account: int(amount) for account, amount in cursor.fetchall()}
 
 
 def statement(
     *,
     account: LedgerAccount,
-    before: int | None = None,
+    before: Place | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    known_at: datetime | None = None,
     limit: int = PAGE,
 ) -> Statement:
-    """One page of the account's entries, newest first, starting below version `before`.
+    """One page of the account's entries by business time, newest first, continuing below `before`.
 
-    `since` (included) and `until` (excluded) choose entries by business time. The running balance is
-    that of the whole account, whatever is chosen.
+    `since` (included) and `until` (excluded) choose entries by business time, `known_at` leaves out
+    what was recorded later. A line's balance is that of the whole account in this order, so the first
+    line of a period begins at its opening and the last ends at its closing, back-dated or not.
     """
     rows = entries_of(account)
     if before is not None:
-        rows = rows.filter(version__lt=before)
+        rows = rows.filter(_below(before))
     if since is not None:
         rows = rows.filter(effective_at__gte=since)
     if until is not None:
         rows = rows.filter(effective_at__lt=until)
-    page = list(rows.order_by("-version")[: limit + 1])
+    if known_at is not None:
+        rows = rows.filter(recorded_at__lte=known_at)
+    page = list(rows[: limit + 1])
+    lines = statement_lines(account, page[:limit], known_at=known_at)
     return Statement(
         account,
-        lines=[statement_line(account, entry) for entry in page[:limit]],
-        before=page[limit - 1].version if len(page) > limit else None,
-        opening=_just_before(account, since) if since else Money.zero(account.currency),
-        closing=_just_before(account, until) if until else _money(account, account.balance.posted),
+        lines=lines,
+        before=Place.of(page[limit - 1]) if len(page) > limit else None,
+        opening=_just_before(account, since, known_at) if since else Money.zero(account.currency),
+        closing=_just_before(account, until, known_at)
+        if until
+        else _money(account, _signed([account.pk], None, known_at)[account.pk]),
     )
 
 
 def entries_of(account: LedgerAccount) -> QuerySet[LedgerEntry]:
-    """The account's entries with their transactions."""
-    return LedgerEntry.objects.filter(account_id=account.pk).select_related("transaction")
+    """The account's entries with their transactions, in the order of its statement, newest first."""
+    return (
+        LedgerEntry.objects.filter(account_id=account.pk)
+        .select_related("transaction")
+        .order_by("-effective_at", "-recorded_at", "-stripe", "-version")
+    )
 
 
-def statement_line(account: LedgerAccount, entry: LedgerEntry) -> StatementLine:
-    """An entry as its account counts it."""
-    return StatementLine(entry, _money(account, entry.amount), _money(account, entry.balance_after))
+def statement_lines(
+    account: LedgerAccount, entries: Sequence[LedgerEntry], *, known_at: datetime | None = None
+) -> list[StatementLine]:
+    """Consecutive entries of `entries_of`, each with the account's balance after it."""
+    if not entries:
+        return []
+    first = Place.of(entries[0])
+    above = LedgerEntry.objects.filter(_same_instant_above(first), account_id=account.pk)
+    if known_at is not None:
+        above = above.filter(recorded_at__lte=known_at)
+    running = _signed([account.pk], first.effective_at, known_at)[account.pk]
+    running -= above.aggregate(sum=Sum("amount"))["sum"] or 0
+    lines = []
+    for entry in entries:
+        lines.append(StatementLine(entry, _money(account, entry.amount), _money(account, running)))
+        running -= entry.amount
+    return lines
 
 
-def _just_before(account: LedgerAccount, instant: datetime) -> Money:
+def _below(place: Place) -> Q:
+    """Entries after `place` in a statement that runs backwards; the first factor is what the index takes."""
+    return Q(effective_at__lte=place.effective_at) & (
+        Q(effective_at__lt=place.effective_at)
+        | Q(recorded_at__lt=place.recorded_at)
+        | Q(recorded_at=place.recorded_at, stripe__lt=place.stripe)
+        | Q(recorded_at=place.recorded_at, stripe=place.stripe, version__lt=place.version)
+    )
+
+
+def _same_instant_above(place: Place) -> Q:
+    return Q(effective_at=place.effective_at) & (
+        Q(recorded_at__gt=place.recorded_at)
+        | Q(recorded_at=place.recorded_at, stripe__gt=place.stripe)
+        | Q(recorded_at=place.recorded_at, stripe=place.stripe, version__gt=place.version)
+    )
+
+
+def _just_before(account: LedgerAccount, instant: datetime, known_at: datetime | None) -> Money:
     at = instant - timedelta(microseconds=1)
-    return _money(account, _as_of([account.pk], at)[account.pk])
+    return _money(account, _signed([account.pk], at, known_at)[account.pk])
 
 
 def _money(account: LedgerAccount, signed: int) -> Money:

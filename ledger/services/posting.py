@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, connection
-from psycopg.errors import UniqueViolation
+from django.db import DataError, OperationalError, connection
+from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from commerce.actor import Actor
-from commerce.errors import CommerceError, Conflict, InsufficientFunds, InvalidInput, StateConflict
+from commerce.errors import Busy, CommerceError, Conflict, InsufficientFunds, InvalidInput, StateConflict
 from commerce.ids import uuid7
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerTransaction
@@ -25,23 +25,15 @@ from ledger.rules.recipes import RECIPES, Entry, require_balance
 
 Status = LedgerTransaction.Status
 
+TRIES = 3
 _POST = """
 SELECT * FROM ledger_post(
   %s::uuid[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text,
   %s::timestamptz[], %s::uuid[], %s::uuid[], %s::int[], %s::uuid[], %s::text[], %s::text[], %s::bigint[])
 """
-_OPEN = """
-WITH opened AS (
-  INSERT INTO ledger_ledgeraccount (owner_id, kind, currency, account_class, normal, opened_at)
-  SELECT o, k, c, class, normal, now()
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[]) u(o, k, c, class, normal)
-    JOIN parties_organization p ON p.id = u.o
-   ORDER BY o, k, c
-  ON CONFLICT (owner_id, kind, currency) DO NOTHING RETURNING id, kind)
-INSERT INTO ledger_ledgerbalance (account_id, posted, held_dr, held_cr, version, floor)
-SELECT id, 0, 0, 0, 0, f.floor FROM opened
-  JOIN unnest(%s::text[], %s::bigint[]) f(kind, floor) USING (kind)
-"""
+_OPEN = (
+    "SELECT ledger_open(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::bigint[])"
+)
 
 
 @dataclass(frozen=True)
@@ -115,10 +107,19 @@ def post_pending(
 
 
 def settle_pending(
-    *, transaction: LedgerTransaction, key: str, at: datetime, actor: Actor, description: str = ""
+    *,
+    transaction: LedgerTransaction,
+    key: str,
+    at: datetime,
+    actor: Actor,
+    description: str = "",
+    entries: Sequence[Entry] | None = None,
 ) -> LedgerTransaction:
-    """Post what a pending transaction set aside. StateConflict when it was settled or discarded already."""
-    return _resolve(transaction, Status.POSTED, key, at, actor, description)
+    """Post what a pending transaction set aside, or less of it: `entries`. The rest is given back.
+
+    StateConflict when it was settled or discarded already; InvalidInput when it set aside less.
+    """
+    return _resolve(transaction, Status.POSTED, key, at, actor, description, entries)
 
 
 def discard_pending(
@@ -129,14 +130,23 @@ def discard_pending(
 
 
 def _resolve(
-    pending: LedgerTransaction, status: str, key: str, at: datetime, actor: Actor, description: str
+    pending: LedgerTransaction,
+    status: str,
+    key: str,
+    at: datetime,
+    actor: Actor,
+    description: str,
+    entries: Sequence[Entry] | None = None,
 ) -> LedgerTransaction:
     if pending.status != Status.PENDING:
         raise StateConflict(
             f"Transaction {pending.key} is {pending.status}; only a pending one can be settled or discarded.",
             state=pending.status,
         )
-    entries = _legs(pending.holds.select_related("account")) if status == Status.POSTED else ()
+    if status == Status.DISCARDED:
+        entries = ()
+    elif entries is None:
+        entries = _legs(pending.holds.select_related("account"))
     posting = Posting(
         entries,
         key,
@@ -151,17 +161,35 @@ def _resolve(
 
 
 def reverse(
-    *, transaction: LedgerTransaction, key: str, at: datetime, actor: Actor, reason: str
+    *,
+    transaction: LedgerTransaction,
+    key: str,
+    at: datetime,
+    actor: Actor,
+    reason: str,
+    entries: Sequence[Entry] | None = None,
 ) -> LedgerTransaction:
-    """Post the opposite of a whole posted transaction. StateConflict when it was reversed already."""
+    """Post the opposite of a posted transaction: of the whole, or of the part that `entries` name.
+
+    `entries` are legs of the reversal itself, on the sides opposite to the original's. What all
+    reversals of a transaction take back never exceeds what it posted, account by account:
+    StateConflict when nothing is left, InvalidInput (`more_than_posted`) when less is.
+    """
     if transaction.status != Status.POSTED:
         raise StateConflict(
             f"Transaction {transaction.key} is {transaction.status}; only a posted one can be reversed.",
             state=transaction.status,
         )
-    legs = _legs(transaction.entries.select_related("account").order_by("account", "version"), opposite=True)
-    posting = Posting(legs, key, transaction.source, "reversal", at, reason, reverses=transaction.pk)
+    if entries is None:
+        entries = opposite(transaction)
+    posting = Posting(entries, key, transaction.source, "reversal", at, reason, reverses=transaction.pk)
     return post_all(postings=[posting], actor=actor)[0]
+
+
+def opposite(transaction: LedgerTransaction) -> list[Entry]:
+    """The legs that take back a whole posted transaction."""
+    rows = transaction.entries.select_related("account").order_by("account", "stripe", "version")
+    return _legs(rows, opposite=True)
 
 
 def _legs(rows: Iterable[Any], *, opposite: bool = False) -> list[Entry]:
@@ -208,11 +236,32 @@ def post_all(*, postings: Sequence[Posting], actor: Actor) -> list[LedgerTransac
     ]
 
 
+def post_groups(
+    *, groups: Sequence[Sequence[Posting]], actor: Actor
+) -> list[list[LedgerTransaction] | CommerceError]:
+    """Write each group whole or not at all, whatever becomes of the others; answers in their order.
+
+    What a refused group was refused with stands in its place. Money that one group brings, another
+    can spend. One statement when none is refused; each refusal costs about log2(groups) more.
+    """
+    try:
+        rows = post_all(postings=[posting for group in groups for posting in group], actor=actor)
+    except Busy:
+        raise
+    except CommerceError as error:
+        if len(groups) == 1:
+            return [error]
+        middle = len(groups) // 2
+        first = post_groups(groups=groups[:middle], actor=actor)
+        return [*first, *post_groups(groups=groups[middle:], actor=actor)]
+    left = iter(rows)
+    return [[next(left) for _ in group] for group in groups]
+
+
 def open_accounts(*, accounts: Iterable[tuple[UUID, Kind, str]]) -> None:
     """Make sure that these (owner, kind, currency) exist; posting does it by itself."""
     keys = sorted(accounts)
     natures = [kind.nature for _, kind, _ in keys]
-    floors = {kind: kind.nature.floor for _, kind, _ in keys}
     with connection.cursor() as cursor:
         cursor.execute(
             _OPEN,
@@ -222,8 +271,8 @@ def open_accounts(*, accounts: Iterable[tuple[UUID, Kind, str]]) -> None:
                 [currency for _, _, currency in keys],
                 [str(nature.account_class) for nature in natures],
                 [str(nature.normal) for nature in natures],
-                [str(kind) for kind in floors],
-                list(floors.values()),
+                [nature.stripes for nature in natures],
+                [nature.floor for nature in natures],
             ],
         )
 
@@ -254,23 +303,29 @@ class _Row(NamedTuple):
     """What `ledger_post` answers per transaction, or once when it refuses."""
 
     id: UUID
+    effective_at: datetime
     recorded_at: datetime
+    adjusts_period: UUID | None
     replayed: bool
     refusal: str | None
 
 
 def _call(arguments: list[Any]) -> list[_Row]:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_POST, arguments)
-            return [_Row(*row) for row in cursor.fetchall()]
-    except IntegrityError as error:
-        if not isinstance(error.__cause__, UniqueViolation):
-            raise
-        # Equal postings meet at their accounts; only one with other accounts can get past them to here.
-        raise Conflict(f"Another posting took the key first: {error}", code="key_conflict") from error
-    except DataError as error:
-        raise InvalidInput(f"The ledger cannot hold this posting: {error}") from error
+    """Busy when other writers came between; a call of its own transaction tries again first."""
+    tries = 1 if connection.in_atomic_block else TRIES
+    while True:
+        tries -= 1
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_POST, arguments)
+                return [_Row(*row) for row in cursor.fetchall()]
+        except DataError as error:
+            raise InvalidInput(f"The ledger cannot hold this posting: {error}") from error
+        except OperationalError as error:
+            if not isinstance(error.__cause__, SerializationFailure | DeadlockDetected):
+                raise
+            if not tries:
+                raise Busy(f"Other postings came between: {error}") from error
 
 
 def _refusal(rows: Sequence[_Row]) -> dict[str, Any] | None:
@@ -294,6 +349,8 @@ def _error(refusal: dict[str, Any]) -> CommerceError:
             return StateConflict(
                 f"The transaction was {done} already, by {refusal['by']}.", code=code, by=refusal["by"]
             )
+        case "more_than_posted" | "more_than_pending" as code:
+            return _excess_error(refusal, code)
         case "unknown_account":
             return InvalidInput(
                 "An entry's owner is not a known organization.", pointer="/entries", code="unknown_owner"
@@ -321,6 +378,22 @@ def _balance_error(refusal: dict[str, Any]) -> CommerceError:
     return InsufficientFunds(f"{name} holds {held}; {needed} is needed.", **facts)
 
 
+def _excess_error(refusal: dict[str, Any], code: str) -> CommerceError:
+    account = LedgerAccount.objects.select_related("owner").get(pk=refusal["account"])
+    done = {"more_than_posted": "reversed", "more_than_pending": "settled"}[code]
+    amount, left = (Money(refusal[name], account.currency) for name in ("amount", "left"))
+    return InvalidInput(
+        f"{left} can still be {done} on {account.owner.name}'s {account.kind} account, not {amount}.",
+        pointer="/entries",
+        code=code,
+        account_id=account.pk,
+        kind=account.kind,
+        currency=account.currency,
+        amount_minor=amount.minor,
+        left_minor=left.minor,
+    )
+
+
 def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransaction:
     row = LedgerTransaction(
         id=written.id,
@@ -331,10 +404,12 @@ def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransact
         recipe=posting.recipe,
         description=posting.description,
         actor=str(actor),
-        effective_at=posting.at,
+        effective_at=written.effective_at,
         recorded_at=written.recorded_at,
         reverses_id=posting.reverses,
         resolves_id=posting.resolves,
+        adjusts_period_id=written.adjusts_period,
+        meant_at=posting.at if written.adjusts_period else None,
     )
     row._state.adding = False
     row._state.db = connection.alias

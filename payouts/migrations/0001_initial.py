@@ -10,7 +10,7 @@ import commerce.ids
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [("ledger", "0003_posting"), ("parties", "0002_guards")]
+    dependencies = [("ledger", "0001_initial"), ("parties", "0002_guards")]
 
     operations = [
         migrations.CreateModel(

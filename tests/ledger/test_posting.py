@@ -305,7 +305,7 @@ def test_settling_posts_it_once_and_the_pending_row_stays(funded, pending):
     assert (settled.status, settled.resolves, settled.recipe) == ("posted", pending, "commit")
     assert wallet(funded) == [(3000, 3000, 3000), (7000, 7000, 7000)]
     pending.refresh_from_db()
-    assert (pending.status, pending.resolved_by) == ("pending", settled)
+    assert (pending.status, pending.resolutions.get()) == ("pending", settled)
 
 
 def test_discarding_gives_the_money_back_and_writes_no_entry(funded, pending):
