@@ -13,7 +13,7 @@ from commerce.money import Money, exponent, round_half_up
 
 def share(amount: Money, rate: Decimal) -> Money:
     """A part of an amount: a reserve, a commission, a downpayment."""
-    if not 0 <= rate <= 1:
+    if not (rate.is_finite() and 0 <= rate <= 1):
         raise InvalidInput(f"A rate lies between 0 and 1; it is {rate}.", code="rate_invalid")
     return Money(round_half_up(Fraction(amount.minor) * Fraction(rate)), amount.currency)
 
@@ -34,15 +34,14 @@ def clawed_back(commission: Money, *, charged: Money, refunded: Money, before: M
 
     The sum so far is rounded, not each step, so that a charge refunded in any steps takes back all of it.
     """
-    if not Money.zero(charged.currency) < charged or not before <= before + refunded <= charged:
-        raise InvalidInput(
-            f"{before} and {refunded} refunded of {charged} is more than was charged.", code="over_refunded"
-        )
+    so_far = before + refunded
+    if min(before.minor, refunded.minor) < 0 or charged.minor <= 0 or not so_far <= charged:
+        raise InvalidInput(f"Of {charged}, {so_far} cannot be refunded.", code="over_refunded")
 
     def until(refunds: Money) -> int:
         return round_half_up(Fraction(commission.minor * refunds.minor, charged.minor))
 
-    return Money(until(before + refunded) - until(before), commission.currency)
+    return Money(until(so_far) - until(before), commission.currency)
 
 
 def exchanged(sold: Money, rate: Decimal, currency: str) -> Money:
@@ -56,6 +55,6 @@ def fx_spread(sold: Money, *, client: Decimal, mid: Decimal) -> Money:
 
 
 def _rate(rate: Decimal) -> Fraction:
-    if not rate > 0:
+    if not (rate.is_finite() and rate > 0):
         raise InvalidInput(f"An exchange rate is more than zero; it is {rate}.", code="rate_invalid")
     return Fraction(rate)
