@@ -1,6 +1,7 @@
-"""The kernel's Django application: installs the system checks."""
+"""The kernel's Django application: installs the system checks; rights follow every migration."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class CommerceConfig(AppConfig):
@@ -8,4 +9,7 @@ class CommerceConfig(AppConfig):
     verbose_name = "Operations"
 
     def ready(self) -> None:
-        from commerce import celery, checks  # noqa: F401
+        from commerce import celery, checks, health, roles  # noqa: F401
+
+        # Our own sender: once per `migrate`, when the tables of all applications are there.
+        post_migrate.connect(roles.after_migrate, sender=self, dispatch_uid="commerce.roles")

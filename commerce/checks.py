@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from commerce import clock
+from commerce import clock, roles
 
 ENVIRONMENTS = ("development", "test", "staging", "production")
 _WEBHOOK_SECRET = re.compile(r"whsec_(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -154,6 +154,23 @@ def event_types(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
                         )
                     )
     return found
+
+
+@register(Tags.database)
+def database_role(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **_: Any
+) -> list[CheckMessage]:
+    """Asked by `migrate` and by `check --database default`: the answer is in the database."""
+    role = roles.application()
+    if "default" not in (databases or ()) or not roles.owns(role):
+        return []
+    return [
+        Warning(
+            f"The application connects as {role}, who owns the tables: no right binds it.",
+            hint="Set DATABASE_OWNER_URL to this address, DATABASE_URL to another user's, and migrate.",
+            id="commerce.W002",
+        )
+    ]
 
 
 @register(deploy=True)

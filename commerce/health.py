@@ -1,10 +1,10 @@
 """`/livez` and `/readyz`, answered before sessions, hosts and authentication are looked at.
 
 `/livez` touches nothing. `/readyz` answers 200 or 503 with one line per check: the database, the
-migrations, Redis, the guards in the database, and the age of beat's heartbeat.
+migrations, Redis, the guards and rights in the database, and the age of beat's heartbeat.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import redis
@@ -16,7 +16,8 @@ from django.utils import timezone
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from commerce import guards
+from commerce import guards, roles
+from commerce.invariants import Finding, invariant
 from commerce.models import Heartbeat
 
 OLDEST_HEARTBEAT = timedelta(seconds=120)
@@ -44,6 +45,7 @@ def readiness() -> dict[str, str]:
         "database": _database,
         "migrations": _migrations,
         "guards": _guards,
+        "rights": _rights,
         "redis": _redis,
         "heartbeat": _heartbeat,
     }
@@ -75,6 +77,10 @@ def _guards() -> str:
     return f"missing in the database: {', '.join(gone)}" if gone else "ok"
 
 
+def _rights() -> str:
+    return "; ".join(map(str, roles.differences())) or "ok"
+
+
 def _redis() -> str:
     client = redis.from_url(settings.REDIS_URL, socket_timeout=2, retry=Retry(NoBackoff(), 0))
     try:
@@ -90,3 +96,13 @@ def _heartbeat() -> str:
         return "beat has never run"
     age = timezone.now() - beat.beaten_at
     return "ok" if age < OLDEST_HEARTBEAT else f"beat was last seen {int(age.total_seconds())} s ago"
+
+
+@invariant("I10", "The database enforces what the models declare")
+def declarations_are_enforced() -> Iterator[Finding]:
+    for guard in guards.missing():
+        yield Finding(f"guard:{guard}", "Declared in the code, and not as declared in the database.")
+    for difference in roles.differences():
+        yield Finding(f"role:{difference.role}", f"{difference}, against what is declared.")
+    for function in roles.functions_with_an_open_path():
+        yield Finding(f"function:{function}", "Runs as the owner without a fixed search_path.")

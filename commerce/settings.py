@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from kombu import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 UNREADABLE: dict[str, str] = {}
@@ -112,27 +113,43 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# Database
+# Database: `migrate` connects as the owner of the tables, everything else as a role that may do less
 
 _TIMEOUTS = (
     f"-c statement_timeout={env.int('STATEMENT_TIMEOUT_MS', default=30_000)}"
     " -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
 )
-DATABASES: dict[str, dict[str, Any]]
-if env.str("DATABASE_URL", default="").startswith(("postgres://", "postgresql://")):
-    DATABASES = {"default": env.db_url("DATABASE_URL")}
-elif env.str("DATABASE_URL", default=""):
-    UNREADABLE["DATABASE_URL"] = "postgres://user:password@host:5432/name"
-    DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": ""}}
-else:
-    from commerce.embedded import ensure_postgres
+_POSTGRES = {"ENGINE": "django.db.backends.postgresql", "NAME": "", "USER": "", "PASSWORD": ""}
 
-    DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", **ensure_postgres()}}
+
+def _server(name: str) -> dict[str, Any]:
+    """The connection that a variable describes."""
+    address: dict[str, Any] = {}
+    if env.str(name, default="").startswith(("postgres://", "postgresql://")):
+        address = env.db_url(name)
+    else:
+        UNREADABLE[name] = "postgres://user:password@host:5432/name"
+    return {**_POSTGRES, **address, "OPTIONS": {"options": _TIMEOUTS, **address.get("OPTIONS", {})}}
+
+
+DATABASES: dict[str, dict[str, Any]]
+DATABASE_OWNER: dict[str, Any] = {}
+if env.str("DATABASE_URL", default=""):
+    DATABASES = {"default": _server("DATABASE_URL")}
+    if env.str("DATABASE_OWNER_URL", default=""):
+        DATABASE_OWNER = _server("DATABASE_OWNER_URL")
+        if DATABASE_OWNER["NAME"] != DATABASES["default"]["NAME"]:
+            UNREADABLE["DATABASE_OWNER_URL"] = "the owner's address of the database that DATABASE_URL names"
+else:
+    from commerce.embedded import APPLICATION_ROLE, ensure_postgres
+
+    DATABASE_OWNER = {**_POSTGRES, **ensure_postgres(), "OPTIONS": {"options": _TIMEOUTS}}
+    DATABASES = {"default": {**DATABASE_OWNER, "USER": APPLICATION_ROLE}}
 if env.str("DATABASE_NAME", default=""):
     DATABASES["default"]["NAME"] = env.str("DATABASE_NAME")
-DATABASES["default"]["OPTIONS"] = {"options": _TIMEOUTS, **DATABASES["default"].get("OPTIONS", {})}
 if env.int("DB_POOL", default=0):
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": env.int("DB_POOL"), "timeout": 10}
+    _pool = {"min_size": 1, "max_size": env.int("DB_POOL"), "timeout": 10}
+    DATABASES["default"]["OPTIONS"] = {**DATABASES["default"]["OPTIONS"], "pool": _pool}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["TEST"] = {"NAME": "test_commerce" + env.str("TEST_DB_SUFFIX", default="")}
 
@@ -162,6 +179,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A worker takes both queues unless told otherwise (-Q); an export may keep a process busy for minutes.
+CELERY_TASK_QUEUES = [Queue("celery"), Queue("exports")]
+CELERY_TASK_ROUTES = {"console.run_exports": {"queue": "exports"}}
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 500
 
@@ -182,6 +202,8 @@ SANDBOX_URL = env.str("SANDBOX_URL", default="")
 
 SEASONING_DAYS = env.int("SEASONING_DAYS", default=7)
 PAYOUT_APPROVAL_LIMIT_MINOR = env.int("PAYOUT_APPROVAL_LIMIT_MINOR", default=10_000_000)
+EXPORTS_DIR = env.str("EXPORTS_DIR", default="")
+EXPORTS_KEEP_DAYS = env.int("EXPORTS_KEEP_DAYS", default=7)
 
 # Web
 

@@ -1,7 +1,7 @@
 """What every test shares: repeatable hypothesis examples, a cheap password hasher, a clock of its own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _place(item: pytest.Item) -> int:
     starts = (i for i, start in enumerate(LONG_ONES_FIRST) if item.nodeid.startswith(start))
     return next(starts, len(LONG_ONES_FIRST))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
+    """Tests make, empty and tamper with databases as the owner; threads and processes are the application."""
+    from commerce import roles
+
+    with roles.owner():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,12 @@ Python APIs share a machine-wide lock, lose servers after kill -9 and take a zom
 Servers outlive the process that started them; `manage.py embedded stop` stops them.
 """
 
-from commerce.embedded.postgres import ensure_postgres, postgres_is_running, stop_postgres
+from commerce.embedded.postgres import APPLICATION_ROLE, ensure_postgres, postgres_is_running, stop_postgres
 from commerce.embedded.redis import ensure_redis, redis_is_running, stop_redis
 from commerce.embedded.state import REPOSITORY, SOCKET_FOLDER_LIMIT, EmbeddedServerError, state_dir
 
 __all__ = [
+    "APPLICATION_ROLE",
     "REPOSITORY",
     "SOCKET_FOLDER_LIMIT",
     "EmbeddedServerError",

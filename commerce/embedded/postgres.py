@@ -23,6 +23,7 @@ from commerce.embedded.state import (
 )
 
 VERSION = "18"
+APPLICATION_ROLE = "commerce_app"
 INITDB_OPTIONS = (
     "-U postgres -A trust -E UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --no-sync "
     "-c listen_addresses= -c max_connections=200 -c unix_socket_permissions=0700 -c timezone=UTC"
@@ -30,7 +31,7 @@ INITDB_OPTIONS = (
 
 
 def ensure_postgres(dbname: str = "commerce") -> dict[str, str]:
-    """Start PostgreSQL and create the database where needed; answer the connection as Django spells it."""
+    """Start PostgreSQL, create database and role where needed; answer the owner's connection for Django."""
     if not (_data().exists() and _programs().exists() and _refusal(dbname) is None):
         with locked("postgres"):
             _install_for_nobody()
@@ -41,7 +42,9 @@ def ensure_postgres(dbname: str = "commerce") -> dict[str, str]:
                 _clear_after_crash()
                 log, options = _data() / "log", f"-k '{_sockets()}'"
                 _pg("pg_ctl", "-D", _data(), "-w", "-t", START_SECONDS, "-l", log, "-o", options, "start")
-            _pg("createdb", *_client(), dbname, check=False)  # it fails when somebody else was faster
+            # Both fail when they have been made before.
+            _pg("createdb", *_client(), dbname, check=False)
+            _pg("createuser", *_client(), APPLICATION_ROLE, check=False)
             if refusal := _refusal(dbname):
                 raise EmbeddedServerError(f"PostgreSQL runs, but: {refusal}\nSee {_data() / 'log'}")
     return {"HOST": str(_sockets()), "PORT": "5432", "USER": "postgres", "NAME": dbname}
@@ -121,7 +124,9 @@ def _pg(program: str, *arguments: object, check: bool = True) -> subprocess.Comp
 
 
 def _refusal(dbname: str) -> str | None:
-    answer = _pg("psql", *_client(), "-d", dbname, "-qAtXc", "SELECT 1", check=False)
+    answer = _pg(
+        "psql", "-h", _sockets(), "-U", APPLICATION_ROLE, "-d", dbname, "-qAtXc", "SELECT 1", check=False
+    )
     return answer.stdout.strip() if answer.returncode else None
 
 

@@ -176,3 +176,13 @@ def test_an_empty_variable_is_an_unset_one() -> None:
         text=True,
     )
     assert check.returncode == 0, check.stderr
+
+
+def test_an_application_that_owns_its_tables_is_warned_of(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"databases": ["default"]}
+    assert [found.id for found in run_checks(**asked) if found.id == "commerce.W002"] == []
+    monkeypatch.setitem(project.DATABASES["default"], "USER", project.DATABASE_OWNER["USER"])
+    (found,) = (found for found in run_checks(**asked) if found.id == "commerce.W002")
+    assert project.DATABASE_OWNER["USER"] in found.msg
+    assert found.hint
+    assert ours() == [], "a plain check leaves the database alone"

@@ -43,7 +43,7 @@ def test_readyz_is_ok_when_everything_is_there(ready: Client, settings: Any) -> 
     assert answer.status_code == 200
     assert answer.json() == {
         "ready": True,
-        "checks": dict.fromkeys(("database", "migrations", "guards", "redis", "heartbeat"), "ok"),
+        "checks": dict.fromkeys(("database", "migrations", "guards", "rights", "redis", "heartbeat"), "ok"),
     }
     assert not answer.cookies
 

@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from commerce import embedded
+from commerce import embedded, roles
 from commerce.actor import Actor
 from commerce.api.models import ApiKey
 from commerce.api.scopes import SCOPES
@@ -203,7 +203,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
 
 def _database_is_in_use() -> bool:
-    with suppress(DatabaseError), connection.cursor() as cursor:
+    with suppress(DatabaseError), roles.owner(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
