@@ -47,5 +47,7 @@ app.conf.beat_schedule = {
     "billing.poll_incoming_payments": _every(settings.POLL_SECONDS, "billing.poll_incoming_payments"),
     "payouts.poll": _every(settings.POLL_SECONDS, "payouts.poll"),
     "parties.poll": _every(settings.POLL_SECONDS, "parties.poll"),
+    "console.run_exports": _every(settings.TICK_SECONDS, "console.run_exports"),
+    "console.expire_exports": _every(3600, "console.expire_exports"),
     "api.forget_old_answers": _every(3600, "api.forget_old_answers"),
 }

@@ -9,6 +9,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("webhooks/", include("commerce.providers.urls")),
     path("api/", include("commerce.api.urls")),
+    path("api/v1/", include("commerce.console.api")),
     path("api/v1/", include("commerce.parties.api")),
     path("api/v1/", include("contracts.api")),
     path("api/v1/", include("billing.api")),

@@ -10,3 +10,4 @@ class LedgerConfig(AppConfig):
 
     def ready(self) -> None:
         from ledger import handlers, invariants  # noqa: F401
+        from ledger.services import exports  # noqa: F401

@@ -28,6 +28,7 @@ RESOURCES = {
     "settlements": ("payouts",),
     "payouts": ("payouts",),
     "ledger": ("ledger",),
+    "exports": ("console.export",),
 }
 SCOPES = {
     **{f"{name}:read": READ for name in RESOURCES},
@@ -59,7 +60,7 @@ def _permissions(scope: str) -> frozenset[str]:
     verbs = SCOPES.get(scope, frozenset())
     labels = RESOURCES.get(scope.partition(":")[0], ())
     return frozenset(
-        f"{label}.{codename}"
+        f"{label.partition('.')[0]}.{codename}"
         for label in labels
         for codename in declared_permissions(label)
         if codename.partition("_")[0] in verbs
@@ -67,10 +68,12 @@ def _permissions(scope: str) -> frozenset[str]:
 
 
 def declared_permissions(label: str) -> list[str]:
-    """Codenames of every permission that the models of an app declare, Django's own four included."""
+    """Codenames of every permission that the models of an app, or one such as "console.export", declare."""
+    app, _, only = label.partition(".")
     return [
         codename
-        for model in apps.get_app_config(label).get_models()
+        for model in apps.get_app_config(app).get_models()
+        if only in ("", model._meta.model_name)
         for codename in (
             *(f"{verb}_{model._meta.model_name}" for verb in model._meta.default_permissions),
             *(codename for codename, _ in model._meta.permissions),

@@ -22,6 +22,7 @@ from commerce.actor import Actor
 from commerce.api.problems import translate
 from commerce.console import registry
 from commerce.console.actions import ObjectAction, fingerprint
+from commerce.console.export_links import export_link
 from commerce.console.paginator import CappedPaginator
 from commerce.errors import CommerceError
 from commerce.logs import request_id
@@ -47,12 +48,13 @@ class ConsoleAdmin(ModelAdmin):
 
     Lists: `-id` order, 50 rows, a capped count, `list_select_related` as a tuple, `search_fields`
     only `<column>__exact` or `<column>__startswith` on indexed columns. `keyed_by` names two columns
-    that are indexed together and found as "kind:key".
+    that are indexed together and found as "kind:key". `exported` names the sources of its exports.
     """
 
     object_actions: Sequence[ObjectAction] = ()
     icon = ""
     keyed_by: tuple[str, str] | None = None
+    exported: Sequence[str] = ()
 
     actions: ClassVar[Any] = None
     paginator: ClassVar[Any] = CappedPaginator
@@ -119,6 +121,16 @@ class ConsoleAdmin(ModelAdmin):
         name = f"{self.opts.app_label}_{self.opts.model_name}_do"
         view = self.admin_site.admin_view(self.action_view)
         return [path("<path:object_id>/do/<slug:name>/", view, name=name), *super().get_urls()]
+
+    def get_exported(self) -> Sequence[str]:
+        return self.exported
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        chosen = {name.removesuffix("__exact"): value for name, value in request.GET.items()}
+        links = [export_link(request, name, **chosen) for name in self.get_exported()]
+        return super().changelist_view(request, {"export_links": links, **(extra_context or {})})
 
     def change_view(
         self,

@@ -287,3 +287,106 @@ class Approval(models.Model):
     )
     def expire(self, *, decided_at: datetime) -> None:
         self.decided_at = decided_at
+
+
+class ExportFormat(models.TextChoices):
+    CSV = "csv", "CSV"
+    XLSX = "xlsx", "Excel (XLSX)"
+    JSONL = "jsonl", "JSON lines"
+
+
+class Export(models.Model):
+    """A file of rows that somebody asked for. A worker writes it; the file goes, the row stays."""
+
+    updatable_only = (
+        "status", "rows_total", "rows_done", "attempts", "lease_token", "lease_until", "error", "size",
+        "sha256", "totals", "completed_at", "expires_at",
+    )  # fmt: skip
+
+    class Status(models.TextChoices):
+        REQUESTED = "requested"
+        RUNNING = "running"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        EXPIRED = "expired"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    source = models.CharField(max_length=60, help_text="A registered source, e.g. ledger.entries.")
+    format = models.CharField(max_length=8, choices=ExportFormat.choices)
+    parameters = models.JSONField(default=dict)
+    organization = models.ForeignKey(
+        "parties.Organization",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Only what belongs to it; everything when there is none.",
+    )
+    status = FSMField(default=Status.REQUESTED, choices=Status.choices)
+    requested_by = models.CharField(max_length=150)
+    requested_at = models.DateTimeField(help_text="Business time.")
+    recorded_at = models.DateTimeField(auto_now_add=True)
+    rows_total = models.BigIntegerField(null=True)
+    rows_done = models.BigIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_token = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True, help_text="System time.")
+    error = models.TextField(blank=True, default="")
+    size = models.BigIntegerField(null=True, help_text="Bytes.")
+    sha256 = models.CharField(max_length=64, blank=True, default="", help_text="Of the file.")
+    totals = models.JSONField(default=dict, help_text="Minor units per currency and column.")
+    completed_at = models.DateTimeField(null=True, help_text="System time.")
+    expires_at = models.DateTimeField(null=True, help_text="System time at which the file is removed.")
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = (("request_export", "Can have exports made"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=~models.Q(status__in=["completed", "expired"])
+                | (~models.Q(sha256="") & models.Q(completed_at__isnull=False, expires_at__isnull=False)),
+                name="export_completed_has_its_file",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["id"], name="export_due", condition=models.Q(status__in=["requested", "running"])
+            ),
+            models.Index(
+                fields=["expires_at"], name="export_expiring", condition=models.Q(status="completed")
+            ),
+            models.Index(fields=["organization", "-id"], name="export_of_organization"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.source} as {self.get_format_display()}"
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.status in (self.Status.REQUESTED, self.Status.RUNNING)
+
+    @property
+    def filename(self) -> str:
+        name = self.source.replace(".", "-").replace("_", "-")
+        return f"{name}-{self.requested_at:%Y-%m-%d}-{str(self.pk)[-8:]}.{self.format}"
+
+    @transition(field=status, source=Status.REQUESTED, target=Status.RUNNING)
+    def begin(self) -> None:
+        """A worker holds it; another begins again from the start if that one dies."""
+
+    @transition(field=status, source=Status.RUNNING, target=Status.COMPLETED)
+    def complete(
+        self, *, rows: int, size: int, sha256: str, totals: Any, completed_at: datetime, expires_at: datetime
+    ) -> None:
+        self.rows_done = self.rows_total = rows
+        self.size, self.sha256, self.totals = size, sha256, totals
+        self.completed_at, self.expires_at = completed_at, expires_at
+        self.lease_token = self.lease_until = None
+
+    @transition(field=status, source=[Status.REQUESTED, Status.RUNNING], target=Status.FAILED)
+    def fail(self, *, error: str) -> None:
+        self.error = error
+        self.lease_token = self.lease_until = None
+
+    @transition(field=status, source=Status.COMPLETED, target=Status.EXPIRED)
+    def expire(self) -> None:
+        """The file is gone; its hash still tells whether a copy is the one we made."""
