@@ -33,7 +33,7 @@ def _choices(values: type[Side] | type[AccountClass]) -> list[tuple[str, str]]:
 class LedgerAccount(models.Model):
     """One owner's money of one kind in one currency. Opened by the first posting."""
 
-    append_only = True
+    append_only = only_functions_write = True
 
     id = models.BigAutoField(primary_key=True)
     owner = models.ForeignKey("parties.Organization", on_delete=models.PROTECT, related_name="+")
@@ -70,6 +70,7 @@ class LedgerBalance(models.Model):
     The account's balance is the sum of its stripes. An account with a floor has one stripe.
     """
 
+    only_functions_write = True
     own_guards = ("guard_floor",)
 
     pk = models.CompositePrimaryKey("account_id", "stripe")
@@ -209,7 +210,7 @@ class LedgerPeriodBalance(models.Model):
 class LedgerTransaction(models.Model):
     """One business fact. `key` makes it happen once; `effective_at` is business time."""
 
-    append_only = True
+    append_only = only_functions_write = True
 
     class Status(models.TextChoices):
         POSTED = "posted"
@@ -310,7 +311,7 @@ class LedgerEntry(models.Model):
     and by `ledger_verify`, not by foreign keys, which would lock the platform's accounts on each posting.
     """
 
-    append_only = True
+    append_only = only_functions_write = True
     own_guards = ("guard_balanced",)
 
     pk = models.CompositePrimaryKey("account_id", "stripe", "version")
@@ -343,7 +344,7 @@ class LedgerEntry(models.Model):
 class LedgerHold(models.Model):
     """One leg of a pending transaction: set aside, not yet moved."""
 
-    append_only = True
+    append_only = only_functions_write = True
     own_guards = ("guard_balanced",)
 
     id = models.BigAutoField(primary_key=True)
@@ -367,6 +368,8 @@ class LedgerDay(models.Model):
 
     Folded from the entries up to the latest seal; reads add the entries recorded since.
     """
+
+    only_functions_write = True
 
     pk = models.CompositePrimaryKey("account_id", "day", "recorded_day")
     account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="days", db_index=False)
@@ -392,7 +395,7 @@ class LedgerSeal(models.Model):
     `hash` covers the previous hash, the bounds, the counts and the members.
     """
 
-    append_only = True
+    append_only = only_functions_write = True
 
     number = models.BigIntegerField(primary_key=True)
     until = models.DateTimeField(unique=True, help_text="Covers what was recorded up to this instant.")

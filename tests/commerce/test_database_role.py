@@ -100,6 +100,34 @@ def test_a_table_allows_what_its_model_declares_and_refuses_the_rest(
 
 
 @pytest.mark.parametrize(
+    "table",
+    ["account", "balance", "transaction", "entry", "hold", "day", "seal"],
+    ids=lambda name: f"ledger{name}",
+)
+def test_the_ledger_is_written_by_its_functions_alone(application: psycopg.Connection, table: str) -> None:
+    key = (
+        "number" if table == "seal" else "id" if table in ("account", "transaction", "hold") else "account_id"
+    )
+    refused = {
+        verb: refusal(application, statement.format(f"ledger_ledger{table}", key=key))
+        for verb, statement in STATEMENTS.items()
+    }
+    assert refused.pop("SELECT") == ""
+    assert set(refused.values()) == {REFUSED}
+
+
+def test_a_partition_is_reached_through_its_table_only(application: psycopg.Connection) -> None:
+    partitions = application.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger_ledgerentry'::regclass"
+    ).fetchall()
+    application.rollback()
+    assert partitions
+    for (partition,) in partitions:
+        for statement in STATEMENTS.values():
+            assert refusal(application, statement.format(partition, key="account_id")) == REFUSED
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "ALTER TABLE ledger_ledgerentry DISABLE TRIGGER guard_append_only",
