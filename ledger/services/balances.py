@@ -6,7 +6,7 @@ by the SQL function `ledger_balance`. Amounts are given on the account's normal 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -60,13 +60,9 @@ class Place(NamedTuple):
         """What `str` gave. InvalidInput when it is something else."""
         try:
             effective_at, recorded_at, stripe, version = text.split("~")
-            return cls(
-                datetime.fromisoformat(effective_at),
-                datetime.fromisoformat(recorded_at),
-                int(stripe),
-                int(version),
-            )
-        except ValueError:
+            instants = [datetime.fromisoformat(instant) for instant in (effective_at, recorded_at)]
+            return cls(*(instant.astimezone(UTC) for instant in instants), int(stripe), int(version))
+        except (ValueError, OverflowError):
             raise InvalidInput(
                 "This is no place in a statement.", pointer="/before", code="invalid_cursor"
             ) from None

@@ -1,13 +1,14 @@
 """Balances as of any instant and statements, with entries that arrive out of order."""
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from commerce.errors import InvalidInput
-from ledger.models import LedgerAccount
+from ledger.models import LedgerAccount, LedgerTransaction
 from ledger.rules import recipes
-from ledger.services import balance, balances, statement
+from ledger.services import Place, balance, balances, statement
 from tests.ledger.conftest import AT, holds, usd
 
 HOUR = timedelta(hours=1)
@@ -55,43 +56,84 @@ def test_balances_can_be_chosen_by_owner_kind_and_currency(history):
     assert balances(currency="EUR") == []
 
 
+def test_what_was_not_known_yet_is_left_out_of_any_balance(history):
+    rows = LedgerTransaction.objects.in_bulk(field_name="key")
+    before_the_last = rows["fund:4"].recorded_at - timedelta(microseconds=1)
+    for owner, kind in ((history.acme, "AVAILABLE"), (history.platform, "CASH_BANK")):
+        known = {"owner": owner, "kind": kind, "currency": "USD", "known_at": before_the_last}
+        assert balance(**known) == 1100
+        assert balance(**known, at=AT + 20 * HOUR) == 100
+        assert balance(**known, at=AT + 50 * HOUR) == 1100
+        nothing_yet = rows["fund:1"].recorded_at - timedelta(microseconds=1)
+        assert balance(**{**known, "known_at": nothing_yet}) == 0
+
+
 def test_a_statement_runs_newest_first_with_the_balance_after_each_line(history):
     for owner, kind in ((history.acme, "AVAILABLE"), (history.platform, "CASH_BANK")):
         account = LedgerAccount.objects.get(owner=owner, kind=kind)
         whole = statement(account=account)
         assert [(line.amount, line.balance) for line in whole.lines] == [
-            (usd("4"), usd("15")),
-            (usd("8"), usd("11")),
-            (usd("2"), usd("3")),
+            (usd("8"), usd("15")),
+            (usd("2"), usd("7")),
+            (usd("4"), usd("5")),
             (usd("1"), usd("1")),
         ]
         assert whole.before is None
 
 
-def test_a_statement_is_read_in_pages_that_meet_without_gap_or_overlap(history):
+def test_a_statement_as_known_at_an_instant_leaves_out_what_was_recorded_later(history):
     account = LedgerAccount.objects.get(owner=history.acme)
-    first = statement(account=account, limit=3)
-    second = statement(account=account, limit=3, before=first.before)
-    assert [line.entry.version for line in first.lines] == [4, 3, 2]
-    assert [line.entry.version for line in second.lines] == [1]
-    assert second.before is None
+    last = LedgerTransaction.objects.get(key="fund:4")
+    earlier = statement(account=account, known_at=last.recorded_at - timedelta(microseconds=1))
+    assert [(line.amount, line.balance) for line in earlier.lines] == [
+        (usd("8"), usd("11")),
+        (usd("2"), usd("3")),
+        (usd("1"), usd("1")),
+    ]
+    assert earlier.closing == usd("11")
 
 
-def test_a_statement_costs_two_queries_whatever_its_length(history, django_assert_num_queries):
+def test_a_statement_is_read_in_pages_that_meet_without_gap_or_overlap(history, posted):
+    for number in range(5):  # five more at one instant, which only their order of recording tells apart
+        entries = recipes.fund_wallet(platform=history.platform, buyer=history.acme, amount=usd("16"))
+        posted("fund_wallet", entries, f"same:{number}", at=AT + 30 * HOUR)
+    for account in LedgerAccount.objects.all():
+        whole = statement(account=account)
+        pages, before = [], None
+        while True:
+            page = statement(account=account, limit=2, before=before)
+            pages += page.lines
+            if page.before is None:
+                break
+            before = Place.parse(str(page.before))
+        assert pages == list(whole.lines)
+        assert len(pages) == 9
+        for newer, older in pairwise(pages):
+            assert newer.balance - newer.amount == older.balance
+
+
+@pytest.mark.parametrize("text", ["", "1", "2027-03-01~x~0~1", "2027-03-01T00:00:00+00:00~2027-03-01~0"])
+def test_a_place_that_is_none_is_refused(text):
+    with pytest.raises(InvalidInput, match="no place"):
+        Place.parse(text)
+
+
+def test_a_statement_costs_four_queries_whatever_its_length(history, django_assert_num_queries):
     account = LedgerAccount.objects.get(owner=history.acme)
-    with django_assert_num_queries(2):
-        assert [line.entry.transaction.key for line in statement(account=account).lines][-1] == "fund:1"
+    for limit in (1, 4):
+        with django_assert_num_queries(4):
+            lines = statement(account=account, limit=limit).lines
+            assert lines[0].entry.transaction.key == "fund:8"
 
 
-def test_a_statement_of_a_period_opens_and_closes_and_keeps_the_running_balance(history):
+def test_a_statement_of_a_period_runs_from_its_opening_to_its_closing(history):
     account = LedgerAccount.objects.get(owner=history.acme)
     period = statement(account=account, since=AT + 10 * HOUR, until=AT + 50 * HOUR)
     assert [(line.amount, line.balance) for line in period.lines] == [
-        (usd("4"), usd("15")),
-        (usd("2"), usd("3")),
+        (usd("2"), usd("7")),
+        (usd("4"), usd("5")),
     ]
     assert (period.opening, period.closing) == (usd("1"), usd("7"))
-    assert sum(line.amount.minor for line in period.lines) == (period.closing - period.opening).minor
 
 
 def test_money_that_left_again_shows_on_both_normal_sides(history, posted):
@@ -99,4 +141,5 @@ def test_money_that_left_again_shows_on_both_normal_sides(history, posted):
     posted("return_pay_in", recipes.return_pay_in(platform=p.platform, buyer=p.acme, amount=usd("5")), "back")
     assert holds(p.acme, "AVAILABLE") == holds(p.platform, "CASH_BANK") == usd("10")
     cash = LedgerAccount.objects.get(kind="CASH_BANK")
-    assert statement(account=cash, limit=1).lines[0].amount == usd("-5")
+    amounts = [line.amount for line in statement(account=cash, until=AT + HOUR).lines]
+    assert amounts == [usd("-5"), usd("1")]

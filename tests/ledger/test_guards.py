@@ -76,13 +76,14 @@ def test_entries_that_do_not_balance_cannot_be_inserted(rows_everywhere):
     for table, columns, values in (
         (
             "ledgerentry",
-            "account_id, version, transaction_id, amount, balance_after, effective_at, recorded_at",
-            f"{entry.account_id}, 2, '{entry.transaction_id}', 5, 5, now(), now()",
+            "account_id, stripe, version, transaction_id, currency, amount, balance_after, "
+            "effective_at, recorded_at",
+            f"{entry.account_id}, 0, 2, '{entry.transaction_id}', 'USD', 5, 5, now(), now()",
         ),
         (
             "ledgerhold",
-            "account_id, transaction_id, amount",
-            f"{entry.account_id}, '{entry.transaction_id}', 5",
+            "account_id, stripe, transaction_id, currency, amount",
+            f"{entry.account_id}, 0, '{entry.transaction_id}', 'USD', 5",
         ),
     ):
         error = refused(f"INSERT INTO ledger_{table} ({columns}) VALUES ({values})")

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from commerce.errors import Conflict, InsufficientFunds, StateConflict
 from commerce.money import Money
-from ledger.models import LedgerAccount, LedgerRelease
+from ledger.models import LedgerRelease
 from ledger.rules.kinds import Kind
 from ledger.rules.recipes import Entry
 from ledger.services import (
@@ -257,10 +257,12 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             assert sum(self.posted.values()) == 0
             assert {name for name in findings() if name != "overdue_releases"} == set()
-            for account in LedgerAccount.objects.select_related("balance"):
-                lines = statement(account=account, limit=1000).lines
-                newest = lines[0].balance.minor if lines else 0
-                assert newest == account.on_normal_side(account.balance.posted)
+            for held in balances():
+                page = statement(account=held.account, limit=1000)
+                assert page.closing == held.posted
+                if page.lines:
+                    assert page.lines[0].balance == held.posted
+                    assert page.lines[-1].balance == page.lines[-1].amount
         finally:
             database.set_rollback(True)
             self.example.__exit__(None, None, None)
