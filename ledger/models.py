@@ -184,6 +184,8 @@ class LedgerPeriod(models.Model):
 class LedgerPeriodBalance(models.Model):
     """What an account opened and closed a period with, and moved in it; written when it is closed."""
 
+    only_functions_write = True
+
     pk = models.CompositePrimaryKey("period_id", "account_id")
     period = models.ForeignKey(
         LedgerPeriod, on_delete=models.PROTECT, related_name="balances", db_index=False

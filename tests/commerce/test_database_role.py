@@ -101,7 +101,7 @@ def test_a_table_allows_what_its_model_declares_and_refuses_the_rest(
 
 @pytest.mark.parametrize(
     "table",
-    ["account", "balance", "transaction", "entry", "hold", "day", "seal"],
+    ["account", "balance", "transaction", "entry", "hold", "day", "periodbalance", "seal"],
     ids=lambda name: f"ledger{name}",
 )
 def test_the_ledger_is_written_by_its_functions_alone(application: psycopg.Connection, table: str) -> None:
