@@ -1,0 +1,129 @@
+"""Closing the books of a period, and every balance at an instant by one statement.
+
+`ledger_balances_at` is `ledger_balance` for all accounts: it starts from the latest closed period's
+closings, so its cost is what moved since. `ledger_keep_period` and `ledger_forget_period` are the
+only ways to write `LedgerPeriodBalance`, and each insists on the period's state.
+"""
+
+from django.db import migrations
+
+MOVED = """
+CREATE FUNCTION ledger_moved(p_since timestamptz, p_until timestamptz)
+RETURNS TABLE (account_id bigint, debit bigint, credit bigint) LANGUAGE plpgsql STABLE
+SET search_path = public, pg_temp AS $$
+-- What entries effective in [p_since, p_until) moved, per account. p_since is a midnight (UTC) or -infinity.
+#variable_conflict use_column
+DECLARE
+  sealed timestamptz := COALESCE((SELECT max(s.until) FROM ledger_ledgerseal s), '-infinity');
+  last_day timestamptz := date_trunc('day', p_until, 'UTC');
+BEGIN
+  RETURN QUERY
+    SELECT m.account_id, sum(m.debit)::bigint, sum(m.credit)::bigint
+      FROM (
+        SELECT d.account_id, sum(d.debit) AS debit, sum(d.credit) AS credit
+          FROM ledger_ledgerday d
+         WHERE d.day >= (p_since AT TIME ZONE 'UTC')::date AND d.day < (last_day AT TIME ZONE 'UTC')::date
+         GROUP BY d.account_id
+        UNION ALL  -- whole days that no seal covers yet
+        SELECT b.account_id, greatest(-e.amount, 0), greatest(e.amount, 0)
+          FROM ledger_ledgerbalance b
+          JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe AND e.recorded_at > sealed
+         WHERE b.recorded_at > sealed AND e.effective_at >= p_since AND e.effective_at < last_day
+        UNION ALL  -- the part of the last day, of those accounts that can have moved in it
+        SELECT a.account_id, greatest(-e.amount, 0), greatest(e.amount, 0)
+          FROM (SELECT d.account_id FROM ledger_ledgerday d WHERE d.day = (last_day AT TIME ZONE 'UTC')::date
+                 UNION SELECT b.account_id FROM ledger_ledgerbalance b WHERE b.recorded_at > sealed) a
+          JOIN ledger_ledgerentry e ON e.account_id = a.account_id
+                                   AND e.effective_at >= greatest(last_day, p_since) AND e.effective_at < p_until
+         WHERE p_until > last_day
+      ) m
+     GROUP BY m.account_id;
+END $$;
+"""
+
+BALANCES_AT = """
+CREATE FUNCTION ledger_balances_at(p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL)
+RETURNS TABLE (account_id bigint, balance bigint) LANGUAGE plpgsql STABLE
+SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  base uuid;
+  since timestamptz;
+BEGIN
+  IF p_known IS NOT NULL THEN  -- a kept balance does not say when each part of it became known
+    RETURN QUERY SELECT a.id, ledger_balance(a.id, p_effective, p_known) FROM ledger_ledgeraccount a;
+    RETURN;
+  END IF;
+  IF p_effective IS NULL THEN
+    RETURN QUERY SELECT b.account_id, sum(b.posted)::bigint FROM ledger_ledgerbalance b GROUP BY b.account_id;
+    RETURN;
+  END IF;
+  SELECT p.id, p.ends_on::timestamp AT TIME ZONE 'UTC' INTO base, since FROM ledger_ledgerperiod p
+   WHERE p.status = 'closed' AND p.ends_on <= (p_effective AT TIME ZONE 'UTC')::date
+   ORDER BY p.ends_on DESC LIMIT 1;
+  RETURN QUERY
+    SELECT x.account_id, sum(x.amount)::bigint
+      FROM (
+        SELECT k.account_id, k.closing AS amount FROM ledger_ledgerperiodbalance k WHERE k.period_id = base
+        UNION ALL
+        SELECT m.account_id, m.credit - m.debit
+          FROM ledger_moved(COALESCE(since, '-infinity'), p_effective + interval '1 microsecond') m
+      ) x
+     GROUP BY x.account_id;
+END $$;
+"""
+
+KEEP = """
+CREATE FUNCTION ledger_keep_period(p_period uuid) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Writes what each account opened, moved and closed the period with; how many accounts that are.
+DECLARE
+  period ledger_ledgerperiod;
+  before uuid;
+  kept bigint;
+BEGIN
+  SELECT * INTO STRICT period FROM ledger_ledgerperiod p WHERE p.id = p_period FOR NO KEY UPDATE;
+  IF period.status <> 'closing' THEN
+    RAISE EXCEPTION 'the period from % is %, not closing', period.starts_on, period.status USING ERRCODE = '55000';
+  END IF;
+  SELECT p.id INTO before FROM ledger_ledgerperiod p WHERE p.ends_on = period.starts_on AND p.status = 'closed';
+  INSERT INTO ledger_ledgerperiodbalance (period_id, account_id, opening, debit, credit, closing)
+    SELECT period.id, x.account_id, x.opening, x.debit, x.credit, x.opening + x.credit - x.debit
+      FROM (
+        SELECT COALESCE(o.account_id, m.account_id) AS account_id, COALESCE(o.closing, 0) AS opening,
+               COALESCE(m.debit, 0) AS debit, COALESCE(m.credit, 0) AS credit
+          FROM (SELECT k.account_id, k.closing FROM ledger_ledgerperiodbalance k
+                 WHERE k.period_id = before AND k.closing <> 0) o
+          FULL JOIN ledger_moved(period.starts_on::timestamp AT TIME ZONE 'UTC',
+                                 period.ends_on::timestamp AT TIME ZONE 'UTC') m ON m.account_id = o.account_id
+      ) x;
+  GET DIAGNOSTICS kept = ROW_COUNT;
+  RETURN kept;
+END $$;
+"""
+
+FORGET = """
+CREATE FUNCTION ledger_forget_period(p_period uuid) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Removes the kept balances of a period that was opened again; no closed period may follow it.
+DECLARE
+  period ledger_ledgerperiod;
+  removed bigint;
+BEGIN
+  SELECT * INTO STRICT period FROM ledger_ledgerperiod p WHERE p.id = p_period FOR NO KEY UPDATE;
+  IF period.status <> 'open'
+     OR EXISTS (SELECT 1 FROM ledger_ledgerperiod p WHERE p.starts_on > period.starts_on AND p.status <> 'open') THEN
+    RAISE EXCEPTION 'the balances of the period from % stay', period.starts_on USING ERRCODE = '55000';
+  END IF;
+  DELETE FROM ledger_ledgerperiodbalance k WHERE k.period_id = period.id;
+  GET DIAGNOSTICS removed = ROW_COUNT;
+  RETURN removed;
+END $$;
+"""
+
+UNDO = "DROP FUNCTION ledger_forget_period, ledger_keep_period, ledger_balances_at, ledger_moved"
+
+
+class Migration(migrations.Migration):
+    dependencies = [("ledger", "0005_keeping")]
+    operations = [migrations.RunSQL([MOVED, BALANCES_AT, KEEP, FORGET], UNDO)]
