@@ -38,7 +38,7 @@ class LedgerAccount(models.Model):
     id = models.BigAutoField(primary_key=True)
     owner = models.ForeignKey("parties.Organization", on_delete=models.PROTECT, related_name="+")
     kind = models.CharField(max_length=32, choices=kinds)
-    currency = models.CharField(max_length=3)
+    currency = models.CharField(max_length=5)
     account_class = models.CharField(max_length=16, choices=_choices(AccountClass))
     normal = models.CharField(max_length=6, choices=_choices(Side))
     stripes = models.PositiveSmallIntegerField(
@@ -51,7 +51,7 @@ class LedgerAccount(models.Model):
         default_permissions = ("view",)
         constraints = (
             models.UniqueConstraint(fields=["owner", "kind", "currency"], name="account_once"),
-            models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3}$"), name="account_currency_iso"),
+            models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3,5}$"), name="account_currency_code"),
             models.CheckConstraint(condition=Q(stripes__gte=1), name="account_has_a_stripe"),
         )
         indexes = (models.Index(fields=["kind", "currency"], name="account_by_kind"),)
@@ -325,7 +325,7 @@ class LedgerEntry(models.Model):
     transaction = models.ForeignKey(
         LedgerTransaction, on_delete=models.PROTECT, related_name="entries", db_constraint=False
     )
-    currency = models.CharField(max_length=3)
+    currency = models.CharField(max_length=5)
     amount = models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")
     balance_after = models.BigIntegerField(help_text="Of the stripe, credit positive.")
     effective_at = models.DateTimeField()
@@ -353,7 +353,7 @@ class LedgerHold(models.Model):
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="holds")
     account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="holds")
     stripe = models.PositiveSmallIntegerField()
-    currency = models.CharField(max_length=3)
+    currency = models.CharField(max_length=5)
     amount = models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")
 
     class Meta:
@@ -432,7 +432,7 @@ class LedgerRelease(models.Model):
     key = models.CharField(max_length=200, unique=True)
     owner = models.ForeignKey("parties.Organization", on_delete=models.PROTECT, related_name="+")
     amount_minor = models.BigIntegerField()
-    currency = models.CharField(max_length=3)
+    currency = models.CharField(max_length=5)
     source = models.CharField(max_length=120, db_index=True)
     due_at = models.DateTimeField(help_text="Business time from which the money may be paid out.")
     status = FSMField(default=Status.SCHEDULED, choices=Status.choices)

@@ -13,7 +13,7 @@ import ledger.models
 ENTRIES = """
 CREATE TABLE ledger_ledgerentry (
   account_id bigint NOT NULL, stripe smallint NOT NULL CHECK (stripe >= 0), version bigint NOT NULL,
-  transaction_id uuid NOT NULL, currency varchar(3) NOT NULL, amount bigint NOT NULL, balance_after bigint NOT NULL,
+  transaction_id uuid NOT NULL, currency varchar(5) NOT NULL, amount bigint NOT NULL, balance_after bigint NOT NULL,
   effective_at timestamptz NOT NULL, recorded_at timestamptz NOT NULL,
   CONSTRAINT entry_moves_something CHECK (amount <> 0),
   PRIMARY KEY (account_id, stripe, recorded_at, version)
@@ -80,7 +80,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 ("kind", models.CharField(choices=ledger.models.kinds, max_length=32)),
-                ("currency", models.CharField(max_length=3)),
+                ("currency", models.CharField(max_length=5)),
                 (
                     "account_class",
                     models.CharField(
@@ -383,7 +383,7 @@ class Migration(migrations.Migration):
                 ),
                 ("key", models.CharField(max_length=200, unique=True)),
                 ("amount_minor", models.BigIntegerField()),
-                ("currency", models.CharField(max_length=3)),
+                ("currency", models.CharField(max_length=5)),
                 ("source", models.CharField(db_index=True, max_length=120)),
                 (
                     "due_at",
@@ -437,7 +437,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 ("stripe", models.PositiveSmallIntegerField()),
-                ("currency", models.CharField(max_length=3)),
+                ("currency", models.CharField(max_length=5)),
                 ("amount", models.BigIntegerField(help_text="Minor units, credit positive, debit negative.")),
                 (
                     "account",
@@ -473,7 +473,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="ledgeraccount",
             constraint=models.CheckConstraint(
-                condition=models.Q(("currency__regex", "^[A-Z]{3}$")), name="account_currency_iso"
+                condition=models.Q(("currency__regex", "^[A-Z]{3,5}$")), name="account_currency_code"
             ),
         ),
         migrations.AddConstraint(
@@ -653,7 +653,7 @@ class Migration(migrations.Migration):
                         ),
                         ("stripe", models.PositiveSmallIntegerField()),
                         ("version", models.BigIntegerField()),
-                        ("currency", models.CharField(max_length=3)),
+                        ("currency", models.CharField(max_length=5)),
                         (
                             "amount",
                             models.BigIntegerField(help_text="Minor units, credit positive, debit negative."),
