@@ -41,7 +41,8 @@ class Column:
 
     @property
     def label(self) -> str:
-        return self.name.replace("_", " ").capitalize().replace(" id", " ID")
+        first, *others = ("ID" if word == "id" else word for word in self.name.split("_"))
+        return " ".join([first[0].upper() + first[1:], *others])
 
 
 class Text(Protocol):
