@@ -38,6 +38,7 @@ def _every(seconds: float, task: str) -> dict[str, Any]:
 app.conf.beat_schedule = {
     "heartbeat": _every(min(30, settings.TICK_SECONDS * 5), "commerce.heartbeat"),
     "outbox.drain": _every(settings.TICK_SECONDS, "outbox.drain"),
+    "outbox.drain_remote": _every(settings.TICK_SECONDS, "outbox.drain_remote"),
     "outbox.publish": _every(settings.TICK_SECONDS * 5, "outbox.publish"),
     "contracts.take_effect": _every(settings.TICK_SECONDS, "contracts.take_effect"),
     "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),

@@ -70,7 +70,13 @@ def environment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
                 8,
                 min(settings.OUTBOX_LEASE_SECONDS, settings.PROVIDER_TIMEOUT_SECONDS) <= 0,
                 "OUTBOX_LEASE_SECONDS and PROVIDER_TIMEOUT_SECONDS must be more than 0.",
-                "Remove them to use the defaults, 60 and 10.",
+                "Remove them to use the defaults, 120 and 10.",
+            ),
+            (
+                14,
+                settings.PRODUCTION and 0 < settings.OUTBOX_LEASE_SECONDS <= settings.CELERY_TASK_TIME_LIMIT,
+                "OUTBOX_LEASE_SECONDS ends while a worker may still be talking to a provider.",
+                f"Give more than {settings.CELERY_TASK_TIME_LIMIT}, or remove it to use the default, 120.",
             ),
             (
                 9,

@@ -23,6 +23,8 @@ CLOCK_START = "2027-03-01T00:00:00+00:00"
 START_SECONDS = 60
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
+# A provider that is slow holds up one of them, and none of our own work.
+WORKERS = {"worker": ("--exclude-queues", "providers"), "providers": ("--queues", "providers")}
 _loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -159,7 +161,9 @@ class Stack:
         }
         if worker:
             pool = ["--pool", worker_pool, "--concurrency", "1" if worker_pool == "solo" else "2"]
-            commands["worker"] = [*celery, "worker", *pool, *quick, "--loglevel", "INFO"]
+            for name, queues in WORKERS.items():
+                commands[name] = [*celery, "worker", "--hostname", f"{name}@%h", *queues]
+                commands[name] += [*pool, *quick, "--loglevel", "INFO"]
         if beat:
             schedule = ["--schedule", str(folder / "beat-schedule"), "--pidfile="]
             commands["beat"] = [*celery, "beat", *schedule, "--loglevel", "INFO"]
@@ -225,7 +229,7 @@ class Stack:
     def stop(self) -> None:
         """Ask all to finish, those first who need the others; kill what takes longer than ten seconds."""
         deadline = time.monotonic() + STOP_SECONDS
-        for names in (("beat", "worker"), ("web", "sandbox")):
+        for names in (("beat", *WORKERS), ("web", "sandbox")):
             processes = [self.processes[name] for name in names if name in self.processes]
             for process in processes:
                 process.terminate()
@@ -241,15 +245,17 @@ class Stack:
     def kill(self, name: str) -> None:
         self.processes[name].kill()
 
-    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
-        """Kill it if it runs, and start it again with `env` on top of the stack's.
+    def restart(self, *names: str, env: Mapping[str, str] | None = None) -> None:
+        """Kill them if they run, and start them again with `env` on top of the stack's.
 
         Call it from a thread that outlives the process: the kernel takes a thread's end for its parent's.
 
-        With CRASH_AT the process dies once at each point named there; `crashed` tells where it did.
+        With CRASH_AT a process dies once at each point named there; `crashed` tells where one did.
         """
-        self.kill(name)
-        self.processes[name].start(env)
+        for name in names:
+            self.kill(name)
+        for name in names:
+            self.processes[name].start(env)
 
     def crashed(self) -> set[str]:
         """The crash points at which a process has died."""

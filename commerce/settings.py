@@ -179,9 +179,16 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A worker takes both queues unless told otherwise (-Q); an export may keep a process busy for minutes.
-CELERY_TASK_QUEUES = [Queue("celery"), Queue("exports")]
-CELERY_TASK_ROUTES = {"console.run_exports": {"queue": "exports"}}
+# Worker and beat wait for a broker as long as it takes; the default gives up within the hour.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# A worker takes every queue unless told otherwise (-Q, -X). An export may keep a process busy for minutes,
+# and so may a provider that is slow.
+CELERY_TASK_QUEUES = [Queue("celery"), Queue("providers"), Queue("exports")]
+CELERY_TASK_ROUTES = {
+    "console.run_exports": {"queue": "exports"},
+    "outbox.drain_remote": {"queue": "providers"},
+    "*.poll*": {"queue": "providers"},
+}
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 500
 
@@ -296,5 +303,6 @@ LOGGING: dict[str, Any] = {
 
 # Relay
 
-OUTBOX_LEASE_SECONDS = env.float("OUTBOX_LEASE_SECONDS", default=60.0)
+# Longer than CELERY_TASK_TIME_LIMIT: no worker is still at work on a stream that it no longer holds.
+OUTBOX_LEASE_SECONDS = env.float("OUTBOX_LEASE_SECONDS", default=120.0)
 CRASH_AT = os.environ.get("CRASH_AT", "")

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -80,26 +81,37 @@ def append(
         published_at=None if groups else timezone.now(),
     )
     if groups:
-        nudge()
+        nudge(groups)
     return event
 
 
-def nudge() -> None:
-    """Ask a worker to drain after the commit; the beat tick finds the work anyway if this is lost."""
-    if any(callback is _wake_worker for _, callback, *_ in connection.run_on_commit):
-        return
-    transaction.on_commit(_wake_worker, robust=True)
+def nudge(groups: Iterable[str]) -> None:
+    """Ask for a drain of these groups after the commit; the beat tick finds the work anyway if it is lost."""
+    remote = frozenset(registry.remote_groups())
+    for wake in {_wake_remote if group in remote else _wake_local for group in groups}:
+        if not any(callback is wake for _, callback, *_ in connection.run_on_commit):
+            transaction.on_commit(wake, robust=True)
 
 
-def _wake_worker() -> None:
+def _wake_local() -> None:
+    from commerce.outbox.tasks import drain_local
+
+    _wake(drain_local)
+
+
+def _wake_remote() -> None:
+    from commerce.outbox.tasks import drain_remote
+
+    _wake(drain_remote)
+
+
+def _wake(drain: Any) -> None:
     """Never raises. A broker that did not answer is left alone for a while, for each try costs its caller."""
     global _quiet_until
-    from commerce.outbox.tasks import drain_outbox
-
     if time.monotonic() < _quiet_until:
         return
     try:
-        drain_outbox.apply_async(retry=False, expires=10)
-    except drain_outbox.OperationalError:
+        drain.apply_async(retry=False, expires=10)
+    except drain.OperationalError:
         _quiet_until = time.monotonic() + QUIET_SECONDS
         log.warning("no broker: the next tick will drain the outbox")

@@ -51,6 +51,12 @@ def groups_of(type_: str) -> list[str]:
     return sorted(_handlers.get(type_, {}))
 
 
+def remote_groups() -> list[str]:
+    """The groups that talk to a provider, if only about some types: their streams may take long."""
+    handlers = (handler for by_group in _handlers.values() for handler in by_group.values())
+    return sorted({handler.group for handler in handlers if handler.remote})
+
+
 def handler_of(type_: str, group: str) -> Handler | None:
     return _handlers.get(type_, {}).get(group)
 

@@ -24,7 +24,7 @@ from commerce.crash import crash_point
 from commerce.errors import CommerceError
 from commerce.logs import bound, redact
 from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.registry import Handler, handler_of, subscriptions
+from commerce.outbox.registry import Handler, handler_of, remote_groups, subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ FROM (
   SELECT id FROM outbox_outboxstream
   WHERE due_at <= now() AND (lease_until IS NULL OR lease_until < now())
     AND (%(groups)s::text[] IS NULL OR "group" = ANY (%(groups)s))
+    AND (%(remote)s::boolean IS NULL OR ("group" = ANY (%(remote_groups)s)) = %(remote)s)
   ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ) due WHERE s.id = due.id RETURNING s.id
 """
@@ -66,13 +67,19 @@ class DrainReport:
     streams: set[int] = field(default_factory=set)
 
 
-def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: float = 300) -> DrainReport:
-    """Deliver due events until none is left, `limit` were handled, or `seconds` have passed."""
+def drain(
+    *, limit: int = 10_000, groups: list[str] | None = None, remote: bool | None = None, seconds: float = 300
+) -> DrainReport:
+    """Deliver due events until none is left, `limit` were handled, or `seconds` have passed.
+
+    `remote` chooses the groups that talk to providers, or all others. Those are claimed one stream at
+    a time: while one waits for a slow provider, the next is not held back with it.
+    """
     report = DrainReport()
     deadline = time.monotonic() + seconds
     while report.handled < limit and time.monotonic() < deadline:
         token = uuid4()
-        claimed = _claim(token, groups)
+        claimed = _claim(token, groups, remote)
         if not claimed:
             break
         try:
@@ -89,12 +96,14 @@ def drain(*, limit: int = 10_000, groups: list[str] | None = None, seconds: floa
     return report
 
 
-def _claim(token: UUID, groups: list[str] | None) -> list[int]:
+def _claim(token: UUID, groups: list[str] | None, remote: bool | None) -> list[int]:
     arguments: dict[str, Any] = {
         "token": token,
         "lease": lease(),
         "groups": groups,
-        "limit": STREAMS_PER_CLAIM,
+        "remote": remote,
+        "remote_groups": remote_groups(),
+        "limit": 1 if remote else STREAMS_PER_CLAIM,
     }
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, arguments)
@@ -224,7 +233,7 @@ def _record_failure(
 
 
 def lease() -> timedelta:
-    """How long a stream is held; longer than any one provider call may take."""
+    """How long a stream is held; longer than a task may run, and so than any one effect."""
     return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
 
 

@@ -52,7 +52,7 @@ def retry_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: st
         raise StateConflict("The stream is parked: resume it instead.")
     row.due_at, row.attempts = timezone.now(), 0
     row.save(update_fields=["due_at", "attempts"])
-    nudge()
+    nudge([row.group])
     return row
 
 
@@ -74,7 +74,7 @@ def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: s
         raise StateConflict("The stream is not parked.")
     row.parked_at, row.parked_reason, row.attempts, row.due_at = None, "", 0, timezone.now()
     row.save()
-    nudge()
+    nudge([row.group])
     return row
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 3.0
 LOOKS = 3
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _MAYBE_DONE = frozenset({408, 500, 502, 504})
 _NOT_DONE = frozenset({429, 503})
@@ -34,17 +36,29 @@ _NOT_DONE = frozenset({429, 503})
 def looks_first(method: Callable[P, T]) -> Callable[P, T]:
     """For what looks before each thing it does: when an outcome is unknown, run it again at once.
 
-    The second look finds what the lost answer would have told. After three looks the Unknown goes up.
+    The second look finds what the lost answer would have told. After three looks, or when the next
+    could outlast the relay's lease, the Unknown goes up. Of two around each other the outer one looks.
     """
 
     @functools.wraps(method)
     def looking(*args: P.args, **kwargs: P.kwargs) -> T:
-        for _ in range(LOOKS - 1):
-            try:
-                return method(*args, **kwargs)
-            except Unknown as error:
-                log.warning("outcome unknown, looking again: %s", error.detail)
-        return method(*args, **kwargs)
+        if _looking.get():
+            return method(*args, **kwargs)
+        token = _looking.set(True)
+        until = time.monotonic() + settings.OUTBOX_LEASE_SECONDS
+        try:
+            for _ in range(LOOKS - 1):
+                began = time.monotonic()
+                try:
+                    return method(*args, **kwargs)
+                except Unknown as error:
+                    now = time.monotonic()
+                    if now + (now - began) >= until:
+                        raise
+                    log.warning("outcome unknown, looking again: %s", error.detail)
+            return method(*args, **kwargs)
+        finally:
+            _looking.reset(token)
 
     return looking
 

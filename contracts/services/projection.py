@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 
 from commerce.actor import Actor
@@ -113,6 +114,8 @@ def take_effect_due(*, at: datetime, limit: int = 200) -> int:
     for contract_id in Contract.objects.due(at).values_list("pk", flat=True)[:limit]:
         try:
             count += take_effect(contract_id=contract_id, at=at)
+        except SoftTimeLimitExceeded:  # the next one would be killed with its worker
+            raise
         except Exception:  # the tick's edge: one broken contract must not hold up the others
             log.exception("a contract could not take effect", extra={"contract_id": str(contract_id)})
     return count

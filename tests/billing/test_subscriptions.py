@@ -1,7 +1,9 @@
 """OpenMeter follows the contract: one subscription, in step with it, whatever gets lost on the way."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connections
@@ -9,7 +11,7 @@ from django.db import connections
 from billing import services
 from billing.models import SubscriptionChange, SubscriptionSync
 from billing.services.subscriptions import _prepare, _record, item_key, line_of
-from commerce.errors import Rejected
+from commerce.errors import Rejected, Unknown
 from commerce.providers import openmeter as provider
 from contracts.services import take_effect_due
 from tests.billing.conftest import MARCH, SYSTEM, OpenMeter, World, line_keys, now, parked, waiting, work
@@ -59,6 +61,30 @@ def test_a_subscription_whose_creation_was_not_answered_ends_with_the_contract(
     work()
     assert [row["status"] for row in openmeter.effects("subscription")] == ["inactive"]
     assert deal.sync.ended_at == MARCH
+
+
+@pytest.mark.parametrize(("lease", "looks"), [(120, 3), (0.4, 1)], ids=["enough time", "a short lease"])
+def test_a_slow_provider_is_looked_at_three_times_in_all_and_never_beyond_the_lease(
+    openmeter: OpenMeter, world: World, settings: Any, lease: float, looks: int
+) -> None:
+    """The customer is looked for within a look at the subscription: three times, not nine."""
+    world.pay_in("150,000.00")
+    deal = world.signed()
+    deal.edit("activate", {"stage": "live"})
+    settings.PROVIDER_TIMEOUT_SECONDS = 5
+    _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
+    settings.PROVIDER_TIMEOUT_SECONDS, settings.OUTBOX_LEASE_SECONDS = 0.25, lease
+    openmeter.fault("POST", "customers$", "slow", delay_ms=1500, count=0)
+    with pytest.raises(Unknown):
+        services.sync_subscription(contract_id=deal.contract.pk, actor=SYSTEM, at=now())
+    [fault] = openmeter.sandbox.control.get("/faults").json()
+    assert fault["hits"] == looks
+    openmeter.sandbox.control.delete("/faults")
+    time.sleep(1.6)
+    settings.PROVIDER_TIMEOUT_SECONDS = 5
+    services.sync_subscription(contract_id=deal.contract.pk, actor=SYSTEM, at=now())
+    assert openmeter.counts("customer") == {f"contract-{deal.contract.pk}": 1}
+    assert openmeter.counts("subscription") == {str(deal.contract.pk): 1}
 
 
 def test_a_server_error_is_tried_again(openmeter: OpenMeter, world: World) -> None:

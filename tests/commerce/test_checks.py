@@ -62,6 +62,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("E012", {"PUBLIC_URL": "https://"}),
     ("E012", {"PUBLIC_URL": "https://[bad"}),
     ("E013", {"SANDBOX_URL": "https://host:port"}),
+    ("E014", {"OUTBOX_LEASE_SECONDS": 90.0}),
     ("E020", {"MODERN_TREASURY_BASE_URL": "http://app.moderntreasury.com"}),
     ("E021", {"OPENMETER_BASE_URL": "http://8.8.8.8"}),
     ("E022", {"PUBLIC_URL": "http://commerce.example"}),

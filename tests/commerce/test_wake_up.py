@@ -1,4 +1,7 @@
-"""The wake-up after a commit: a broker that is down or hangs delays one caller and fails none."""
+"""The wake-up after a commit: a broker that is down or hangs delays one caller and fails none.
+
+Who waits for the broker itself, worker and beat, waits for as long as it takes.
+"""
 
 import os
 import socket
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from commerce.celery import app
+
 ROOT = Path(__file__).resolve().parents[2]
 _WAKE_TWICE = """
 import time, django
@@ -18,7 +23,7 @@ import commerce.celery
 from commerce.outbox import events
 for _ in range(2):
     start = time.monotonic()
-    events._wake_worker()
+    events._wake_local()
     print(time.monotonic() - start)
 """
 
@@ -55,3 +60,29 @@ def test_a_broker_that_does_not_answer_delays_one_caller_for_seconds_and_fails_n
     first, second = map(float, done.stdout.split())
     assert first < 5
     assert second < 0.1
+
+
+class Enough(Exception):
+    """The waiting has gone on for longer than any default would."""
+
+
+def test_worker_and_beat_never_give_up_on_a_broker_that_is_away() -> None:
+    """What both of them call, with their setting: an hour away is a hundred tries, and not the last."""
+    tries = 0
+
+    def failed(error: BaseException, interval: float) -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 300:
+            raise Enough
+
+    with (
+        refused() as port,
+        app.connection(f"redis://127.0.0.1:{port}/0") as connection,
+        pytest.raises(Enough),
+    ):
+        connection.ensure_connection(
+            failed, app.conf.broker_connection_max_retries, interval_start=0, interval_step=0, interval_max=0
+        )
+    assert app.conf.broker_connection_retry
+    assert app.conf.broker_connection_retry_on_startup

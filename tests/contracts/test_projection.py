@@ -7,13 +7,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.management import call_command
 from django.db import connection
 
+from commerce.ids import uuid7
 from commerce.invariants import REGISTRY, Finding
 from contracts import services
 from contracts.models import Contract, Product
 from contracts.rules.fold import fold
+from contracts.services import projection
 from tests.contracts.conftest import MARCH, OPERATOR, create, edit
 
 pytestmark = pytest.mark.django_db
@@ -117,3 +120,25 @@ def test_a_line_keeps_the_kind_its_product_had_when_it_was_added(
     Product.objects.filter(code="h100-server").update(active=False)
     assert draft.current.lines[servers].kind == "recurring"
     assert services.rebuild_contract(contract_id=draft.pk, actor=OPERATOR).changed == []
+
+
+def test_a_tick_out_of_time_stops_instead_of_going_on_with_the_next_contract(
+    active: Contract, servers: UUID, payload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{**line, "line_id": str(uuid7())} for line in payload["lines"]]
+    other = create({**payload, "lines": lines}).contract
+    for contract, line_id in ((active, str(servers)), (other, lines[0]["line_id"])):
+        change = {"line_id": line_id, "quantity": 9}
+        edit(contract, "change_quantity", change, effective_at=MARCH + timedelta(days=1))
+    tried = []
+
+    def cut_off(*, contract_id: UUID, at: Any) -> int:
+        tried.append(contract_id)
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(projection, "take_effect", cut_off)
+    with pytest.raises(SoftTimeLimitExceeded):
+        services.take_effect_due(at=MARCH + timedelta(days=2))
+    assert len(tried) == 1
+    monkeypatch.undo()
+    assert services.take_effect_due(at=MARCH + timedelta(days=2)) == 2

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from commerce.processes import Stack
+from commerce import roles
+from commerce.processes import WORKERS, Stack
 from commerce.sandbox import scenarios
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +58,8 @@ class System:
             )
         except scenarios.ScenarioFailed as failure:
             self.stack.check()
-            log = self.stack.log("worker").read_text(errors="replace")[-3000:]
-            raise AssertionError("\n".join([*said[-12:], str(failure), log])) from failure
+            logs = [self.stack.log(name).read_text(errors="replace")[-3000:] for name in WORKERS]
+            raise AssertionError("\n".join([*said[-12:], str(failure), *logs])) from failure
 
     def verify(self) -> None:
         """The invariants hold; prints what breaks them."""
@@ -87,13 +88,13 @@ SCOPES = (
 
 def make_system(folder: Path, name: str, redis_db: int, blocker: Any, **options: Any) -> Iterator[System]:
     """The test's own connection is unblocked only to make and to drop the system's database."""
-    with blocker.unblock(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+    with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}"')
     system = System(folder, name, redis_db, **options)
     with system.stack:
         yield system
-    with blocker.unblock(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+    with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 

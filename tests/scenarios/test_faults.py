@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from commerce.processes import WORKERS
 from commerce.sandbox.scenarios import World
 from tests.scenarios.conftest import ROOT, System
 
@@ -93,9 +94,9 @@ def crash_points() -> set[str]:
 @contextmanager
 def revived(system: System, points: set[str]) -> Iterator[None]:
     """The worker process that passes one of these points first dies there; the pool starts another."""
-    system.stack.restart("worker", {"CRASH_AT": ",".join(sorted(points))})
+    system.stack.restart(*WORKERS, env={"CRASH_AT": ",".join(sorted(points))})
     yield
-    system.stack.restart("worker")
+    system.stack.restart(*WORKERS)
 
 
 def until_delivered(system: System) -> None:
@@ -120,7 +121,7 @@ def test_a_worker_killed_at_every_crash_point_leaves_the_same_ledger(fragile_sys
 
 
 def test_stories_survive_a_worker_killed_at_random(system: System) -> None:
-    """The whole worker, pool and all, is killed while a contract is played, and started again."""
+    """Every worker, pool and all, is killed while a contract is played, and started again."""
     kills = 0
     with ThreadPoolExecutor(1) as pool:
         # The story runs beside us: a child lives no longer than the thread that started it.
@@ -128,7 +129,7 @@ def test_stories_survive_a_worker_killed_at_random(system: System) -> None:
         for pause in (1.0, 5.0, 5.5, 5.0):
             if wait([story], pause).done:
                 break
-            system.stack.restart("worker")
+            system.stack.restart(*WORKERS)
             kills += 1
         world = story.result()
     assert kills >= 2, "the fault was not injected"
