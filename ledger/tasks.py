@@ -1,13 +1,19 @@
-"""The tick that releases what has seasoned."""
+"""The ticks: release what has seasoned, and close the periods that are being closed."""
 
 from celery import shared_task
 
 from commerce import clock
 from commerce.actor import Actor
-from ledger.services import release_due
+from ledger.services import finish_closings, release_due
 
 
 @shared_task(name="ledger.release_due")
 def release_due_money() -> int:
     """Release up to 500 due releases; the next tick goes on."""
     return release_due(at=clock.now(), actor=Actor.system("ledger"))
+
+
+@shared_task(name="ledger.finish_closings")
+def finish_closing_periods() -> int:
+    """Close what nobody can post to any more; the next tick tries the others again."""
+    return finish_closings(at=clock.now(), actor=Actor.system("ledger"))

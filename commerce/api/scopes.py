@@ -11,11 +11,11 @@ from django.apps import apps
 
 READ = frozenset({"view"})
 _OPERATE = """
-accept activate cancel claim collect edit hold lift operate poll propose record register release
+accept activate cancel claim close collect edit hold lift operate poll propose record register release
 request resolve resume retry send sign snooze submit suspend terminate verify void withdraw
 """
 OPERATE = frozenset(_OPERATE.split())
-APPROVE = frozenset({"approve", "reject"})
+APPROVE = frozenset({"approve", "reject", "reopen"})
 ADMINISTER = frozenset({"issue", "revoke"})
 VERBS = READ | OPERATE | APPROVE | ADMINISTER
 
@@ -37,7 +37,7 @@ SCOPES = {
 }
 # What only the platform's own keys may have: scopes, and verbs within the others.
 PLATFORM_ONLY = frozenset({"payouts:approve"})
-PLATFORM_VERBS = APPROVE | {"accept", "collect", "hold", "lift", "release", "verify", "void"}
+PLATFORM_VERBS = APPROVE | {"accept", "close", "collect", "hold", "lift", "release", "verify", "void"}
 
 
 def permissions_of(scopes: Iterable[str], *, platform: bool) -> frozenset[str]:

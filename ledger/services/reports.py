@@ -1,0 +1,254 @@
+"""Reports over many accounts or over time: the trial balance, and why a balance changed.
+
+Each report is one statement, so that its figures are of one moment and agree with each other while
+others post.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import connection
+
+from commerce.errors import InvalidInput
+from commerce.money import Money
+from ledger.models import LedgerAccount, LedgerTransaction
+from ledger.rules.kinds import AccountClass, Kind, Side
+
+By = Literal["kind", "class", "owner", "account"]
+GROUPINGS: dict[str, tuple[str, str]] = {
+    "kind": ("a.kind", "a.kind"),
+    "class": ("a.account_class", "a.account_class"),
+    "owner": ("a.owner_id::text", "min(o.name)"),
+    "account": ("a.id::text", "min(o.name) || ' · ' || min(a.kind)"),
+}
+_DEBIT_CLASSES = (AccountClass.ASSET, AccountClass.EXPENSE)
+_TRIAL = """
+SELECT {key} AS key, {label} AS label, a.currency, count(*), min(a.account_class), min(a.normal),
+       sum(greatest(-b.balance, 0))::bigint, sum(greatest(b.balance, 0))::bigint
+  FROM ledger_balances_at(%(at)s, %(known_at)s) b
+  JOIN ledger_ledgeraccount a ON a.id = b.account_id
+  JOIN parties_organization o ON o.id = a.owner_id
+ WHERE (%(currency)s::text IS NULL OR a.currency = %(currency)s)
+   AND (%(owner)s::uuid IS NULL OR a.owner_id = %(owner)s)
+ GROUP BY 1, a.currency HAVING sum(abs(b.balance)) > 0
+ ORDER BY a.currency, min(a.account_class), 2, 1
+"""
+_EXPLAIN = """
+WITH moved AS MATERIALIZED (
+  SELECT e.transaction_id, e.recorded_at, sum(e.amount)::bigint AS amount,
+         sum(greatest(-e.amount, 0))::bigint AS debit, sum(greatest(e.amount, 0))::bigint AS credit
+    FROM ledger_ledgerentry e
+   WHERE e.account_id = %(account)s AND e.effective_at >= %(since)s
+     AND (%(until)s::timestamptz IS NULL OR e.effective_at < %(until)s)
+   GROUP BY 1, 2)
+SELECT 'opening', '', 0::bigint, 0::bigint, ledger_balance(%(account)s, %(before)s), 0::bigint
+UNION ALL SELECT 'closing', '', 0, 0, ledger_balance(%(account)s, %(last)s), 0
+UNION ALL (
+  SELECT 'recipe', t.recipe, sum(m.debit)::bigint, sum(m.credit)::bigint, sum(m.amount)::bigint, count(*)
+    FROM moved m JOIN ledger_ledgertransaction t ON t.id = m.transaction_id
+   GROUP BY t.recipe ORDER BY abs(sum(m.amount)) DESC, 2)
+UNION ALL (
+  -- The other legs of a transaction sum to what it moved here, with the other sign.
+  SELECT 'counter', a.kind, sum(greatest(e.amount, 0))::bigint, sum(greatest(-e.amount, 0))::bigint,
+         -sum(e.amount)::bigint, count(DISTINCT m.transaction_id)
+    FROM moved m
+    JOIN ledger_ledgerentry e ON e.transaction_id = m.transaction_id AND e.recorded_at = m.recorded_at
+                             AND e.currency = %(currency)s AND e.account_id <> %(account)s
+    JOIN ledger_ledgeraccount a ON a.id = e.account_id
+   GROUP BY a.kind ORDER BY abs(sum(e.amount)) DESC, 2)
+UNION ALL (
+  SELECT 'largest', m.transaction_id::text, m.debit, m.credit, m.amount, 1
+    FROM moved m ORDER BY abs(m.amount) DESC, m.transaction_id LIMIT %(limit)s)
+"""
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A group of accounts of one currency: the sums of those in debit and of those in credit.
+
+    `balance` is counted on the group's normal side; of an owner, whose accounts are of both, it is
+    credit positive: what the platform owes them.
+    """
+
+    key: str
+    label: str
+    currency: str
+    accounts: int
+    debit: Money
+    credit: Money
+    balance: Money
+
+
+@dataclass(frozen=True)
+class TrialTotal:
+    debit: Money
+    credit: Money
+
+    @property
+    def balances(self) -> bool:
+        return self.debit == self.credit
+
+
+@dataclass(frozen=True)
+class TrialBalance:
+    """`totals` has one line per currency; debit equals credit unless only one owner was asked for."""
+
+    rows: Sequence[TrialRow]
+    totals: Sequence[TrialTotal]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one recipe, or the accounts of one kind, did to a balance, in its normal side's sense."""
+
+    key: str
+    label: str
+    transactions: int
+    debit: Money
+    credit: Money
+    change: Money
+
+
+@dataclass(frozen=True)
+class Movement:
+    transaction: LedgerTransaction
+    debit: Money
+    credit: Money
+    change: Money
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an account went from `opening` to `closing`: both lists of parts sum to the change."""
+
+    account: LedgerAccount
+    opening: Money
+    closing: Money
+    by_recipe: Sequence[Part]
+    by_counter: Sequence[Part]
+    largest: Sequence[Movement]
+
+    @property
+    def change(self) -> Money:
+        return self.closing - self.opening
+
+
+def trial_balance(
+    *,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    by: By = "kind",
+    currency: str | None = None,
+    owner: UUID | None = None,
+) -> TrialBalance:
+    """All balances, now or at an instant, on the side where they stand, summed by group.
+
+    The cost is what moved since the last closed period, whatever was posted before it.
+    """
+    if by not in GROUPINGS:
+        raise InvalidInput(
+            f"A trial balance is grouped by {', '.join(GROUPINGS)}.", pointer="/by", code="invalid_choice"
+        )
+    _require_offset(at=at, known_at=known_at)
+    key, label = GROUPINGS[by]
+    arguments = {"at": at, "known_at": known_at, "currency": currency, "owner": owner}
+    with connection.cursor() as cursor:
+        cursor.execute(_TRIAL.format(key=key, label=label), arguments)
+        rows = [_trial_row(by, *row) for row in cursor.fetchall()]
+    totals: dict[str, TrialTotal] = {}
+    for row in rows:
+        before = totals.get(row.currency, TrialTotal(Money.zero(row.currency), Money.zero(row.currency)))
+        totals[row.currency] = TrialTotal(before.debit + row.debit, before.credit + row.credit)
+    return TrialBalance(rows, list(totals.values()))
+
+
+def explain(
+    *, account: LedgerAccount, since: datetime, until: datetime | None = None, limit: int = 20
+) -> Explanation:
+    """What moved an account's balance from `since` (included) to `until` (excluded), or to now."""
+    _require_offset(since=since, until=until)
+    if until is not None and until <= since:
+        raise InvalidInput("It must be later than since.", pointer="/until", code="invalid_period")
+    just_before = timedelta(microseconds=1)
+    arguments = {
+        "account": account.pk,
+        "currency": account.currency,
+        "since": since,
+        "until": until,
+        "before": since - just_before,
+        "last": until - just_before if until else None,
+        "limit": limit,
+    }
+    parts: dict[str, list[tuple[Any, ...]]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_EXPLAIN, arguments)
+        for kind, *rest in cursor.fetchall():
+            parts.setdefault(kind, []).append(tuple(rest))
+    found = LedgerTransaction.objects.in_bulk([UUID(key) for key, *_ in parts.get("largest", ())])
+    return Explanation(
+        account,
+        opening=_on_normal_side(account, parts["opening"][0][3]),
+        closing=_on_normal_side(account, parts["closing"][0][3]),
+        by_recipe=[
+            _part(account, row, row[0].replace("_", " ").capitalize()) for row in parts.get("recipe", ())
+        ],
+        by_counter=[_part(account, row, Kind(row[0]).label) for row in parts.get("counter", ())],
+        largest=[
+            Movement(
+                found[UUID(key)],
+                Money(debit, account.currency),
+                Money(credit, account.currency),
+                _on_normal_side(account, change),
+            )
+            for key, debit, credit, change, _ in parts.get("largest", ())
+        ],
+    )
+
+
+def _trial_row(
+    by: str, key: str, label: str, currency: str, accounts: int, account_class: str, normal: str,
+    debit: int, credit: int,
+) -> TrialRow:  # fmt: skip
+    on_debit = {"class": account_class in _DEBIT_CLASSES, "owner": False}.get(by, normal == Side.DEBIT)
+    balance = debit - credit if on_debit else credit - debit
+    if by == "kind":
+        label = Kind(key).label
+    elif by == "class":
+        label = key.capitalize()
+    elif by == "account":
+        owner, _, kind = label.rpartition(" · ")
+        label = f"{owner} · {Kind(kind).label}"
+    return TrialRow(
+        key,
+        label,
+        currency,
+        accounts,
+        Money(debit, currency),
+        Money(credit, currency),
+        Money(balance, currency),
+    )
+
+
+def _part(account: LedgerAccount, row: tuple[Any, ...], label: str) -> Part:
+    key, debit, credit, change, transactions = row
+    return Part(
+        key,
+        label,
+        transactions,
+        Money(debit, account.currency),
+        Money(credit, account.currency),
+        _on_normal_side(account, change),
+    )
+
+
+def _on_normal_side(account: LedgerAccount, signed: int) -> Money:
+    return Money(account.on_normal_side(signed), account.currency)
+
+
+def _require_offset(**instants: datetime | None) -> None:
+    for name, instant in instants.items():
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidInput("The instant has no offset.", pointer=f"/{name}", code="invalid_instant")
