@@ -14,6 +14,8 @@ from django.test import Client
 from billing.models import BillingAccount, Invoice, InvoiceLine, PayIn
 from commerce.api.scopes import PLATFORM_ONLY, SCOPES
 from commerce.api.services import issue_key
+from commerce.console.exports import request_export
+from commerce.console.models import Export
 from commerce.ids import uuid7
 from commerce.outbox import drain
 from commerce.parties.models import Organization
@@ -65,6 +67,7 @@ class Deal:
     payout: Payout
     servers: str
     burst: str
+    export: Export
 
     @property
     def leg(self) -> Any:
@@ -196,6 +199,14 @@ def make_deal(buyer_name: str, seller_name: str, partner_name: str) -> Deal:
         world.payout(),
         payload["lines"][0]["line_id"],
         payload["lines"][1]["line_id"],
+        request_export(
+            source="ledger.entries",
+            format="jsonl",
+            parameters={},
+            actor=SYSTEM,
+            at=PAID,
+            organization_id=buyer.pk,
+        ),
     )
 
 

@@ -46,6 +46,7 @@ PLACES: list[Place] = [
     ("POST", "payouts/{}/reject/", lambda d: str(d.payout.pk), REASON),
     ("POST", "payouts/{}/cancel/", lambda d: str(d.payout.pk), REASON),
     ("POST", "payouts/{}/poll/", lambda d: str(d.payout.pk), None),
+    ("GET", "exports/{}/", lambda d: str(d.export.pk), None),
     ("GET", "payout-policies/{}/", lambda d: str(d.seller.pk), None),
     ("PUT", "payout-policies/{}/", lambda d: str(d.seller.pk), {"mode": "on_request"}),
 ]
@@ -57,9 +58,18 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("pay-ins/", lambda d: ({str(d.pay_in.pk)}, set())),
     ("settlements/", lambda d: (set(), {str(d.settlement.pk)})),
     ("payouts/", lambda d: (set(), {str(d.payout.pk)})),
+    ("exports/", lambda d: ({str(d.export.pk)}, set())),
 ]
 SHARED = {"GET products/", "GET products/{}/"}
-WITHOUT_AN_ID = {"POST organizations/", "POST contracts/", "POST usage-events/", "POST payouts/"}
+# An export's file is not there until a worker has made it.
+FILES = {"GET exports/{}/file/"}
+WITHOUT_AN_ID = {
+    "POST organizations/",
+    "POST contracts/",
+    "POST usage-events/",
+    "POST payouts/",
+    "POST exports/",
+}
 # Refused before the object is looked for: the key may not do this at all.
 FORBIDDEN = {"invoices/{}/accept/", "payouts/{}/approve/", "payouts/{}/reject/"}
 
@@ -93,7 +103,7 @@ def ids_in(answer: Any) -> set[str]:
 def test_every_address_of_the_api_is_in_the_tables_here() -> None:
     here = {f"{method} {path}" for method, path, _, _ in PLACES}
     lists = {f"GET {path}" for path, _ in LISTS} | {"GET ledger/accounts/", "GET ledger/transactions/"}
-    assert routes() == here | lists | SHARED | WITHOUT_AN_ID
+    assert routes() == here | lists | SHARED | FILES | WITHOUT_AN_ID
 
 
 @pytest.mark.parametrize(
