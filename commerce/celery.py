@@ -49,6 +49,7 @@ app.conf.beat_schedule = {
     "billing.poll_incoming_payments": _every(settings.POLL_SECONDS, "billing.poll_incoming_payments"),
     "payouts.poll": _every(settings.POLL_SECONDS, "payouts.poll"),
     "parties.poll": _every(settings.POLL_SECONDS, "parties.poll"),
+    "commerce.expire_approvals": _every(settings.POLL_SECONDS, "commerce.expire_approvals"),
     "console.run_exports": _every(settings.TICK_SECONDS, "console.run_exports"),
     "console.expire_exports": _every(3600, "console.expire_exports"),
     "api.forget_old_answers": _every(3600, "api.forget_old_answers"),

@@ -1,8 +1,11 @@
-"""The kernel's own periodic task."""
+"""The kernel's own periodic tasks."""
 
 from celery import shared_task
 from django.utils import timezone
 
+from commerce import clock
+from commerce.actor import Actor
+from commerce.console.approvals import expire_overdue
 from commerce.models import Heartbeat
 
 
@@ -10,3 +13,9 @@ from commerce.models import Heartbeat
 def heartbeat() -> None:
     """Say that beat and a worker are alive."""
     Heartbeat.objects.update_or_create(name="beat", defaults={"beaten_at": timezone.now()})
+
+
+@shared_task(name="commerce.expire_approvals")
+def expire_approvals() -> int:
+    """End the requests that nobody decided in time."""
+    return expire_overdue(at=clock.now(), actor=Actor.system("approvals"))

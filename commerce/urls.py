@@ -15,6 +15,7 @@ urlpatterns = [
     path("api/v1/", include("billing.api")),
     path("api/v1/", include("ledger.api")),
     path("api/v1/", include("payouts.api")),
+    path("api/v1/", include("commerce.console.approvals_api")),
 ]
 
 handler400 = "commerce.api.problems.bad_request"

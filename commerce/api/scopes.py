@@ -34,9 +34,10 @@ SCOPES = {
     **{f"{name}:read": READ for name in RESOURCES},
     **{f"{name}:write": READ | OPERATE for name in RESOURCES},
     "payouts:approve": APPROVE,
+    "approvals:read": READ,
 }
 # What only the platform's own keys may have: scopes, and verbs within the others.
-PLATFORM_ONLY = frozenset({"payouts:approve"})
+PLATFORM_ONLY = frozenset({"payouts:approve", "approvals:read"})
 PLATFORM_VERBS = APPROVE | {"accept", "close", "collect", "hold", "lift", "release", "verify", "void"}
 
 

@@ -156,7 +156,8 @@ def approve(*, approval: Approval, actor: Actor, at: datetime, reason: str = "")
     row = _locked(approval)
     operation = operation_of(row)
     _may_check(row, operation, actor)
-    _must_wait(row, "approve", at)
+    if why := ends_waiting(row, at):
+        raise StateConflict(why, state=row.status)
     if not is_bound(row):
         raise Conflict("This is not what was requested: its hash differs.", code="approval_tampered")
     result = operation.run(approval=row, actor=actor, at=at)
@@ -198,8 +199,15 @@ def expire_overdue(*, at: datetime, actor: Actor, limit: int = 500) -> int:
     return expired
 
 
-def may_check(approval: Approval, actor: Actor) -> str:
-    """ "" or why this actor may not decide, now or ever."""
+def ends_waiting(approval: Approval, at: datetime) -> str:
+    """Empty while the request may be approved, else a sentence that says why not."""
+    if why := states.available(approval, "approve"):
+        return why
+    return "" if at < approval.expires_at else f"It expired on {approval.expires_at:%Y-%m-%d at %H:%M} UTC."
+
+
+def bars(approval: Approval, actor: Actor) -> str:
+    """Empty when `actor` may be the checker, its permission aside, else a sentence that says why not."""
     if actor.type == "system":
         return "A system approves nothing: a person must."
     if approval.maker == str(actor):
@@ -229,7 +237,7 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(text, parse_float=refuse)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"These arguments cannot be kept: {error}.", pointer="/arguments") from error
-    if "\\u0000" in text or kept != arguments:
+    if r"\u0000" in text.replace(r"\\", "") or kept != arguments:
         raise InvalidInput("These arguments would change when they are kept.", pointer="/arguments")
     return kept
 
@@ -264,12 +272,5 @@ def _locked(approval: Approval) -> Approval:
 
 def _may_check(approval: Approval, operation: Operation, actor: Actor) -> None:
     actor.require(operation.checker)
-    if why := may_check(approval, actor):
-        raise PermissionDenied(why, code="own_approval" if actor.type != "system" else "")
-
-
-def _must_wait(approval: Approval, verb: str, at: datetime) -> None:
-    if why := states.available(approval, verb):
-        raise StateConflict(why, state=approval.status, transition=verb)
-    if approval.expires_at <= at:
-        raise StateConflict(f"This expired at {approval.expires_at:%Y-%m-%d %H:%M} UTC.", code="expired")
+    if why := bars(approval, actor):
+        raise PermissionDenied(why, code="own_approval")

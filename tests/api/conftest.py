@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from billing.models import BillingAccount, Invoice, InvoiceLine, PayIn
 from commerce.api.scopes import PLATFORM_ONLY, SCOPES
 from commerce.api.services import issue_key
 from commerce.console.exports import request_export
-from commerce.console.models import Export
+from commerce.console.models import Approval, Export
 from commerce.ids import uuid7
 from commerce.outbox import drain
 from commerce.parties.models import Organization
@@ -65,6 +66,7 @@ class Deal:
     pay_in: PayIn
     settlement: Settlement
     payout: Payout
+    approval: Approval
     servers: str
     burst: str
     export: Export
@@ -187,6 +189,18 @@ def make_deal(buyer_name: str, seller_name: str, partner_name: str) -> Deal:
     payees.set_policy(organization=partner, mode="on_request", actor=SYSTEM, at=PAID, reason="test")
     settlement = world.settle(contract_id=str(contract.pk), invoice_id=str(invoice.pk))
     world.release()
+    approval = Approval.objects.create(
+        operation="test.hold",
+        title="Hold a settlement",
+        subject_type="payouts.settlement",
+        subject_id=str(settlement.pk),
+        arguments={"buyer": buyer_name, "days": 3},
+        reason="test",
+        maker=str(SYSTEM),
+        maker_name="test",
+        requested_at=PAID,
+        expires_at=PAID + timedelta(days=7),
+    )
     return Deal(
         buyer,
         seller,
@@ -197,6 +211,7 @@ def make_deal(buyer_name: str, seller_name: str, partner_name: str) -> Deal:
         pay_in,
         settlement,
         world.payout(),
+        approval,
         payload["lines"][0]["line_id"],
         payload["lines"][1]["line_id"],
         request_export(

@@ -48,6 +48,7 @@ PLACES: list[Place] = [
     ("POST", "payouts/{}/poll/", lambda d: str(d.payout.pk), None),
     ("GET", "exports/{}/", lambda d: str(d.export.pk), None),
     ("GET", "payout-policies/{}/", lambda d: str(d.seller.pk), None),
+    ("GET", "approvals/{}/", lambda d: str(d.approval.pk), None),
     ("PUT", "payout-policies/{}/", lambda d: str(d.seller.pk), {"mode": "on_request"}),
 ]
 LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
@@ -60,6 +61,8 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("payouts/", lambda d: (set(), {str(d.payout.pk)})),
     ("exports/", lambda d: ({str(d.export.pk)}, set())),
 ]
+# Of the platform's keys alone.
+OURS = {"GET approvals/"}
 SHARED = {"GET products/", "GET products/{}/"}
 # An export's file is not there until a worker has made it.
 FILES = {"GET exports/{}/file/"}
@@ -71,7 +74,7 @@ WITHOUT_AN_ID = {
     "POST exports/",
 }
 # Refused before the object is looked for: the key may not do this at all.
-FORBIDDEN = {"invoices/{}/accept/", "payouts/{}/approve/", "payouts/{}/reject/"}
+FORBIDDEN = {"invoices/{}/accept/", "payouts/{}/approve/", "payouts/{}/reject/", "approvals/{}/"}
 
 
 def routes() -> set[str]:
@@ -103,7 +106,7 @@ def ids_in(answer: Any) -> set[str]:
 def test_every_address_of_the_api_is_in_the_tables_here() -> None:
     here = {f"{method} {path}" for method, path, _, _ in PLACES}
     lists = {f"GET {path}" for path, _ in LISTS} | {"GET ledger/accounts/", "GET ledger/transactions/"}
-    assert routes() == here | lists | SHARED | FILES | WITHOUT_AN_ID
+    assert routes() == here | lists | OURS | SHARED | FILES | WITHOUT_AN_ID
 
 
 @pytest.mark.parametrize(
