@@ -443,6 +443,9 @@ class PayIn(models.Model):
     status = FSMField(default=PayInStatus.PENDING, choices=PayInStatus.choices)
     completed_at = models.DateTimeField(null=True)
     transaction_id = models.UUIDField(null=True, help_text="The posting that credited the wallet.")
+    next_look_at = models.DateTimeField(
+        null=True, help_text="When to ask the bank whether the money was pulled back. Business time."
+    )
 
     class Meta:
         constraints = (
@@ -458,6 +461,11 @@ class PayIn(models.Model):
         indexes = (
             models.Index(fields=["buyer", "-id"], name="pay_in_of_buyer"),
             models.Index(fields=["status", "-id"], name="pay_in_by_status"),
+            models.Index(
+                fields=["next_look_at"],
+                name="pay_in_to_look_at",
+                condition=Q(status="completed", next_look_at__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:
@@ -477,9 +485,10 @@ class PayIn(models.Model):
         target=PayInStatus.COMPLETED,
         custom={"event": "pay_in.completed"},
     )
-    def complete(self, *, completed_at: Any, transaction_id: Any) -> None:
+    def complete(self, *, completed_at: Any, transaction_id: Any, next_look_at: Any) -> None:
         """The bank has the money and the wallet shows it."""
         self.completed_at, self.transaction_id = completed_at, transaction_id
+        self.next_look_at = next_look_at
 
     @transition(
         field=status,

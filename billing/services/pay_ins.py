@@ -5,12 +5,13 @@ no number of deliveries, pollers and retries credits it twice. What cannot be at
 UNAPPLIED_CASH and a person; so does what the bank takes back after it was spent.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
 
 from billing.models import PayIn, PayInStatus
+from billing.rules.looks import LOOK_BACK, next_look
 from billing.services.batches import each
 from billing.services.questions import ask_once, settle_question
 from billing.services.wallet import retried_when_spent, spendable
@@ -27,8 +28,7 @@ from ledger.rules import recipes
 from ledger.rules.recipes import Entry
 
 PROVIDER = "modern_treasury"
-LOOK_BACK = timedelta(days=5)
-PENDING_PER_POLL = 100
+ASKED_PER_POLL = 100
 
 
 def refresh_incoming_payment(*, provider_id: str, actor: Actor, at: datetime) -> PayIn | None:
@@ -39,9 +39,9 @@ def refresh_incoming_payment(*, provider_id: str, actor: Actor, at: datetime) ->
 
 
 def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
-    """Apply what arrived in the last days and every payment still pending here; return how many there were.
+    """Apply what arrived in the last days, and ask about what is pending or may still be pulled back.
 
-    A payment that cannot be applied now is logged and holds up none of the others.
+    Returns how many were applied or asked about. One that fails is logged and holds up none of the others.
     """
     recent = {
         payment.id: payment
@@ -56,12 +56,19 @@ def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
         lambda payment: apply_incoming_payment(payment=payment, actor=actor, at=at),
         what="incoming payment",
     )
+    due = ours.filter(status=PayInStatus.COMPLETED, next_look_at__lte=at)
+    due = due.exclude(provider_id__in=recent).order_by("?")
+    asked = [*pending[:ASKED_PER_POLL], *due[:ASKED_PER_POLL]]
     return applied + each(
-        pending.values_list("provider_id", flat=True)[:PENDING_PER_POLL],
-        lambda id_: refresh_incoming_payment(provider_id=id_, actor=actor, at=at),
-        what="incoming payment",
-        patience=5,
+        asked, lambda pay_in: _ask(pay_in, actor=actor, at=at), what="incoming payment", patience=5
     )
+
+
+def _ask(pay_in: PayIn, *, actor: Actor, at: datetime) -> None:
+    """Look at one payment, and put the next look off."""
+    refresh_incoming_payment(provider_id=pay_in.provider_id, actor=actor, at=at)
+    if pay_in.completed_at:
+        PayIn.objects.filter(pk=pay_in.pk).update(next_look_at=next_look(pay_in.completed_at, at))
 
 
 @transaction.atomic
@@ -131,7 +138,15 @@ def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
         at=at,
         actor=actor,
     )
-    pay_in = transition(pay_in, "complete", actor=actor, at=at, completed_at=at, transaction_id=posting.id)
+    pay_in = transition(
+        pay_in,
+        "complete",
+        actor=actor,
+        at=at,
+        completed_at=at,
+        transaction_id=posting.id,
+        next_look_at=next_look(at, at),
+    )
     if not pay_in.buyer_id:
         open_review(
             kind="unidentified_deposit",

@@ -1,6 +1,7 @@
 """Money in: credited once whatever the bank's messages do, and what is strange becomes a question."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def tell(id_: str) -> None:
     append(kind, id_, f"{kind}_changed", {"object_id": id_}, at=now())
 
 
+def pull_back(openmeter: OpenMeter, id_: str) -> None:
+    """The sender's bank takes a payment back; its webhook is lost."""
+    made = openmeter.sandbox.mt.post(
+        "/returns",
+        json={"returnable_type": "incoming_payment_detail", "returnable_id": id_, "code": "R01"},
+        headers={"Idempotency-Key": f"return-{id_}"},
+    )
+    assert made.status_code == 201, made.text
+    openmeter.sandbox.settle()
+
+
 def poll() -> int:
     return services.poll_incoming_payments(actor=SYSTEM, at=now())
 
@@ -102,6 +114,51 @@ def test_a_payment_pending_for_longer_than_the_poll_looks_back_is_still_asked_ab
     openmeter.at(MARCH.replace(day=20))
     assert poll() == 1
     assert (PayIn.objects.get().status, wallet(world.acme)[0]) == ("completed", 700)
+
+
+@pytest.mark.parametrize("days", [6, 30, 59])
+def test_a_return_whose_webhook_was_lost_is_found_by_polling(
+    openmeter: OpenMeter, world: World, wire: Callable[..., str], days: int
+) -> None:
+    id_ = wire(700)
+    assert poll() == 1
+    assert wallet(world.acme)[0] == 700
+    openmeter.at(MARCH + timedelta(days=days))
+    pull_back(openmeter, id_)
+    assert poll() == 1
+    assert (PayIn.objects.get().status, wallet(world.acme)[0]) == ("returned", 0)
+    assert (posted("return_pay_in"), happened("pay_in.returned")) == (1, 1)
+    assert poll() == 0, "what came back is not asked about again"
+    assert findings() == []
+
+
+def test_money_that_stays_is_asked_about_a_few_times_in_sixty_days_and_then_no_more(
+    openmeter: OpenMeter, world: World, wire: Callable[..., str]
+) -> None:
+    wire(700)
+    assert poll() == 1
+    asked = 0
+    for day in range(1, 75):
+        openmeter.at(MARCH + timedelta(days=day))
+        asked += poll()
+    assert 8 <= asked <= 20
+    assert PayIn.objects.get().next_look_at is None
+    assert (wallet(world.acme)[0], posted("fund_wallet")) == (700, 1)
+
+
+def test_a_look_without_an_answer_is_not_a_look(
+    openmeter: OpenMeter, world: World, wire: Callable[..., str]
+) -> None:
+    id_ = wire(700)
+    poll()
+    openmeter.at(MARCH + timedelta(days=59))
+    pull_back(openmeter, id_)
+    fault = {"provider": "modern_treasury", "path": id_, "kind": "error", "status": 503}
+    openmeter.sandbox.control.post("/faults", json=fault)
+    assert poll() == 0
+    assert PayIn.objects.get().status == "completed"
+    assert poll() == 1
+    assert PayIn.objects.get().status == "returned"
 
 
 def test_a_deposit_nobody_can_place_is_kept_apart_and_asked_about(world: World) -> None:

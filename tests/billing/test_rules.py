@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.rules import drawing, status
+from billing.rules.looks import next_look
 from billing.rules.rating import RatedLine
 from billing.rules.status import Facts
 from billing.rules.verification import Difference, compare
@@ -152,3 +154,23 @@ def test_what_the_delay_of_an_edit_explains_is_allowed_and_no_more() -> None:
 def test_delay_explains_nothing_about_usage() -> None:
     ours = [line(20_000, kind="usage")]
     assert compare(ours, [(LINE, 20_001)], lag=timedelta(days=1)) != []
+
+
+def test_a_pay_in_is_looked_at_for_sixty_days_and_ever_less_often() -> None:
+    looks = []
+    at: datetime | None = DUE
+    while at := next_look(DUE, at):
+        looks.append(at)
+    assert looks[0] == DUE + timedelta(days=5), "until then the list of recent payments has it"
+    assert looks[-1] == DUE + timedelta(days=60), "the window of an ACH return"
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert pauses[:-1] == sorted(pauses[:-1])
+    assert min(pauses[:-1]) >= timedelta(days=1)
+    assert max(pauses) <= timedelta(days=12)
+    assert 10 <= len(looks) <= 20
+
+
+def test_a_look_that_was_missed_is_caught_up_and_the_last_is_not_lost() -> None:
+    assert next_look(DUE, DUE + timedelta(days=59)) == DUE + timedelta(days=60)
+    assert next_look(DUE, DUE + timedelta(days=60)) is None
+    assert next_look(DUE, DUE + timedelta(days=90)) is None

@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +10,23 @@ from django.db import connections
 
 from billing import services
 from billing.models import SubscriptionChange, SubscriptionSync
-from billing.services.subscriptions import _prepare, _record, item_key, line_of
+from billing.services.subscriptions import _prepare, _record, item_key, lag, line_of
 from commerce.errors import Rejected, Unknown
 from commerce.providers import openmeter as provider
 from contracts.services import take_effect_due
-from tests.billing.conftest import MARCH, SYSTEM, OpenMeter, World, line_keys, now, parked, waiting, work
+from tests.billing.conftest import (
+    CUT,
+    MARCH,
+    SYSTEM,
+    OpenMeter,
+    World,
+    line_keys,
+    now,
+    parked,
+    reviews,
+    waiting,
+    work,
+)  # fmt: skip
 
 pytestmark = pytest.mark.django_db
 
@@ -220,3 +232,55 @@ def test_two_workers_that_start_at_once_prepare_openmeter_once(openmeter: OpenMe
     assert len(apps) == 1
     channels = om.get("/notification/channels").json()["items"]
     assert [row["name"] for row in channels] == ["commerce"]
+
+
+def test_a_delay_explains_a_difference_up_to_a_quarter_of_an_hour_and_no_more(world: World) -> None:
+    """An edit that took longer was back-dated, or OpenMeter was away: a person should see what it did."""
+    deal = world.draft(downpayment="0")
+    end = MARCH + 31 * DAY
+
+    def reached_after(version: int, delay: timedelta, *, effective_at: datetime = MARCH + DAY) -> timedelta:
+        SubscriptionChange.objects.create(
+            contract=deal.contract,
+            version=version,
+            effective_at=effective_at,
+            applied_at=effective_at + delay,
+        )
+        return lag(deal.contract.pk, start=MARCH, end=end)
+
+    longest, second = timedelta(minutes=15), timedelta(seconds=1)
+    assert lag(deal.contract.pk, start=MARCH, end=end) == timedelta(0)
+    assert reached_after(10, longest + second) == timedelta(0), "beyond the cap it explains nothing at all"
+    assert reached_after(11, 20 * DAY) == timedelta(0)
+    assert reached_after(12, -second) == timedelta(0), "planned ahead, it was there in time"
+    assert reached_after(13, 5 * second) == 5 * second
+    assert reached_after(14, longest) == longest
+    assert reached_after(15, longest + second) == longest
+    assert reached_after(16, 2 * second, effective_at=end) == longest, "the next period's is not this one's"
+
+
+def test_a_change_that_openmeter_heard_of_too_late_is_for_a_person(
+    openmeter: OpenMeter, world: World
+) -> None:
+    """Sixteen minutes without a server more: within the quarter of an hour it would go its way."""
+    deal = world.live()
+    openmeter.at(MARCH + 10 * DAY)
+    deal.edit("change_quantity", {"line_id": str(deal.servers), "quantity": 3})
+    openmeter.at(now() + timedelta(minutes=16))
+    work()
+    openmeter.at(CUT)
+    openmeter.tell()
+    assert (deal.invoice.status, deal.invoice.verified_at) == ("draft", None)
+    assert len(reviews("invoice_difference")) == 1
+
+
+def test_a_change_that_openmeter_heard_of_in_time_is_not(openmeter: OpenMeter, world: World) -> None:
+    deal = world.live()
+    openmeter.at(MARCH + 10 * DAY)
+    deal.edit("change_quantity", {"line_id": str(deal.servers), "quantity": 3})
+    openmeter.at(now() + timedelta(minutes=14))
+    work()
+    openmeter.at(CUT)
+    openmeter.tell()
+    assert deal.invoice.verified_at is not None
+    assert reviews("invoice_difference") == []
