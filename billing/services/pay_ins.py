@@ -8,7 +8,7 @@ UNAPPLIED_CASH and a person; so does what the bank takes back after it was spent
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from billing.models import PayIn, PayInStatus
 from billing.rules.looks import LOOK_BACK, next_look
@@ -124,8 +124,7 @@ def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
     platform = Organization.objects.platform()
     amount = Money(pay_in.amount_minor, pay_in.currency)
     if pay_in.buyer_id:
-        recipe = "fund_wallet"
-        entries = recipes.fund_wallet(platform=platform.id, buyer=pay_in.buyer_id, amount=amount)
+        recipe, entries = _into_wallet(pay_in.buyer_id, amount)
     else:
         recipe = "unapplied_deposit"
         entries = recipes.unapplied_deposit(platform=platform.id, amount=amount)
@@ -160,6 +159,20 @@ def _credit(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
             actor=actor,
         )
     return pay_in
+
+
+def _into_wallet(buyer_id: UUID, amount: Money) -> tuple[str, tuple[Entry, ...]]:
+    """What the buyer owes us is repaid first. One at a time per buyer: two would repay the same debt."""
+    platform = Organization.objects.platform().id
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"owing:{buyer_id}"])
+    owed = ledger.balance(owner=buyer_id, kind="BUYER_RECEIVABLE", currency=amount.currency)
+    if owed <= 0:
+        return "fund_wallet", recipes.fund_wallet(platform=platform, buyer=buyer_id, amount=amount)
+    repaid = Money(min(owed, amount.minor), amount.currency)
+    return "fund_owing_wallet", recipes.fund_owing_wallet(
+        platform=platform, buyer=buyer_id, repaid=repaid, rest=amount - repaid
+    )
 
 
 def _return(pay_in: PayIn, *, actor: Actor, at: datetime) -> PayIn:
@@ -199,7 +212,7 @@ def _return_from_wallet(
         subject_type="billing.payin",
         subject_id=pay_in.id,
         title=f"{amount} came back to its sender after {owed} of it was spent",
-        detail="The wallet gave what it held; the rest is a receivable. Agree with the buyer how it is paid.",
+        detail="The wallet gave what it held; the rest is a receivable, which later money repays first.",
         evidence={"incoming_payment": pay_in.provider_id, "from_wallet": str(left), "owed": str(owed)},
         value=owed,
         at=at,

@@ -222,6 +222,52 @@ def test_a_return_of_money_that_is_spent_is_a_receivable_and_a_question(world: W
     assert findings() == []
 
 
+def owes(world: World) -> int:
+    return balance(owner=world.acme.pk, kind="BUYER_RECEIVABLE", currency="USD")
+
+
+def owing(world: World) -> None:
+    """Acme's 50,000.00 came back after 38,970.00 of it was set aside."""
+    wire = world.payment("50,000.00")
+    world.tell(wire)
+    world.signed()
+    world.tell(world.payment("50,000.00", id=wire.id, status="returned"))
+    assert owes(world) == usd("38,970.00")
+
+
+def test_money_from_a_buyer_who_owes_us_repays_that_before_it_reaches_the_wallet(world: World) -> None:
+    owing(world)
+    world.tell(world.payment("30,000.00"))
+    assert (owes(world), wallet(world.acme)[0]) == (usd("8,970.00"), 0)
+    world.tell(world.payment("10,000.00"))
+    assert (owes(world), wallet(world.acme)[0]) == (0, usd("1,030.00"))
+    world.tell(world.payment("5.00"))
+    assert (owes(world), wallet(world.acme)[0]) == (0, usd("1,035.00"))
+    assert (posted("fund_owing_wallet"), posted("fund_wallet")) == (2, 2)
+    assert holds(world.platform, "CASH_BANK") == usd("40,005.00")
+    assert findings() == []
+
+
+def test_money_that_repaid_a_debt_and_is_pulled_back_is_owed_again(world: World) -> None:
+    owing(world)
+    wire = world.payment("40,000.00")
+    world.tell(wire)
+    assert (owes(world), wallet(world.acme)[0]) == (0, usd("1,030.00"))
+    world.tell(world.payment("40,000.00", id=wire.id, status="returned"))
+    assert (owes(world), wallet(world.acme)[0]) == (usd("38,970.00"), 0)
+    assert holds(world.platform, "CASH_BANK") == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_payments_at_once_repay_a_debt_once(clock: Any) -> None:
+    world = make_world()
+    owing(world)
+    wires = [world.payment("30,000.00"), world.payment("30,000.00")]
+    together(*[lambda wire=wire: world.tell(wire) for wire in wires])
+    assert owes(world) == 0, "not below zero: nobody repays what is repaid"
+    assert wallet(world.acme)[0] == usd("21,030.00")
+
+
 def test_somebody_who_pulls_money_is_asked_about_once_and_credited_never(world: World) -> None:
     debit = world.payment("100.00", direction="debit")
     assert world.tell(debit) is None
