@@ -251,6 +251,8 @@ def _earlier(what: dict[str, Any], key: str, actor: Actor, at: datetime) -> Appr
         return named
     same = {name: value for name, value in what.items() if name != "arguments"}
     waiting = Approval.objects.filter(status=ApprovalStatus.PENDING, **same).first()
+    if waiting and key and waiting.key == key:  # its twin has committed since the look for the key
+        return waiting
     if waiting and waiting.expires_at > at:
         raise Conflict(
             f"The same waits for approval already, requested by {waiting.maker_name}.",
