@@ -43,6 +43,7 @@ app.conf.beat_schedule = {
     "contracts.take_effect": _every(settings.TICK_SECONDS, "contracts.take_effect"),
     "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),
     "ledger.finish_closings": _every(settings.TICK_SECONDS * 5, "ledger.finish_closings"),
+    "ledger.keep": _every(10, "ledger.keep"),
     "billing.advance": _every(settings.TICK_SECONDS, "billing.advance"),
     "payouts.advance": _every(settings.TICK_SECONDS, "payouts.advance"),
     "billing.poll_invoices": _every(settings.POLL_SECONDS, "billing.poll_invoices"),

@@ -1,102 +1,39 @@
-"""What `manage.py verify` asks of the ledger: it balances, nobody is overdrawn, sums agree with entries.
+"""What `manage.py verify` asks of the ledger: its checks on what was recorded lately, and what is overdue.
 
-Each check is one statement that returns only what is wrong, at most a hundred rows of it.
+`ledger_verify --full` asks the same of everything.
 """
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
-
-from django.db import connection
 
 from commerce import clock
+from commerce.invariants import Check as Ask
 from commerce.invariants import Finding, invariant
 from ledger.models import LedgerRelease
-from ledger.rules.kinds import Kind
+from ledger.services.checks import CHECKS, Check
+from ledger.services.verification import LedgerFinding, check_recent, check_recent_seals
 
 OVERDUE = timedelta(days=1)
 
 
-@invariant("I1", "The whole ledger sums to zero per currency")
-def whole_ledger_balances() -> Iterator[Finding]:
-    for currency, off in _rows(
-        """SELECT a.currency, sum(b.posted) FROM ledger_ledgerbalance b
-           JOIN ledger_ledgeraccount a ON a.id = b.account_id
-           GROUP BY a.currency HAVING sum(b.posted) <> 0"""
-    ):
-        yield Finding(f"currency:{currency}", f"All {currency} accounts together are off by {off}.")
+def _finding(found: LedgerFinding) -> Finding:
+    return Finding(found.subject, found.detail, {"type": found.type})
 
 
-@invariant("I1", "Every transaction sums to zero per currency")
-def transactions_balance() -> Iterator[Finding]:
-    for transaction, currency, off in _rows(
-        """SELECT transaction_id, currency, sum(amount) FROM ledger_ledgerentry
-           GROUP BY transaction_id, currency HAVING sum(amount) <> 0 LIMIT 100"""
-    ):
-        yield Finding(f"transaction:{transaction}", f"The entries are off by {off} in {currency}.")
-    for (transaction,) in _rows(
-        """SELECT t.id FROM ledger_ledgertransaction t
-           WHERE t.status = 'posted'
-             AND NOT EXISTS (SELECT 1 FROM ledger_ledgerentry e WHERE e.transaction_id = t.id) LIMIT 100"""
-    ):
-        yield Finding(f"transaction:{transaction}", "It is posted and has no entries.")
+def _asking(check: Check) -> Ask:
+    def ask() -> Iterator[Finding]:
+        yield from map(_finding, check_recent(check))
+
+    return ask
 
 
-@invariant("I2", "No wallet or payee account is below its floor")
-def nobody_overdrawn() -> Iterator[Finding]:
-    floored = [str(kind) for kind in Kind if kind.nature.floor is not None]
-    for account, kind, available, floor in _rows(
-        """SELECT a.id, a.kind, b.posted - b.held_dr, b.floor FROM ledger_ledgerbalance b
-           JOIN ledger_ledgeraccount a ON a.id = b.account_id
-           WHERE b.posted - b.held_dr < b.floor OR (b.floor IS NULL AND a.kind = ANY (%s)) LIMIT 100""",
-        [floored],
-    ):
-        what = f"holds {available}, floor {floor}" if floor is not None else "has lost its floor"
-        yield Finding(f"account:{account}", f"{kind} {what}.")
+for _check in CHECKS:
+    invariant(_check.code, _check.title)(_asking(_check))
 
 
-@invariant("I7", "A balance is the sum of its entries and holds")
-def balances_are_sums() -> Iterator[Finding]:
-    for account, stripe, posted, entries in _rows(
-        """SELECT b.account_id, b.stripe, b.posted, COALESCE(e.amount, 0) FROM ledger_ledgerbalance b
-           LEFT JOIN (SELECT account_id, stripe, sum(amount) AS amount, count(*) AS entries
-                        FROM ledger_ledgerentry GROUP BY 1, 2) e USING (account_id, stripe)
-           WHERE b.posted <> COALESCE(e.amount, 0) OR b.version <> COALESCE(e.entries, 0) LIMIT 100"""
-    ):
-        yield Finding(
-            f"account:{account}", f"Stripe {stripe} of the balance says {posted}, its entries {entries}."
-        )
-    for account, stripe, held_dr, held_cr in _rows(
-        """SELECT b.account_id, b.stripe, b.held_dr, b.held_cr FROM ledger_ledgerbalance b
-           LEFT JOIN (SELECT h.account_id, h.stripe, sum(greatest(-h.amount, 0)) AS dr,
-                             sum(greatest(h.amount, 0)) AS cr
-                        FROM ledger_ledgerhold h
-                       WHERE NOT EXISTS (SELECT 1 FROM ledger_ledgertransaction t
-                                          WHERE t.resolves_id = h.transaction_id)
-                       GROUP BY 1, 2) h USING (account_id, stripe)
-           WHERE (b.held_dr, b.held_cr) <> (COALESCE(h.dr, 0), COALESCE(h.cr, 0)) LIMIT 100"""
-    ):
-        yield Finding(
-            f"account:{account}",
-            f"Stripe {stripe} holds {held_dr} and {held_cr}; the pending transactions differ.",
-        )
-
-
-@invariant("I7", "Each entry's balance follows from the one before it")
-def running_balances_follow() -> Iterator[Finding]:
-    for account, stripe, version in _rows(
-        """SELECT account_id, stripe, version FROM (
-             SELECT account_id, stripe, version, balance_after,
-                    amount + lag(balance_after, 1, 0::bigint) OVER w AS expected,
-                    row_number() OVER w AS place
-               FROM ledger_ledgerentry
-             WINDOW w AS (PARTITION BY account_id, stripe ORDER BY recorded_at, version)) e
-           WHERE balance_after <> expected OR version <> place LIMIT 100"""
-    ):
-        yield Finding(
-            f"entry:{account}/{stripe}#{version}",
-            "Its number or its balance does not follow from the entry before.",
-        )
+@invariant("I10", "What is sealed is as it was sealed")
+def sealed_rows_are_unchanged() -> Iterator[Finding]:
+    yield from map(_finding, check_recent_seals())
 
 
 @invariant("I5", "Money that has seasoned is released, or somebody holds it")
@@ -106,9 +43,3 @@ def overdue_releases() -> Iterator[Finding]:
     )
     for row in overdue.order_by("due_at")[:100]:
         yield Finding(f"release:{row.pk}", f"{row.amount} was due at {row.due_at.isoformat()}.")
-
-
-def _rows(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return cursor.fetchall()

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from commerce import clock
 from commerce.actor import Actor
-from ledger.services import finish_closings, release_due
+from ledger.services import finish_closings, keep, release_due
 
 
 @shared_task(name="ledger.release_due")
@@ -17,3 +17,9 @@ def release_due_money() -> int:
 def finish_closing_periods() -> int:
     """Close what nobody can post to any more; the next tick tries the others again."""
     return finish_closings(at=clock.now(), actor=Actor.system("ledger"))
+
+
+@shared_task(name="ledger.keep")
+def keep_days_and_seals() -> int:
+    """Fold and seal what was recorded since the last time."""
+    return keep()

@@ -13,6 +13,7 @@ from ledger.services.balances import (
     statement_lines,
     with_balances,
 )
+from ledger.services.keeping import keep
 from ledger.services.periods import (
     Outlook,
     adjustments,
@@ -39,11 +40,13 @@ from ledger.services.posting import (
 )
 from ledger.services.releases import cancel_release, hold_release, lift_release, release_due, schedule_release
 from ledger.services.reports import GROUPINGS, Explanation, TrialBalance, explain, trial_balance
+from ledger.services.verification import LedgerFinding, anchor, compare_anchor, recent_seal, verify_ledger
 
 __all__ = [
     "GROUPINGS",
     "AccountBalance",
     "Explanation",
+    "LedgerFinding",
     "Outlook",
     "Place",
     "Posting",
@@ -52,16 +55,19 @@ __all__ = [
     "TrialBalance",
     "account_balances",
     "adjustments",
+    "anchor",
     "balance",
     "balances",
     "begin_closing",
     "cancel_release",
+    "compare_anchor",
     "discard_pending",
     "entries_of",
     "explain",
     "finish_closing",
     "finish_closings",
     "hold_release",
+    "keep",
     "lift_release",
     "next_month",
     "open_accounts",
@@ -71,6 +77,7 @@ __all__ = [
     "post_all",
     "post_groups",
     "post_pending",
+    "recent_seal",
     "release_due",
     "request_reopening",
     "reverse",
@@ -79,6 +86,7 @@ __all__ = [
     "statement",
     "statement_lines",
     "trial_balance",
+    "verify_ledger",
     "why_not_close",
     "why_not_reopen",
     "with_balances",

@@ -6,6 +6,7 @@ Safe to lose and safe to run twice: whatever it did not get to, reads add from t
 import logging
 import time
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection
 
@@ -31,11 +32,12 @@ def keep(
     behind it; the next call tries again. Safe to run beside itself and beside postings.
     """
     end = time.monotonic() + deadline.total_seconds()
+    arguments: list[Any] = [limit, margin, patience]
     sealed = 0
     with connection.cursor() as cursor:
         cursor.execute("SELECT ledger_make_partitions(now() + make_interval(months => %s))", [MONTHS_AHEAD])
         while time.monotonic() < end:
-            cursor.execute("SELECT ledger_keep(%s, %s, %s)", [limit, margin, patience])
+            cursor.execute("SELECT ledger_keep(%s, %s, %s)", arguments)
             (some,) = cursor.fetchone()
             if some is None:
                 log.warning("nothing was sealed: a posting has been open for longer than %s", patience)

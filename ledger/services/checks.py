@@ -1,0 +1,286 @@
+"""What must be true of the ledger, one statement each: it answers (type, subject, detail) of what is wrong.
+
+A statement looks at what was recorded after `after`; days are folded up to `sealed`. It scans in
+sets and looks closely only at what does not add up, so a sound ledger costs one pass.
+"""
+
+from dataclasses import dataclass
+
+from ledger.rules.kinds import Kind
+
+LIMIT = 100
+FLOORED = [str(kind) for kind in Kind if kind.nature.floor is not None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """`code` is the invariant that it belongs to (docs/operations.md)."""
+
+    code: str
+    title: str
+    sql: str
+
+
+ZERO = """
+SELECT 'ledger_not_zero', 'currency:' || a.currency,
+       concat('All ', a.currency, ' accounts together are off by ', sum(b.posted), '.')
+  FROM ledger_ledgerbalance b JOIN ledger_ledgeraccount a ON a.id = b.account_id
+ GROUP BY a.currency HAVING sum(b.posted) <> 0
+"""
+
+BALANCED = """
+SELECT 'unbalanced', 'transaction:' || e.transaction_id,
+       concat('The entries are off by ', sum(e.amount), ' in ', e.currency, '.')
+  FROM ledger_ledgerentry e WHERE e.recorded_at > %(after)s::timestamptz
+ GROUP BY e.transaction_id, e.currency HAVING sum(e.amount) <> 0 ORDER BY min(e.recorded_at) LIMIT %(limit)s
+"""
+
+BELONGING = """
+SELECT CASE WHEN e.transaction_id IS NULL THEN 'entries_missing'
+            WHEN t.id IS NULL OR a.id IS NULL OR t.status <> 'posted' THEN 'orphan_entry'
+            WHEN e.currency <> a.currency THEN 'currency_differs' ELSE 'entry_differs' END,
+       CASE WHEN e.transaction_id IS NULL THEN 'transaction:' || t.id
+            ELSE concat('entry:', e.account_id, '/', e.stripe, '#', e.version) END,
+       CASE WHEN e.transaction_id IS NULL THEN concat('It is ', t.status, ' and moves nothing.')
+            WHEN t.id IS NULL THEN concat('There is no transaction ', e.transaction_id, ' of that time.')
+            WHEN a.id IS NULL THEN concat('There is no account ', e.account_id, '.')
+            WHEN t.status <> 'posted' THEN concat('Its transaction ', t.id, ' is ', t.status, '.')
+            WHEN e.currency <> a.currency
+            THEN concat('It moves ', e.currency, ' on an account in ', a.currency, '.')
+            ELSE concat('Its instants are not those of transaction ', t.id, '.') END
+  FROM (SELECT * FROM ledger_ledgerentry WHERE recorded_at > %(after)s::timestamptz) e
+  FULL JOIN (SELECT * FROM ledger_ledgertransaction WHERE recorded_at > %(after)s::timestamptz) t
+    ON t.id = e.transaction_id
+  LEFT JOIN ledger_ledgeraccount a ON a.id = e.account_id
+ WHERE (e.transaction_id IS NULL AND t.status <> 'discarded'
+        AND NOT (t.status = 'pending'
+                 AND EXISTS (SELECT FROM ledger_ledgerhold h WHERE h.transaction_id = t.id)))
+    OR (e.transaction_id IS NOT NULL
+        AND (t.id IS NULL OR a.id IS NULL OR t.status <> 'posted' OR e.currency <> a.currency
+             OR e.effective_at <> t.effective_at OR e.recorded_at <> t.recorded_at))
+ ORDER BY COALESCE(e.recorded_at, t.recorded_at), t.id, e.account_id, e.version LIMIT %(limit)s
+"""
+
+OVERDRAWN = """
+SELECT CASE WHEN b.floor IS NULL THEN 'floor_missing' ELSE 'overdrawn' END, 'account:' || a.id,
+       CASE WHEN b.floor IS NULL THEN concat(a.kind, ' has lost its floor.')
+            ELSE concat(a.kind, ' holds ', b.posted - b.held_dr, ', floor ', b.floor, '.') END
+  FROM ledger_ledgerbalance b JOIN ledger_ledgeraccount a ON a.id = b.account_id
+ WHERE b.posted - b.held_dr < b.floor OR (b.floor IS NULL AND a.kind = ANY (%(floored)s))
+ ORDER BY a.id LIMIT %(limit)s
+"""
+
+# Each entry hashes what it starts from and what it leads to; in a chain without a break these cancel out
+# and the two ends remain. Only a stripe whose ends differ is walked entry by entry.
+STRIPES = """
+WITH wrong AS (
+  SELECT account_id, stripe, b.posted, b.version,
+         COALESCE(e.amount, 0) + COALESCE(p.balance_after, 0) AS amount,
+         COALESCE(e.entries, 0) + COALESCE(p.version, 0) AS entries,
+         COALESCE(p.balance_after, 0) AS before, COALESCE(p.version, 0) AS numbered
+    FROM (SELECT e.account_id, e.stripe, sum(e.amount) AS amount, count(*) AS entries,
+                 bit_xor(hashint8extended(e.balance_after, e.version)
+                         # hashint8extended(e.balance_after - e.amount, e.version - 1)) AS chain
+            FROM ledger_ledgerentry e WHERE e.recorded_at > %(after)s::timestamptz
+           GROUP BY e.account_id, e.stripe) e
+    FULL JOIN ledger_ledgerbalance b USING (account_id, stripe)
+    LEFT JOIN LATERAL (
+      SELECT x.balance_after, x.version FROM ledger_ledgerentry x
+       WHERE x.account_id = COALESCE(b.account_id, e.account_id) AND x.stripe = COALESCE(b.stripe, e.stripe)
+         AND x.recorded_at <= %(after)s::timestamptz
+       ORDER BY x.recorded_at DESC, x.version DESC LIMIT 1) p ON true
+   WHERE b.version IS NULL
+      OR b.posted <> COALESCE(e.amount, 0) + COALESCE(p.balance_after, 0)
+      OR b.version <> COALESCE(e.entries, 0) + COALESCE(p.version, 0)
+      OR COALESCE(e.chain, 0) <> hashint8extended(b.posted, b.version)
+                               # hashint8extended(COALESCE(p.balance_after, 0), COALESCE(p.version, 0))
+   ORDER BY 1, 2 LIMIT %(limit)s)
+SELECT 'balance_not_sum', 'account:' || w.account_id,
+       concat('Stripe ', w.stripe, ' says ', COALESCE(w.posted::text, 'nothing'), ' after ',
+              COALESCE(w.version, 0), ' entries; there are ', w.entries, ' and their sum is ', w.amount, '.')
+  FROM wrong w WHERE w.posted IS DISTINCT FROM w.amount OR w.version IS DISTINCT FROM w.entries
+UNION ALL
+SELECT CASE WHEN x.version <> x.numbered + 1 THEN 'gap_in_versions' ELSE 'running_balance' END,
+       concat('entry:', w.account_id, '/', w.stripe, '#', x.version),
+       CASE WHEN x.version <> x.numbered + 1 THEN concat('It follows number ', x.numbered, '.')
+            ELSE concat('It says ', x.balance_after, '; ', x.before, ' and ', x.amount, ' are ',
+                        x.before + x.amount, '.') END
+  FROM wrong w CROSS JOIN LATERAL (
+    SELECT y.* FROM (
+      SELECT e.recorded_at, e.version, e.amount, e.balance_after,
+             lag(e.version, 1, w.numbered) OVER follows AS numbered,
+             lag(e.balance_after, 1, w.before) OVER follows AS before
+        FROM ledger_ledgerentry e
+       WHERE e.account_id = w.account_id AND e.stripe = w.stripe AND e.recorded_at > %(after)s::timestamptz
+      WINDOW follows AS (ORDER BY e.recorded_at, e.version)) y
+     WHERE y.version <> y.numbered + 1 OR y.balance_after <> y.before + y.amount
+     ORDER BY y.recorded_at, y.version LIMIT 1) x
+"""
+
+HOLDS = """
+SELECT 'hold_not_sum', 'account:' || account_id,
+       concat('Stripe ', stripe, ' holds ', COALESCE(b.held_dr, 0), ' and ', COALESCE(b.held_cr, 0),
+              '; pending transactions hold ', COALESCE(h.dr, 0), ' and ', COALESCE(h.cr, 0), '.')
+  FROM ledger_ledgerbalance b
+  FULL JOIN (SELECT h.account_id, h.stripe, sum(greatest(-h.amount, 0)) AS dr,
+                    sum(greatest(h.amount, 0)) AS cr
+               FROM ledger_ledgerhold h
+              WHERE NOT EXISTS (SELECT FROM ledger_ledgertransaction t WHERE t.resolves_id = h.transaction_id)
+              GROUP BY 1, 2) h USING (account_id, stripe)
+ WHERE (COALESCE(b.held_dr, 0), COALESCE(b.held_cr, 0)) <> (COALESCE(h.dr, 0), COALESCE(h.cr, 0))
+ ORDER BY account_id LIMIT %(limit)s
+"""
+
+RESOLVED = """
+SELECT 'resolved_twice', 'transaction:' || p.id,
+       concat(count(*), ' transactions resolve it, and it is ', p.status, '.')
+  FROM ledger_ledgertransaction t JOIN ledger_ledgertransaction p ON p.id = t.resolves_id
+ GROUP BY p.id HAVING count(*) > 1 OR p.status <> 'pending' ORDER BY p.recorded_at LIMIT %(limit)s
+"""
+
+REVERSED = """
+SELECT 'reversal_exceeds', 'transaction:' || r.reverses_id,
+       concat('It moved ', COALESCE(o.amount, 0), ' on account ', r.account_id,
+              '; its reversals took back ', r.amount, '.')
+  FROM (SELECT t.reverses_id, e.account_id, sign(e.amount) AS side, sum(e.amount) AS amount
+          FROM ledger_ledgertransaction t JOIN ledger_ledgerentry e ON e.transaction_id = t.id
+         WHERE t.reverses_id IN (SELECT n.reverses_id FROM ledger_ledgertransaction n
+                                  WHERE n.reverses_id IS NOT NULL AND n.recorded_at > %(after)s::timestamptz)
+         GROUP BY 1, 2, 3) r
+  LEFT JOIN LATERAL (SELECT sum(e.amount) AS amount FROM ledger_ledgerentry e
+                      WHERE e.transaction_id = r.reverses_id AND e.account_id = r.account_id
+                        AND sign(e.amount) = -r.side) o ON true
+ WHERE abs(r.amount) > abs(COALESCE(o.amount, 0)) ORDER BY 2 LIMIT %(limit)s
+"""
+
+DAYS = """
+SELECT 'day_not_sum', concat('day:', account_id, '/', day, '/', recorded_day),
+       concat('It says ', COALESCE(d.debit, 0), ' and ', COALESCE(d.credit, 0), ' in ',
+              COALESCE(d.entries, 0), ' entries; they are ',
+              COALESCE(e.debit, 0), ' and ', COALESCE(e.credit, 0), ' in ', COALESCE(e.entries, 0), '.')
+  FROM (SELECT * FROM ledger_ledgerday
+         WHERE recorded_day >= (%(after)s::timestamptz AT TIME ZONE 'UTC')::date) d
+  FULL JOIN (SELECT e.account_id, (e.effective_at AT TIME ZONE 'UTC')::date AS day,
+                    (e.recorded_at AT TIME ZONE 'UTC')::date AS recorded_day,
+                    sum(greatest(-e.amount, 0)) AS debit, sum(greatest(e.amount, 0)) AS credit,
+                    count(*) AS entries
+               FROM ledger_ledgerentry e
+              WHERE e.recorded_at >= date_trunc('day', %(after)s::timestamptz, 'UTC')
+                AND e.recorded_at <= %(sealed)s::timestamptz
+              GROUP BY 1, 2, 3) e USING (account_id, day, recorded_day)
+ WHERE (d.debit, d.credit, d.entries) IS DISTINCT FROM (e.debit, e.credit, e.entries)
+ ORDER BY recorded_day, day, account_id LIMIT %(limit)s
+"""
+
+PERIODS = """
+WITH closed AS (
+  SELECT p.id, p.starts_on, p.ends_on,
+         (SELECT max(l.recorded_at) FROM commerce_transitionlog l
+           WHERE l.model = 'ledger.ledgerperiod' AND l.object_id = p.id::text
+             AND l.name = 'close') AS closed_at
+    FROM ledger_ledgerperiod p WHERE p.status = 'closed'),
+moved AS (
+  SELECT c.id AS period_id, m.account_id, sum(m.debit) AS debit, sum(m.credit) AS credit
+    FROM closed c JOIN (
+      SELECT d.account_id, d.day, d.debit, d.credit FROM ledger_ledgerday d
+      UNION ALL
+      SELECT e.account_id, (e.effective_at AT TIME ZONE 'UTC')::date, greatest(-e.amount, 0),
+             greatest(e.amount, 0)
+        FROM ledger_ledgerbalance b
+        JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
+                                 AND e.recorded_at > %(sealed)s::timestamptz
+       WHERE b.recorded_at > %(sealed)s::timestamptz) m ON m.day >= c.starts_on AND m.day < c.ends_on
+   GROUP BY 1, 2)
+(SELECT 'posted_into_closed', 'transaction:' || t.id,
+        concat('It is effective in the period from ', c.starts_on, ', closed before it was recorded.')
+   FROM ledger_ledgertransaction t
+   JOIN closed c ON c.starts_on = date_trunc('month', t.effective_at, 'UTC') AND t.recorded_at > c.closed_at
+  WHERE t.recorded_at > %(after)s::timestamptz AND t.status = 'posted' ORDER BY t.recorded_at LIMIT %(limit)s)
+UNION ALL
+(SELECT 'period_not_sum', concat('period:', period_id, '/', account_id),
+        concat('It kept ', COALESCE(k.debit, 0), ' and ', COALESCE(k.credit, 0), '; its entries are ',
+               COALESCE(m.debit, 0), ' and ', COALESCE(m.credit, 0), '.')
+   FROM (SELECT k.* FROM ledger_ledgerperiodbalance k JOIN closed c ON c.id = k.period_id) k
+   FULL JOIN moved m USING (period_id, account_id)
+  WHERE (COALESCE(k.debit, 0), COALESCE(k.credit, 0)) <> (COALESCE(m.debit, 0), COALESCE(m.credit, 0))
+  ORDER BY 2 LIMIT %(limit)s)
+"""
+
+PARTITIONS = """
+SELECT 'guard_missing', 'table:' || c.relname,
+       'Rows of this partition can be changed: guard_append_only is not on.'
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = 'ledger_ledgerentry'::regclass
+   AND NOT EXISTS (SELECT FROM pg_trigger g
+                    WHERE g.tgrelid = c.oid AND g.tgname = 'guard_append_only' AND g.tgenabled = 'A')
+ ORDER BY 2
+"""
+
+UNSEALED = """
+SELECT 'not_sealed', 'transaction:' || t.id,
+       concat('Recorded at ', t.recorded_at, ' and covered by no seal yet.')
+  FROM ledger_ledgertransaction t
+ WHERE t.recorded_at > %(sealed)s::timestamptz AND t.recorded_at < clock_timestamp() - interval '1 hour'
+ ORDER BY t.recorded_at LIMIT 1
+"""
+
+CHECKS = (
+    Check("I1", "The whole ledger sums to zero per currency", ZERO),
+    Check("I1", "Every transaction sums to zero per currency", BALANCED),
+    Check("I1", "Every entry belongs to a transaction and an account", BELONGING),
+    Check("I2", "No wallet or payee account is below its floor", OVERDRAWN),
+    Check("I7", "A balance is the sum of its entries, each following from the one before", STRIPES),
+    Check("I7", "What is set aside is what pending transactions hold", HOLDS),
+    Check("I7", "A pending transaction is resolved at most once", RESOLVED),
+    Check("I7", "Reversals take back no more than was posted", REVERSED),
+    Check("I7", "The sums of days are those of their entries", DAYS),
+    Check("I7", "Closed periods are as they were closed", PERIODS),
+    Check("I10", "No partition of the entries is without its guard", PARTITIONS),
+    Check("I10", "What was recorded an hour ago is sealed", UNSEALED),
+)
+
+# Sealed blocks: computed again from the rows, and the chain that holds them.
+BLOCKS = """
+SELECT s.number, s.members IS DISTINCT FROM d.members,
+       CASE WHEN s.number > 1 AND p.number IS NULL THEN concat('Seal ', s.number - 1, ' before it is gone.')
+            WHEN s.previous <> COALESCE(p.hash, '') THEN 'It does not carry the hash of the seal before it.'
+            WHEN s.hash <> ledger_seal_hash(s.previous, s.number, s.until, s.transactions, s.entries,
+                                            s.members)
+            THEN 'Its hash is not that of its content.'
+            WHEN s.until <= p.until THEN 'It ends before the seal before it.'
+            WHEN s.members = d.members AND (s.transactions, s.entries) <> (d.transactions, d.entries)
+            THEN 'It counts other than it covers.' END
+  FROM ledger_ledgerseal s
+  LEFT JOIN ledger_ledgerseal p ON p.number = s.number - 1
+ CROSS JOIN LATERAL (
+   SELECT COALESCE(string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id), '') AS members,
+          count(*) AS transactions, COALESCE(sum(x.entries), 0) AS entries
+     FROM ledger_digests(COALESCE(p.until, '-infinity'), s.until) x) d
+ WHERE s.number BETWEEN %(first)s AND %(last)s
+   AND (s.members IS DISTINCT FROM d.members OR s.transactions <> d.transactions OR s.entries <> d.entries
+        OR (p.number IS NULL AND s.number > 1) OR s.previous <> COALESCE(p.hash, '') OR s.until <= p.until
+        OR s.hash <> ledger_seal_hash(s.previous, s.number, s.until, s.transactions, s.entries, s.members))
+ ORDER BY s.number
+"""
+
+MEMBERS = """
+WITH block AS MATERIALIZED (
+  SELECT COALESCE(p.until, '-infinity') AS after, s.until, s.members || ''::bytea AS members
+    FROM ledger_ledgerseal s LEFT JOIN ledger_ledgerseal p ON p.number = s.number - 1
+   WHERE s.number = %(number)s),
+sealed AS (
+  SELECT encode(substring(b.members FROM 1 + 48 * i FOR 16), 'hex')::uuid AS id,
+         substring(b.members FROM 17 + 48 * i FOR 32) AS digest, i AS place
+    FROM block b CROSS JOIN LATERAL generate_series(0, length(b.members) / 48 - 1) i),
+found AS (SELECT d.* FROM block b CROSS JOIN LATERAL ledger_digests(b.after, b.until) d)
+SELECT CASE WHEN s.id IS NULL THEN 'row_after_seal' WHEN t.id IS NULL THEN 'sealed_row_missing'
+            ELSE 'sealed_row_changed' END,
+       'transaction:' || id,
+       CASE WHEN s.id IS NULL
+            THEN concat('Seal ', %(number)s, ' covers its time, ', f.recorded_at, ', and does not know it.')
+            WHEN t.id IS NULL THEN concat('Seal ', %(number)s, ' knows it; it is gone.')
+            ELSE concat('It, its entries or its holds are not what seal ', %(number)s, ' sealed.') END
+  FROM sealed s FULL JOIN found f USING (id) LEFT JOIN ledger_ledgertransaction t USING (id)
+ WHERE s.digest IS DISTINCT FROM f.digest
+ ORDER BY s.place NULLS LAST, f.recorded_at, id LIMIT %(limit)s
+"""
