@@ -58,7 +58,7 @@ _MOVEMENTS = """
 CREATE TEMP TABLE movement AS
 SELECT i, m.at AS recorded_at,
        m.at - CASE WHEN i %% 20 = 0 THEN (i / 20 %% 60) * interval '1 day' ELSE '0' END AS effective_at,
-       lpad(to_hex(%(account)s * 10000000 + i), 32, '0')::uuid AS id
+       lpad(to_hex(%(account)s::bigint * 10000000 + i), 32, '0')::uuid AS id
   FROM generate_series(1, %(entries)s) i
  CROSS JOIN LATERAL (
    SELECT now() - interval '3 years' + i * ((interval '3 years' - interval '1 hour') / %(entries)s)) m(at)
