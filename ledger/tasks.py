@@ -4,7 +4,7 @@ from celery import shared_task
 
 from commerce import clock
 from commerce.actor import Actor
-from ledger.services import finish_closings, keep, release_due
+from ledger.services import finish_closings, keep, release_due, show_next_month
 
 
 @shared_task(name="ledger.release_due")
@@ -15,8 +15,10 @@ def release_due_money() -> int:
 
 @shared_task(name="ledger.finish_closings")
 def finish_closing_periods() -> int:
-    """Close what nobody can post to any more; the next tick tries the others again."""
-    return finish_closings(at=clock.now(), actor=Actor.system("ledger"))
+    """Close what nobody can post to any more, and show the month that comes next."""
+    closed = finish_closings(at=clock.now(), actor=Actor.system("ledger"))
+    show_next_month()
+    return closed
 
 
 @shared_task(name="ledger.keep")

@@ -48,13 +48,15 @@ class ConsoleAdmin(ModelAdmin):
 
     Lists: `-id` order, 50 rows, a capped count, `list_select_related` as a tuple, `search_fields`
     only `<column>__exact` or `<column>__startswith` on indexed columns. `keyed_by` names two columns
-    that are indexed together and found as "kind:key". `exported` names the sources of its exports.
+    that are indexed together and found as "kind:key". `exported` names the sources of its exports,
+    `menu` further pages of its own for the navigation: title, icon and the name of the address.
     """
 
     object_actions: Sequence[ObjectAction] = ()
     icon = ""
     keyed_by: tuple[str, str] | None = None
     exported: Sequence[str] = ()
+    menu: Sequence[tuple[str, str, str]] = ()
 
     actions: ClassVar[Any] = None
     paginator: ClassVar[Any] = CappedPaginator

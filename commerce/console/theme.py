@@ -58,6 +58,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "link": reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist"),
                 }
             )
+            pages[meta.app_label] += [
+                {"title": title, "icon": icon, "link": reverse(name)}
+                for title, icon, name in getattr(page, "menu", ())
+            ]
     listed = {label for _, _, labels in GROUPS for label in labels}
     others = [
         (str(apps.get_app_config(label).verbose_name), "category", (label,))

@@ -9,11 +9,11 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 from commerce.console.actions import ObjectAction
+from commerce.console.as_of import asked_instants
 from commerce.console.base import ConsoleAdmin
 from commerce.console.format import badge, instant, link, shown_json
 from commerce.parties.models import Organization
 from contracts.admin.actions import actions_of
-from contracts.admin.panels import asked_instants
 from contracts.models import Contract, ContractEdit, Product
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Min
@@ -12,6 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from commerce import clock
+from commerce.console.as_of import asked_instants
 from commerce.console.format import admin_url, badge, instant, link, money
 from commerce.console.registry import (
     Card,
@@ -43,18 +44,6 @@ class View:
     valid_at: datetime
     known_at: datetime | None
     asked: bool
-
-
-def asked_instants(request: HttpRequest) -> dict[str, datetime]:
-    """`valid_at` and `known_at` of the address, UTC; what cannot be read is left out."""
-    found = {}
-    for name in ("valid_at", "known_at"):
-        try:
-            value = datetime.fromisoformat(request.GET.get(name, ""))
-        except ValueError:
-            continue
-        found[name] = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return found
 
 
 def view_of(contract: Contract, request: HttpRequest) -> View:

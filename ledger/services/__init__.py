@@ -23,6 +23,7 @@ from ledger.services.periods import (
     next_month,
     outlook,
     request_reopening,
+    show_next_month,
     why_not_close,
     why_not_reopen,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "reverse",
     "schedule_release",
     "settle_pending",
+    "show_next_month",
     "statement",
     "statement_lines",
     "trial_balance",

@@ -171,7 +171,7 @@ def finish_closing(
     if why_not := available(period, "close"):
         raise StateConflict(why_not, state=period.status, transition="close")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT ledger_await_writers(%s)", [patience])
+        cursor.execute("SELECT ledger_await_writers(make_interval(secs => %s))", [patience.total_seconds()])
         if not cursor.fetchone()[0]:
             raise Busy(f"Somebody who began before {period} was to be closed is still writing.")
     with transaction.atomic(), connection.cursor() as cursor:
@@ -194,6 +194,13 @@ def finish_closings(*, actor: Actor, at: datetime) -> int:
             continue
         closed += 1
     return closed
+
+
+def show_next_month() -> None:
+    """Make sure that the month to be closed next has a row, so that people find it."""
+    month = next_month()
+    if month and not LedgerPeriod.objects.filter(starts_on=month).exists():
+        LedgerPeriod.objects.get_or_create(starts_on=month, defaults={"ends_on": _month_after(month)})
 
 
 def why_not_reopen(period: LedgerPeriod) -> str:

@@ -7,7 +7,7 @@ others post.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -17,7 +17,6 @@ from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerTransaction
 from ledger.rules.kinds import AccountClass, Kind, Side
 
-By = Literal["kind", "class", "owner", "account"]
 GROUPINGS: dict[str, tuple[str, str]] = {
     "kind": ("a.kind", "a.kind"),
     "class": ("a.account_class", "a.account_class"),
@@ -140,7 +139,7 @@ def trial_balance(
     *,
     at: datetime | None = None,
     known_at: datetime | None = None,
-    by: By = "kind",
+    by: str = "kind",
     currency: str | None = None,
     owner: UUID | None = None,
 ) -> TrialBalance:
@@ -154,7 +153,7 @@ def trial_balance(
         )
     _require_offset(at=at, known_at=known_at)
     key, label = GROUPINGS[by]
-    arguments = {"at": at, "known_at": known_at, "currency": currency, "owner": owner}
+    arguments: dict[str, Any] = {"at": at, "known_at": known_at, "currency": currency, "owner": owner}
     with connection.cursor() as cursor:
         cursor.execute(_TRIAL.format(key=key, label=label), arguments)
         rows = [_trial_row(by, *row) for row in cursor.fetchall()]
@@ -173,7 +172,7 @@ def explain(
     if until is not None and until <= since:
         raise InvalidInput("It must be later than since.", pointer="/until", code="invalid_period")
     just_before = timedelta(microseconds=1)
-    arguments = {
+    arguments: dict[str, Any] = {
         "account": account.pk,
         "currency": account.currency,
         "since": since,

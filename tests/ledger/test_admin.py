@@ -1,18 +1,28 @@
 """The ledger's console pages: finished, bounded in queries, and changed only through releases' actions."""
 
+import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
 
-from ledger.models import LedgerAccount, LedgerEntry, LedgerRelease, LedgerTransaction
+from ledger.models import (
+    LedgerAccount,
+    LedgerEntry,
+    LedgerPeriod,
+    LedgerRelease,
+    LedgerSeal,
+    LedgerTransaction,
+)
 from ledger.rules import recipes
-from ledger.services import post_pending, schedule_release
+from ledger.services import begin_closing, post_pending, schedule_release, show_next_month
 from ledger.services import reverse as reverse_posting
 from tests.ledger.conftest import ACTOR, AT, usd
+from tests.ledger.test_periods import seal
 
-PAGES = ("ledgeraccount", "ledgertransaction", "ledgerrelease")
+MODELS = (LedgerAccount, LedgerTransaction, LedgerRelease, LedgerPeriod, LedgerSeal)
 
 
 @pytest.fixture
@@ -39,6 +49,8 @@ def story(people, posted):
         at=AT,
         actor=ACTOR,
     )
+    show_next_month()
+    seal()
     return p
 
 
@@ -59,17 +71,18 @@ def page(obj):
 
 def test_every_list_and_page_opens_for_a_viewer_in_few_queries(story, as_role, django_assert_max_num_queries):
     client = as_role("viewer")
-    for name, model in zip(PAGES, (LedgerAccount, LedgerTransaction, LedgerRelease), strict=True):
+    for model in MODELS:
         with django_assert_max_num_queries(14):
-            assert client.get(reverse(f"admin:ledger_{name}_changelist")).status_code == 200
-        with django_assert_max_num_queries(20):
+            name = f"admin:ledger_{model._meta.model_name}_changelist"
+            assert client.get(reverse(name)).status_code == 200
+        with django_assert_max_num_queries(24):
             assert client.get(page(model.objects.first())).status_code == 200
 
 
 def test_nobody_adds_changes_or_deletes(story, client):
     client.force_login(User.objects.create_superuser("root"))
-    for name, model in zip(PAGES, (LedgerAccount, LedgerTransaction, LedgerRelease), strict=True):
-        row = model.objects.first()
+    for model in MODELS:
+        name, row = model._meta.model_name, model.objects.first()
         assert client.get(reverse(f"admin:ledger_{name}_add")).status_code == 403
         assert client.post(page(row), {}).status_code == 403
         assert client.post(reverse(f"admin:ledger_{name}_delete", args=[row.pk])).status_code == 403
@@ -82,8 +95,8 @@ def test_a_statement_shows_the_running_balance_and_goes_back_in_pages(story, as_
     newest = client.get(page(account)).content.decode()
     assert "940.00" in newest
     assert "1,000.00" not in newest.partition("Statement")[2].partition("<tbody>")[2]
-    assert "?before=12" in newest
-    oldest = client.get(page(account) + "?before=12").content.decode()
+    older = re.search(r'href="(\?before=[^"]+)"', newest)[1]
+    oldest = client.get(page(account) + unescape(older)).content.decode()
     assert "1,000.00" in oldest
     assert "Older entries" not in oldest
     assert "7.50" in newest.partition("Set aside, pending")[2]
@@ -107,7 +120,7 @@ def test_a_transaction_shows_its_legs_its_sums_its_meaning_and_its_chain(story, 
     assert "Part of the wallet is set aside" in body
     assert "Sum in USD" in body
     assert "does not balance" not in body
-    assert "reversed by" in body
+    assert "reverses" in body.partition('id="chain"')[2].partition("</section>")[0]
     assert page(back) in body
     assert page(LedgerAccount.objects.get(owner=story.acme, kind="COMMITTED")) in body
 
@@ -146,3 +159,101 @@ def test_home_and_the_owners_page_show_the_balances(story, as_role, clock):
     owner = client.get(reverse("admin:parties_organization_change", args=[story.acme])).content.decode()
     assert "Ledger accounts" in owner
     assert "932.50" in owner
+
+
+def test_an_account_is_shown_at_another_instant_with_a_banner_and_without_what_is_of_now(story, as_role):
+    account = LedgerAccount.objects.get(owner=story.acme, kind="AVAILABLE")
+    address = page(account) + "?valid_at=2027-03-05T12:00"
+    body = as_role("viewer").get(address).content.decode()
+    assert "Nothing can be done here" in body
+    assert "995.00" in body
+    assert "940.00" not in body
+    assert "Set aside, pending" not in body
+    early = LedgerEntry.objects.earliest("recorded_at").recorded_at - timedelta(seconds=1)
+    unknown = as_role("other", "viewer").get(f"{address}&known_at={early:%Y-%m-%dT%H:%M:%S}").content.decode()
+    assert "No entries here" in unknown
+    assert "995.00" not in unknown
+
+
+def test_a_t_account_has_debits_left_and_credits_right_between_opening_and_closing(story, as_role):
+    account = LedgerAccount.objects.get(owner=story.acme, kind="AVAILABLE")
+    body = as_role("viewer").get(page(account) + "?from=2027-03-05&to=2027-03-06").content.decode()
+    t_account = body.partition('class="c-t"')[2].partition("</section>")[0]
+    debits, _, credits = t_account.partition("Credits")
+    assert "Sum of 2" in debits
+    assert "996.00" in credits.partition("Closing")[0]
+    assert "994.00" in credits.partition("Closing")[2]
+
+
+def test_a_balance_is_explained_by_recipe_and_by_the_other_side(story, as_role):
+    account = LedgerAccount.objects.get(owner=story.acme, kind="AVAILABLE")
+    client = as_role("viewer")
+    body = client.get(page(account) + "?since=2027-03-01&until=2027-03-03").content.decode()
+    why = body.partition("By recipe")[2].partition("Set aside, pending")[0]
+    for words in ("Fund wallet", "Commit", "Cash bank", "Committed", "1,000.00", "Largest movements"):
+        assert words in why
+    backwards = client.get(page(account) + "?since=2027-03-09&until=2027-03-03").content.decode()
+    assert "must be later than since" in backwards
+    assert client.get(page(account) + "?since=nonsense").status_code == 200
+
+
+def test_a_chain_shows_what_is_left_to_reverse_and_the_seal_that_covers_it(story, as_role):
+    fund = LedgerTransaction.objects.get(key="fund")
+    part = recipes.mirrored(recipes.fund_wallet(platform=story.platform, buyer=story.acme, amount=usd("40")))
+    reverse_posting(transaction=fund, key="part", at=AT, actor=ACTOR, reason="too much", entries=part)
+    body = as_role("viewer").get(page(fund)).content.decode()
+    chain = body.partition('id="chain"')[2].partition("</section>")[0]
+    assert "reverses" in chain
+    assert "960.00" in chain
+    assert "Seal 1" in body
+
+
+def test_the_trial_balance_proves_itself_at_any_instant_and_by_any_group(story, as_role):
+    client, url = as_role("viewer"), reverse("admin:ledger_trial_balance")
+    for query in (
+        "",
+        "?by=class",
+        "?by=owner",
+        "?by=account",
+        "?currency=USD",
+        "?by=nonsense&currency=nonsense",
+    ):
+        body = client.get(url + query).content.decode()
+        assert "1,000.00" in body.partition("<tfoot>")[2]
+        assert "does not balance" not in body
+    then = client.get(f"{url}?valid_at=2027-02-01T00:00").content.decode()
+    assert "Every account with a balance stands here" in then
+    assert "Nothing can be done here" in then
+    assert url in client.get(reverse("admin:index")).content.decode()
+
+
+def test_who_may_not_see_accounts_sees_no_trial_balance(story, as_role):
+    client = as_role()
+    url = reverse("admin:ledger_trial_balance")
+    assert client.get(url).status_code == 403
+    assert url not in client.get(reverse("admin:index")).content.decode()
+
+
+def test_a_month_is_closed_after_its_consequences_were_shown_in_numbers(story, as_role, clock):
+    month = LedgerPeriod.objects.get()
+    url = reverse("admin:ledger_ledgerperiod_do", args=[month.pk, "close"])
+    client = as_role("operator")
+    assert "March 2027 is not over" in client.get(url).content.decode()
+    clock(AT + timedelta(days=40))
+    form = client.get(url)
+    words = form.content.decode()
+    for figure in ("1,031.00 USD debit", "Pending transactions: 1", "not released: 1, 5.00 USD"):
+        assert figure in words
+    month.refresh_from_db()
+    assert month.status == "open"
+    seen = form.context["form"].initial["fingerprint"]
+    assert client.post(url, {"fingerprint": seen, "reason": "month end"}).status_code == 302
+    month.refresh_from_db()
+    assert month.status == "closing"
+    assert as_role("viewer").post(url, {"reason": "again"}).status_code == 403
+
+
+def test_an_operator_asks_for_reopening_and_nothing_is_open_before_it_is_approved(story, as_role, clock):
+    month = begin_closing(month=AT.date(), actor=ACTOR, at=AT + timedelta(days=40))
+    url = reverse("admin:ledger_ledgerperiod_do", args=[month.pk, "reopen"])
+    assert "Not possible while closing" in as_role("operator").get(url).content.decode()
