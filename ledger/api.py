@@ -29,7 +29,7 @@ from commerce.api.views import CommerceViewSet
 from commerce.money import Money
 from commerce.parties.models import Organization
 from ledger import services
-from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerTransaction
+from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerSeal, LedgerTransaction
 from ledger.rules.kinds import WALLET, AccountClass, Kind, Side
 
 
@@ -138,8 +138,8 @@ class WalletsSerializer(StrictSerializer):
 
 
 class StatementPagination(IdCursorPagination):
-    ordering = ("-effective_at", "-recorded_at", "-stripe", "-version")
-    offset_cutoff = None  # many entries may have one instant
+    ordering = ("-effective_at", "-recorded_at", "-stripe", "-version")  # type: ignore[assignment]
+    offset_cutoff = None  # type: ignore[assignment]  # many entries may have one instant
 
 
 class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
@@ -221,6 +221,36 @@ def _touching(owner_id: UUID) -> Q:
     return Q(legs[0]) | Q(legs[1])
 
 
+class SealSerializer(StrictModelSerializer):
+    previous = serializers.SerializerMethodField(
+        help_text="The hash of the seal before it; empty at the first."
+    )
+    hash = serializers.SerializerMethodField(help_text="SHA-256 in hexadecimal: keep it elsewhere.")
+
+    class Meta:
+        model = LedgerSeal
+        fields = ("number", "until", "transactions", "entries", "previous", "hash", "sealed_at")
+
+    def get_previous(self, row: LedgerSeal) -> str:
+        return bytes(row.previous).hex()
+
+    def get_hash(self, row: LedgerSeal) -> str:
+        return bytes(row.hash).hex()
+
+
+class SealPagination(IdCursorPagination):
+    ordering = "-number"
+
+
+class SealViewSet(mixins.ListModelMixin, CommerceViewSet):
+    """The chain of seals over everything recorded, newest first; only the platform sees it."""
+
+    scope = "ledger"
+    queryset = LedgerSeal.objects.defer("members")
+    serializer_class = SealSerializer
+    pagination_class = SealPagination
+
+
 class WalletViewSet(CommerceViewSet):
     """What a buyer can spend and what is set aside, per currency."""
 
@@ -253,5 +283,6 @@ class WalletViewSet(CommerceViewSet):
 router = SimpleRouter()
 router.register("ledger/accounts", AccountViewSet, basename="ledger-account")
 router.register("ledger/transactions", TransactionViewSet, basename="ledger-transaction")
+router.register("ledger/seals", SealViewSet, basename="ledger-seal")
 router.register("wallets", WalletViewSet, basename="wallet")
 urlpatterns = router.urls

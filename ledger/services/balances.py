@@ -60,8 +60,12 @@ class Place(NamedTuple):
         """What `str` gave. InvalidInput when it is something else."""
         try:
             effective_at, recorded_at, stripe, version = text.split("~")
-            instants = [datetime.fromisoformat(instant) for instant in (effective_at, recorded_at)]
-            return cls(*(instant.astimezone(UTC) for instant in instants), int(stripe), int(version))
+            return cls(
+                datetime.fromisoformat(effective_at).astimezone(UTC),
+                datetime.fromisoformat(recorded_at).astimezone(UTC),
+                int(stripe),
+                int(version),
+            )
         except (ValueError, OverflowError):
             raise InvalidInput(
                 "This is no place in a statement.", pointer="/before", code="invalid_cursor"

@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import DataError, OperationalError, connection
+from psycopg import Cursor
 from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from commerce.actor import Actor
@@ -63,7 +65,7 @@ class Posting:
             raise InvalidInput("There is nothing to post.", pointer="/entries", code="no_entries")
         require_balance(self.entries)
 
-    @property
+    @cached_property
     def fingerprint(self) -> bytes:
         """The content that a repeated key must repeat; not the instant, which a retry may read anew."""
         legs = sorted((str(e.owner), str(e.kind), e.amount.currency, e.signed) for e in self.entries)
@@ -277,26 +279,37 @@ def open_accounts(*, accounts: Iterable[tuple[UUID, Kind, str]]) -> None:
         )
 
 
-def _arguments(postings: Sequence[Posting], ids: Sequence[UUID], actor: Actor) -> list[Any]:
+def _arguments(postings: Sequence[Posting], ids: Sequence[UUID], actor: Actor) -> list[str]:
     legs = [(place, entry) for place, posting in enumerate(postings, 1) for entry in posting.entries]
     return [
-        list(ids),
-        [p.key for p in postings],
-        [p.fingerprint for p in postings],
-        [str(p.status) for p in postings],
-        [p.source for p in postings],
-        [p.recipe for p in postings],
-        [p.description for p in postings],
+        _plain(ids),
+        _quoted(p.key for p in postings),
+        _quoted(f"\\x{p.fingerprint.hex()}" for p in postings),
+        _plain(p.status for p in postings),
+        _quoted(p.source for p in postings),
+        _plain(p.recipe for p in postings),
+        _quoted(p.description for p in postings),
         str(actor),
-        [p.at for p in postings],
-        [p.reverses for p in postings],
-        [p.resolves for p in postings],
-        [place for place, _ in legs],
-        [entry.owner for _, entry in legs],
-        [str(entry.kind) for _, entry in legs],
-        [entry.amount.currency for _, entry in legs],
-        [entry.signed for _, entry in legs],
+        _quoted(p.at.isoformat() for p in postings),
+        _plain(p.reverses or "NULL" for p in postings),
+        _plain(p.resolves or "NULL" for p in postings),
+        _plain(place for place, _ in legs),
+        _plain(entry.owner for _, entry in legs),
+        _plain(entry.kind for _, entry in legs),
+        _plain(entry.amount.currency for _, entry in legs),
+        _plain(entry.signed for _, entry in legs),
     ]
+
+
+def _plain(values: Iterable[object]) -> str:
+    """An array literal of values that need no quotes; several times as fast as adapting a list."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def _quoted(values: Iterable[str]) -> str:
+    """An array literal of any texts."""
+    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in escaped) + "}"
 
 
 class _Row(NamedTuple):
@@ -310,14 +323,16 @@ class _Row(NamedTuple):
     refusal: str | None
 
 
-def _call(arguments: list[Any]) -> list[_Row]:
+def _call(arguments: list[str]) -> list[_Row]:
     """Busy when other writers came between; a call of its own transaction tries again first."""
     tries = 1 if connection.in_atomic_block else TRIES
     while True:
         tries -= 1
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(_POST, arguments)
+            connection.ensure_connection()
+            # Prepared on the server, which Django's own cursors do not do.
+            with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
+                cursor.execute(_POST, arguments, prepare=True)
                 return [_Row(*row) for row in cursor.fetchall()]
         except DataError as error:
             raise InvalidInput(f"The ledger cannot hold this posting: {error}") from error
@@ -395,22 +410,20 @@ def _excess_error(refusal: dict[str, Any], code: str) -> CommerceError:
 
 
 def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransaction:
-    row = LedgerTransaction(
-        id=written.id,
-        key=posting.key,
-        fingerprint=posting.fingerprint,
-        status=posting.status,
-        source=posting.source,
-        recipe=posting.recipe,
-        description=posting.description,
-        actor=str(actor),
-        effective_at=written.effective_at,
-        recorded_at=written.recorded_at,
-        reverses_id=posting.reverses,
-        resolves_id=posting.resolves,
-        adjusts_period_id=written.adjusts_period,
-        meant_at=posting.at if written.adjusts_period else None,
-    )
-    row._state.adding = False
-    row._state.db = connection.alias
-    return row
+    values = {
+        "id": written.id,
+        "key": posting.key,
+        "fingerprint": posting.fingerprint,
+        "status": posting.status,
+        "source": posting.source,
+        "recipe": posting.recipe,
+        "description": posting.description,
+        "actor": str(actor),
+        "effective_at": written.effective_at,
+        "recorded_at": written.recorded_at,
+        "reverses_id": posting.reverses,
+        "resolves_id": posting.resolves,
+        "adjusts_period_id": written.adjusts_period,
+        "meant_at": posting.at if written.adjusts_period else None,
+    }
+    return LedgerTransaction.from_db(connection.alias, list(values), list(values.values()))
