@@ -9,7 +9,7 @@ from commerce.api.services import issue_key
 from commerce.parties.models import Organization
 from ledger.models import LedgerAccount
 from ledger.rules import recipes
-from ledger.services import post_pending
+from ledger.services import anchor, keep, post_pending
 from tests.commerce.api.conftest import Api
 from tests.ledger.conftest import ACTOR, AT, usd
 
@@ -165,3 +165,14 @@ def test_a_page_costs_the_same_queries_whatever_it_holds(story, api, django_asse
     for path in (ACCOUNTS, TRANSACTIONS):
         with django_assert_max_num_queries(5):
             items(client.get(path))
+
+
+def test_the_platform_reads_the_chain_of_seals_and_nobody_else_does(story, api):
+    assert keep(margin=timedelta(0), limit=1) == 3
+    seals = items(api(story.platform).get("/api/v1/ledger/seals/"))
+    assert [row["number"] for row in seals] == [3, 2, 1]
+    assert [row["previous"] for row in seals] == [seals[1]["hash"], seals[2]["hash"], ""]
+    assert "members" not in seals[0]
+    assert seals[0]["hash"] == anchor()["hash"]
+    assert items(api(story.acme).get("/api/v1/ledger/seals/")) == []
+    assert api(story.platform, "wallets:read").get("/api/v1/ledger/seals/").status_code == 403

@@ -1,25 +1,27 @@
-"""Planted tampering: each invariant names the row that somebody changed behind our back."""
+"""Planted tampering that nobody sealed yet: each check names the row that was changed behind our back."""
+
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 
-from ledger import invariants
-from ledger.models import LedgerAccount, LedgerEntry, LedgerTransaction
+from commerce.invariants import REGISTRY
+from ledger.models import LedgerAccount, LedgerDay, LedgerEntry, LedgerTransaction
 from ledger.rules import recipes
+from ledger.services import keep
 from tests.ledger.conftest import usd
 
-CHECKS = [
-    invariants.whole_ledger_balances,
-    invariants.transactions_balance,
-    invariants.nobody_overdrawn,
-    invariants.balances_are_sums,
-    invariants.running_balances_follow,
-    invariants.overdue_releases,
-]
+TABLES = ("account", "entry", "balance", "day", "transaction", "hold", "seal", "period", "periodbalance")
 
 
 def findings():
-    return {check.__name__: [finding.subject for finding in check()] for check in CHECKS if [*check()]}
+    """Type and subjects of what `verify` finds wrong with the ledger."""
+    found: dict[str, list[str]] = {}
+    for invariant in REGISTRY:
+        if invariant.check.__module__ == "ledger.invariants":
+            for finding in invariant.check():
+                found.setdefault(finding.data.get("type", invariant.title), []).append(finding.subject)
+    return found
 
 
 @pytest.fixture
@@ -32,59 +34,155 @@ def wallet(people, posted):
 
 
 def tamper(sql, *parameters):
-    """As somebody who owns the tables: triggers off, change, triggers on."""
-    tables = ["entry", "balance", "day", "transaction", "hold"]
+    """As somebody who owns the tables and the server: triggers off, change, triggers on as they were."""
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for table in tables:
-            cursor.execute(f"ALTER TABLE ledger_ledger{table} DISABLE TRIGGER USER")
+        cursor.execute(
+            """SELECT tgrelid::regclass::text, tgname FROM pg_trigger
+               WHERE tgrelid::regclass::text = ANY (%s) AND NOT tgisinternal AND tgenabled = 'A'""",
+            [[f"ledger_ledger{name}" for name in TABLES]],
+        )
+        guards = cursor.fetchall()
+        for table, guard in guards:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}")
+        cursor.execute("SET session_replication_role = replica")
         cursor.execute(sql, parameters)
-        for table in tables:
-            cursor.execute(f"ALTER TABLE ledger_ledger{table} ENABLE TRIGGER USER")
+        cursor.execute("SET session_replication_role = origin")
+        for table, guard in guards:
+            cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
+
+
+def entry(wallet, version):
+    return f"entry:{wallet.pk}/0#{version}"
 
 
 def test_a_changed_entry(wallet):
     tamper(
         "UPDATE ledger_ledgerentry SET amount = amount + 1 WHERE account_id = %s AND version = 2", wallet.pk
     )
-    entry = LedgerEntry.objects.get(account=wallet, version=2)
+    row = LedgerEntry.objects.get(account=wallet, version=2)
     assert findings() == {
-        "transactions_balance": [f"transaction:{entry.transaction_id}"],
-        "balances_are_sums": [f"account:{wallet.pk}"],
-        "running_balances_follow": [f"entry:{wallet.pk}#2"],
+        "unbalanced": [f"transaction:{row.transaction_id}"],
+        "balance_not_sum": [f"account:{wallet.pk}"],
+        "running_balance": [entry(wallet, 2)],
     }
 
 
 def test_a_deleted_entry(wallet):
     tamper("DELETE FROM ledger_ledgerentry WHERE account_id = %s AND version = 1", wallet.pk)
-    assert findings()["balances_are_sums"] == [f"account:{wallet.pk}"]
-    assert findings()["running_balances_follow"] == [f"entry:{wallet.pk}#2"]
+    assert findings() == {
+        "unbalanced": [f"transaction:{LedgerTransaction.objects.get(key='100').pk}"],
+        "balance_not_sum": [f"account:{wallet.pk}"],
+        "gap_in_versions": [entry(wallet, 2)],
+    }
 
 
 def test_a_transaction_whose_entries_are_all_gone(wallet):
     row = LedgerTransaction.objects.get(key="50")
     tamper("DELETE FROM ledger_ledgerentry WHERE transaction_id = %s", row.pk)
-    assert findings()["transactions_balance"] == [f"transaction:{row.pk}"]
+    assert findings()["entries_missing"] == [f"transaction:{row.pk}"]
+
+
+def test_entries_whose_transaction_is_gone(wallet):
+    tamper("DELETE FROM ledger_ledgertransaction WHERE key = '50'")
+    assert entry(wallet, 2) in findings()["orphan_entry"]
+    assert list(findings()) == ["orphan_entry"]
+
+
+def test_an_entry_of_an_account_that_is_not_there(wallet):
+    tamper("DELETE FROM ledger_ledgeraccount WHERE id = %s", wallet.pk)
+    assert findings()["orphan_entry"] == [entry(wallet, 1), entry(wallet, 2)]
+
+
+def test_an_entry_with_another_instant_or_currency_than_its_own(wallet):
+    tamper(
+        "UPDATE ledger_ledgerentry SET effective_at = effective_at - interval '1 day' WHERE account_id = %s"
+        " AND version = 1",
+        wallet.pk,
+    )
+    assert findings() == {"entry_differs": [entry(wallet, 1)]}
+    tamper("UPDATE ledger_ledgeraccount SET currency = 'EUR' WHERE id = %s", wallet.pk)
+    assert findings()["currency_differs"] == [entry(wallet, 1), entry(wallet, 2)]
 
 
 def test_a_changed_balance(wallet):
     tamper("UPDATE ledger_ledgerbalance SET posted = posted + 1 WHERE account_id = %s", wallet.pk)
-    assert findings() == {
-        "whole_ledger_balances": ["currency:USD"],
-        "balances_are_sums": [f"account:{wallet.pk}"],
-    }
+    assert findings() == {"ledger_not_zero": ["currency:USD"], "balance_not_sum": [f"account:{wallet.pk}"]}
+
+
+def test_a_running_balance_that_is_wrong_in_between(wallet):
+    tamper(
+        "UPDATE ledger_ledgerentry SET balance_after = balance_after + 1 WHERE account_id = %s"
+        " AND version = 1",
+        wallet.pk,
+    )
+    assert findings() == {"running_balance": [entry(wallet, 1)]}
 
 
 def test_a_changed_day(wallet):
-    tamper("UPDATE ledger_ledgerday SET amount = amount - 1 WHERE account_id = %s", wallet.pk)
-    assert findings() == {"balances_are_sums": [f"account:{wallet.pk}"]}
+    assert keep(margin=timedelta(0)) == 2
+    assert findings() == {}
+    tamper("UPDATE ledger_ledgerday SET credit = credit - 1 WHERE account_id = %s", wallet.pk)
+    day = LedgerDay.objects.get(account=wallet)
+    assert findings() == {"day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"]}
 
 
-def test_a_hold_without_its_pending_transaction(wallet):
+def test_a_day_that_is_gone(wallet):
+    assert keep(margin=timedelta(0)) == 2
+    day = LedgerDay.objects.get(account=wallet)
+    tamper("DELETE FROM ledger_ledgerday WHERE account_id = %s", wallet.pk)
+    assert findings() == {"day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"]}
+
+
+def test_money_set_aside_without_a_pending_transaction(wallet):
     tamper("UPDATE ledger_ledgerbalance SET held_dr = 5 WHERE account_id = %s", wallet.pk)
-    assert findings() == {"balances_are_sums": [f"account:{wallet.pk}"]}
+    assert findings() == {"hold_not_sum": [f"account:{wallet.pk}"]}
 
 
 def test_a_floor_that_was_taken_away(wallet):
     tamper("UPDATE ledger_ledgerbalance SET floor = NULL WHERE account_id = %s", wallet.pk)
-    assert findings() == {"nobody_overdrawn": [f"account:{wallet.pk}"]}
+    assert findings() == {"floor_missing": [f"account:{wallet.pk}"]}
+
+
+def test_a_wallet_below_its_floor(wallet):
+    tamper(
+        "ALTER TABLE ledger_ledgerbalance DROP CONSTRAINT balance_not_below_floor;"
+        " UPDATE ledger_ledgerbalance SET floor = 15001 WHERE account_id = %s",
+        wallet.pk,
+    )
+    assert findings() == {"overdrawn": [f"account:{wallet.pk}"]}
+
+
+def test_a_reversal_of_more_than_was_posted(wallet):
+    first, second = LedgerTransaction.objects.filter(key__in=["50", "100"]).order_by("-key")
+    tamper("UPDATE ledger_ledgertransaction SET reverses_id = %s WHERE id = %s", first.pk, second.pk)
+    assert findings() == {"reversal_exceeds": [f"transaction:{first.pk}"] * 2}
+
+
+def test_a_posted_transaction_that_another_claims_to_resolve(wallet):
+    first, second = LedgerTransaction.objects.order_by("key")
+    tamper("UPDATE ledger_ledgertransaction SET resolves_id = %s WHERE id = %s", first.pk, second.pk)
+    assert findings() == {"resolved_twice": [f"transaction:{first.pk}"]}
+
+
+def test_a_partition_whose_guard_is_off(wallet):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits"
+            " WHERE inhparent = 'ledger_ledgerentry'::regclass ORDER BY 1 LIMIT 1"
+        )
+        (partition,) = cursor.fetchone()
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(f"ALTER TABLE {partition} DISABLE TRIGGER guard_append_only")
+    assert findings() == {"guard_missing": [f"table:{partition}"]}
+
+
+def test_what_is_not_sealed_after_an_hour(wallet):
+    row = LedgerTransaction.objects.get(key="100")
+    for table, column in (("transaction", "id"), ("entry", "transaction_id")):
+        tamper(
+            f"UPDATE ledger_ledger{table} SET recorded_at = recorded_at - interval '61 minutes'"
+            f" WHERE {column} = %s",
+            row.pk,
+        )
+    assert findings() == {"not_sealed": [f"transaction:{row.pk}"]}
