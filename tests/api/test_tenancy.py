@@ -62,7 +62,7 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("exports/", lambda d: ({str(d.export.pk)}, set())),
 ]
 # Of the platform's keys alone.
-OURS = {"GET approvals/"}
+OURS = {"GET approvals/", "GET ledger/seals/"}
 SHARED = {"GET products/", "GET products/{}/"}
 # An export's file is not there until a worker has made it.
 FILES = {"GET exports/{}/file/"}
