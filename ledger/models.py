@@ -167,7 +167,7 @@ class LedgerPeriod(models.Model):
         """From here on postings for it go to the next one; those on their way still arrive."""
 
     @transition(field=status, source="closing", target="closed", custom={"event": "ledger.period_closed"})
-    def close(self) -> None:
+    def finish_closing(self) -> None:
         """Nothing can arrive any more; its balances are kept."""
 
     @transition(

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, path
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from commerce.console.as_of import as_of_banner, as_of_form, asked_instants
@@ -181,7 +181,7 @@ def _statement_panel(account: LedgerAccount, request: HttpRequest) -> SafeString
     older = urlencode({**chosen, **kept, "before": page.before})
     return format_html(
         "{}{}{}{}",
-        _period(chosen, page),
+        _period(chosen, kept, page),
         table(
             ["Effective", "Transaction", "What it means", ">Debit", ">Credit", ">Balance"],
             rows,
@@ -206,16 +206,17 @@ def _bounds(first: datetime | None, last: datetime | None) -> dict[str, str]:
     }
 
 
-_PERIOD = """<form method="get" class="c-toolbar">
+_PERIOD = """<form method="get" class="c-toolbar">{}
 <label>From <input type="date" name="from" value="{}"></label>
 <label>to <input type="date" name="to" value="{}"></label>
 <button class="c-button">Show</button></form>{}"""
 
 
-def _period(chosen: dict[str, str], page: services.Statement) -> SafeString:
+def _period(chosen: dict[str, str], kept: dict[str, str], page: services.Statement) -> SafeString:
     currency = page.account.currency
     return format_html(
         _PERIOD,
+        format_html_join("", '<input type="hidden" name="{}" value="{}">', kept.items()),
         chosen.get("from", ""),
         chosen.get("to", ""),
         facts(

@@ -168,8 +168,8 @@ def finish_closing(
         raise RuntimeError(
             "Others must see that the period is being closed before anybody can wait for them."
         )
-    if why_not := available(period, "close"):
-        raise StateConflict(why_not, state=period.status, transition="close")
+    if why_not := available(period, "finish_closing"):
+        raise StateConflict(why_not, state=period.status, transition="finish_closing")
     with connection.cursor() as cursor:
         cursor.execute("SELECT ledger_await_writers(make_interval(secs => %s))", [patience.total_seconds()])
         if not cursor.fetchone()[0]:
@@ -181,7 +181,7 @@ def finish_closing(
             raise Busy(f"Some of the postings of {period} are not sealed yet.")
         cursor.execute("SELECT ledger_keep_period(%s)", [period.pk])
         _prove(period)
-        return transition(period, "close", actor=actor, at=at)
+        return transition(period, "finish_closing", actor=actor, at=at)
 
 
 def finish_closings(*, actor: Actor, at: datetime) -> int:
