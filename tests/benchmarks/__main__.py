@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks import report, server
 from tests.benchmarks.run import Run
 
-BENCHMARKS = {"ledger": "tests.benchmarks.ledger"}
+BENCHMARKS = {"ledger": "tests.benchmarks.ledger", "partitions": "tests.benchmarks.partitions"}
 MISSED = 3
 
 

@@ -51,6 +51,12 @@ def open_wallets(count: int) -> dict[str, int]:
     return {"first": ids[0], "hot": hot.pk, "stripes": hot.stripes}
 
 
+def use_wallets() -> None:
+    """Post between the wallets that are in the database already."""
+    owners = LedgerAccount.objects.filter(kind=Kind.AVAILABLE).exclude(owner__slug__startswith="bench-")
+    _wallets[:] = owners.values_list("owner_id", flat=True)
+
+
 def one_by_one(seconds: float) -> float:
     """One posting per commit."""
 
