@@ -1,4 +1,4 @@
-"""The tables. Entries are partitioned by the month in which they were recorded (docs/decisions/partitions.md)."""
+"""The tables. Entries are one table that can become monthly partitions in a moment (docs/decisions/partitions.md)."""
 
 import django.db.models.deletion
 import django.db.models.expressions
@@ -8,43 +8,18 @@ from django.db import migrations, models
 import commerce.ids
 import ledger.models
 
-# The names are those that Django would give; the key ends with the instant, as a partitioned table's must,
+# The names are those that Django would give. The key ends with the instant, as a partitioned table's must,
 # and so also serves "the last entry of a stripe recorded by then".
 ENTRIES = """
 CREATE TABLE ledger_ledgerentry (
-  account_id bigint NOT NULL, stripe smallint NOT NULL CHECK (stripe >= 0), version bigint NOT NULL,
+  account_id bigint NOT NULL, stripe smallint NOT NULL, version bigint NOT NULL,
   transaction_id uuid NOT NULL, currency varchar(5) NOT NULL, amount bigint NOT NULL, balance_after bigint NOT NULL,
   effective_at timestamptz NOT NULL, recorded_at timestamptz NOT NULL,
-  CONSTRAINT entry_moves_something CHECK (amount <> 0),
+  CONSTRAINT entry_moves_something CHECK (amount <> 0), CONSTRAINT entry_stripe_counts CHECK (stripe >= 0),
   PRIMARY KEY (account_id, stripe, recorded_at, version)
-) PARTITION BY RANGE (recorded_at);
+);
 CREATE INDEX ledger_ledgerentry_transaction_id ON ledger_ledgerentry (transaction_id);
 CREATE INDEX entry_by_effective_at ON ledger_ledgerentry (account_id, effective_at, recorded_at);
-"""
-
-# Attaching a table that was made beside it takes a lock that postings do not wait for.
-PARTITIONS = """
-CREATE FUNCTION ledger_make_partitions(p_until timestamptz) RETURNS int
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
-DECLARE
-  month timestamptz := date_trunc('month', now() - interval '1 day');
-  part text;
-  made int := 0;
-BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('ledger_make_partitions'));
-  WHILE month <= p_until LOOP
-    part := 'ledger_ledgerentry_' || to_char(month, 'YYYYMM');
-    IF to_regclass(part) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I (LIKE ledger_ledgerentry INCLUDING ALL)', part);
-      EXECUTE format('ALTER TABLE ledger_ledgerentry ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                     part, month, month + interval '1 month');
-      EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER guard_append_only', part);
-      made := made + 1;
-    END IF;
-    month := month + interval '1 month';
-  END LOOP;
-  RETURN made;
-END $$;
 """
 
 
@@ -633,7 +608,6 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(
             database_operations=[
                 migrations.RunSQL(ENTRIES, "DROP TABLE ledger_ledgerentry"),
-                migrations.RunSQL(PARTITIONS, "DROP FUNCTION ledger_make_partitions"),
             ],
             state_operations=[
                 migrations.CreateModel(

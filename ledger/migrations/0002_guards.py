@@ -80,7 +80,4 @@ class Migration(migrations.Migration):
         migrations.RunSQL(BALANCED, BALANCED_UNDO),
         migrations.RunSQL(FLOOR, FLOOR_UNDO),
         migrations.RunSQL(ROOM, ROOM_UNDO),
-        migrations.RunSQL(
-            "SELECT ledger_make_partitions(now() + interval '3 months')", migrations.RunSQL.noop
-        ),
     ]

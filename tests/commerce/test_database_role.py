@@ -116,17 +116,6 @@ def test_the_ledger_is_written_by_its_functions_alone(application: psycopg.Conne
     assert set(refused.values()) == {REFUSED}
 
 
-def test_a_partition_is_reached_through_its_table_only(application: psycopg.Connection) -> None:
-    partitions = application.execute(
-        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger_ledgerentry'::regclass"
-    ).fetchall()
-    application.rollback()
-    assert partitions
-    for (partition,) in partitions:
-        for statement in STATEMENTS.values():
-            assert refusal(application, statement.format(partition, key="account_id")) == REFUSED
-
-
 @pytest.mark.parametrize(
     "statement",
     [

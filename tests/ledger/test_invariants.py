@@ -167,12 +167,14 @@ def test_a_posted_transaction_that_another_claims_to_resolve(wallet):
 
 def test_a_partition_whose_guard_is_off(wallet):
     with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SELECT ledger_partition_entries(date_trunc('month', now()) + interval '1 month')")
         cursor.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits"
             " WHERE inhparent = 'ledger_ledgerentry'::regclass ORDER BY 1 LIMIT 1"
         )
         (partition,) = cursor.fetchone()
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        assert findings() == {}
         cursor.execute(f"ALTER TABLE {partition} DISABLE TRIGGER guard_append_only")
     assert findings() == {"guard_missing": [f"table:{partition}"]}
 
