@@ -1,4 +1,4 @@
-"""The ledger over HTTP, read-only: accounts with balances, statements, transactions, wallets.
+"""The ledger over HTTP: accounts with balances, statements, transactions, wallets; asking for a reversal.
 
 Keys of the platform see everything; an organization sees the accounts it owns, the transactions
 that touch them, and of those only its own legs.
@@ -24,9 +24,12 @@ from commerce.api.serializers import (
     Query,
     StrictModelSerializer,
     StrictSerializer,
+    WholeNumberField,
 )
 from commerce.api.views import CommerceViewSet
-from commerce.money import Money
+from commerce.console.approvals_api import ApprovalOutput
+from commerce.errors import PermissionDenied
+from commerce.money import MAX_MINOR, Money
 from commerce.parties.models import Organization
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerSeal, LedgerTransaction
@@ -123,6 +126,18 @@ class TransactionSerializer(StrictModelSerializer):
         return LegSerializer(legs.all(), many=True).data
 
 
+class PartInput(StrictSerializer):
+    account_id = WholeNumberField(min_value=1, max_value=MAX_MINOR)
+    amount = MoneyField(minimum=1)
+
+
+class ReversalInput(StrictSerializer):
+    """All that is left of the transaction, or parts that balance."""
+
+    reason = serializers.CharField(max_length=300, help_text="The description of the reversal.")
+    parts = serializers.ListField(child=PartInput(), required=False, min_length=1, max_length=200)
+
+
 class WalletSerializer(StrictSerializer):
     """One currency of a wallet."""
 
@@ -210,6 +225,23 @@ class TransactionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Comme
         if owner_id := self.query.get("owner_id"):
             queryset = queryset.filter(_touching(owner_id))
         return queryset.filter(**chosen)
+
+    @extend_schema(request=ReversalInput, responses={201: ApprovalOutput})
+    @action(detail=True, methods=["post"], url_path="reversal-requests", query_serializer=None)
+    def reversal_requests(self, request: Request, pk: str) -> Response:
+        """Ask for a reversal, which a second person approves in the console. Platform keys only."""
+        if not self.sees_everything:
+            raise PermissionDenied("Only the platform asks for reversals.")
+        body = self.validated(ReversalInput)
+        parts = body.get("parts")
+        approval = services.request_reversal(
+            transaction=self.get_object(),
+            parts=None if parts is None else [services.Part(**part) for part in parts],
+            reason=body["reason"],
+            actor=self.actor,
+            at=self.at,
+        )
+        return Response(ApprovalOutput(approval).data, status=201)
 
 
 def _touching(owner_id: UUID) -> Q:

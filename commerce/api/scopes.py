@@ -36,20 +36,18 @@ SCOPES = {
     "payouts:approve": APPROVE,
     "approvals:read": READ,
 }
-# What only the platform's own keys may have: scopes, and verbs within the others.
+# What only the platform's own keys may have: scopes, and verbs and permissions within the others.
 PLATFORM_ONLY = frozenset({"payouts:approve", "approvals:read"})
 PLATFORM_VERBS = APPROVE | {"accept", "close", "collect", "hold", "lift", "release", "verify", "void"}
+PLATFORM_PERMISSIONS = frozenset({"ledger.request_reopening", "ledger.request_reversal"})
 
 
 def permissions_of(scopes: Iterable[str], *, platform: bool) -> frozenset[str]:
     """The Django permissions that these scopes stand for, in a key of the platform or of another."""
-    withheld = frozenset() if platform else PLATFORM_VERBS
-    return frozenset(
-        permission
-        for scope in scopes
-        for permission in _permissions(scope)
-        if verb_of(permission) not in withheld
-    )
+    given = frozenset(permission for scope in scopes for permission in _permissions(scope))
+    if platform:
+        return given
+    return frozenset(p for p in given - PLATFORM_PERMISSIONS if verb_of(p) not in PLATFORM_VERBS)
 
 
 def verb_of(permission: str) -> str:

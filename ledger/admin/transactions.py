@@ -11,11 +11,13 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
 from commerce.console.format import NOTHING, badge, instant, link, money, subject, subject_link
 from commerce.console.registry import Hit, register_panel, register_search
 from ledger.admin.parts import Leg, legs_of, sides, subject_of, sums_of
+from ledger.admin.reversals import reversal_action
 from ledger.models import LedgerEntry, LedgerHold, LedgerSeal, LedgerTransaction
 from ledger.rules.kinds import Kind
 
@@ -41,6 +43,9 @@ class LedgerTransactionAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LedgerTransaction]:
         return with_legs(super().get_queryset(request))
+
+    def get_object_actions(self, request: HttpRequest, obj: LedgerTransaction) -> tuple[ObjectAction, ...]:
+        return (reversal_action(obj),)
 
     @admin.display(description="Recipe")
     def shown_recipe(self, obj: LedgerTransaction) -> str:

@@ -41,6 +41,16 @@ from ledger.services.posting import (
 )
 from ledger.services.releases import cancel_release, hold_release, lift_release, release_due, schedule_release
 from ledger.services.reports import GROUPINGS, Explanation, TrialBalance, explain, trial_balance
+from ledger.services.reversals import (
+    Part,
+    ReversalLeg,
+    left_to_reverse,
+    register_reversal_veto,
+    request_reversal,
+    reversal_in_words,
+    reversal_veto,
+    why_not_reverse,
+)
 from ledger.services.verification import LedgerFinding, anchor, compare_anchor, recent_seal, verify_ledger
 
 __all__ = [
@@ -49,8 +59,10 @@ __all__ = [
     "Explanation",
     "LedgerFinding",
     "Outlook",
+    "Part",
     "Place",
     "Posting",
+    "ReversalLeg",
     "Statement",
     "StatementLine",
     "TrialBalance",
@@ -69,6 +81,7 @@ __all__ = [
     "finish_closings",
     "hold_release",
     "keep",
+    "left_to_reverse",
     "lift_release",
     "next_month",
     "open_accounts",
@@ -79,8 +92,12 @@ __all__ = [
     "post_groups",
     "post_pending",
     "recent_seal",
+    "register_reversal_veto",
     "release_due",
     "request_reopening",
+    "request_reversal",
+    "reversal_in_words",
+    "reversal_veto",
     "reverse",
     "schedule_release",
     "settle_pending",
@@ -91,5 +108,6 @@ __all__ = [
     "verify_ledger",
     "why_not_close",
     "why_not_reopen",
+    "why_not_reverse",
     "with_balances",
 ]
