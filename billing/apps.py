@@ -10,7 +10,7 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import handlers, invariants  # noqa: F401
-        from billing.services import require_downpayment
+        from billing.services import require_downpayment, reversals  # noqa: F401
         from contracts.services import register_activation_guard
 
         register_activation_guard(require_downpayment)

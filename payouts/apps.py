@@ -10,3 +10,4 @@ class PayoutsConfig(AppConfig):
 
     def ready(self) -> None:
         from payouts import handlers, invariants  # noqa: F401
+        from payouts.services import reversals  # noqa: F401
