@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the benchmark's own, out of the wheel, with durable commits; gone after the run.
+"""A PostgreSQL server of the run's own, out of the wheel, with durable commits; gone after the run.
 
 Ours and every peer's databases are on it, so that a ratio compares like with like.
 """
@@ -35,7 +35,7 @@ NOT_OURS = ("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_NAME", "DB_POOL", "R
 
 
 class Busy(RuntimeError):
-    """Another benchmark runs; both would measure each other."""
+    """Another run of the same name goes on; both would disturb each other."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +83,31 @@ class Server:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
-    """A new server, stopped and removed at the end. Busy when another benchmark has one."""
+def running(name: str = "benchmarks", settings: Mapping[str, str] = SETTINGS) -> Iterator[Server]:
+    """A new server, stopped and removed at the end. Busy when another run of this name has one."""
     before = os.environ.copy()
-    folder = state_dir() / "benchmarks"
+    folder = state_dir() / name
     os.environ.update(dict.fromkeys(NOT_OURS, ""))
-    with (state_dir() / "benchmarks.lock").open("w") as lock:
+    with (state_dir() / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy("Another benchmark runs on this machine.") from None
+            raise Busy(f"Other {name} run on this machine.") from None
         os.environ["COMMERCE_STATE"] = str(folder)
         try:
             _remove(folder)  # a killed run leaves its servers
-            yield _start()
+            yield _start(settings)
         finally:
             _remove(folder)
             os.environ.clear()
             os.environ.update(before)
 
 
-def _start() -> Server:
+def _start(settings: Mapping[str, str]) -> Server:
     address = ensure_postgres()
     server = Server(address["HOST"], address["PORT"], address["USER"])
     with server.connect() as connection:
-        for name, value in SETTINGS.items():
+        for name, value in settings.items():
             connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
     stop_postgres()
     ensure_postgres()
