@@ -85,7 +85,6 @@ def _fill(run: Run, sizes: dict[str, Any]) -> tuple[dict[str, int], dict[str, in
         ids = ours.ask("open_wallets", count=sizes["accounts"])
         (pair,) = ours.ask("open_histories", count=1)
     with run.server.connect("base") as connection:
-        connection.execute(ledger.MONTHS)
         pair["entries"] = sizes["history"]
         run.say(f"loading {2 * sizes['history']:,} entries")
         for statement in ledger.HISTORY:
