@@ -172,6 +172,25 @@ SELECT 'day_not_sum', concat('day:', account_id, '/', day, '/', recorded_day),
  ORDER BY recorded_day, day, account_id LIMIT %(limit)s
 """
 
+MONTHS = """
+WITH touched AS (
+  SELECT DISTINCT account_id, date_trunc('month', day)::date AS month FROM ledger_ledgerday
+   WHERE recorded_day >= (%(after)s::timestamptz AT TIME ZONE 'UTC')::date)
+SELECT 'month_not_sum', concat('month:', account_id, '/', month),
+       concat('It says ', COALESCE(m.debit, 0), ' and ', COALESCE(m.credit, 0), '; its days are ',
+              COALESCE(d.debit, 0), ' and ', COALESCE(d.credit, 0), '.')
+  FROM (SELECT m.* FROM ledger_ledgermonth m
+         WHERE %(after)s::timestamptz = '-infinity'
+            OR (m.account_id, m.month) IN (SELECT account_id, month FROM touched)) m
+  FULL JOIN (SELECT t.account_id, t.month, sum(d.debit) AS debit, sum(d.credit) AS credit
+               FROM touched t
+               JOIN ledger_ledgerday d ON d.account_id = t.account_id AND d.day >= t.month
+                                      AND d.day < t.month + interval '1 month'
+              GROUP BY 1, 2) d USING (account_id, month)
+ WHERE (m.debit, m.credit) IS DISTINCT FROM (d.debit, d.credit)
+ ORDER BY month, account_id LIMIT %(limit)s
+"""
+
 PERIODS = """
 WITH closed AS (
   SELECT p.id, p.starts_on, p.ends_on,
@@ -234,6 +253,7 @@ CHECKS = (
     Check("I7", "A pending transaction is resolved at most once", RESOLVED),
     Check("I7", "Reversals take back no more than was posted", REVERSED),
     Check("I7", "The sums of days are those of their entries", DAYS),
+    Check("I7", "The sums of months are those of their days", MONTHS),
     Check("I7", "Closed periods are as they were closed", PERIODS),
     Check("I10", "No partition of the entries is without its guard", PARTITIONS),
     Check("I10", "What was recorded an hour ago is sealed", UNSEALED),

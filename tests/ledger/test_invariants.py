@@ -119,19 +119,35 @@ def test_a_running_balance_that_is_wrong_in_between(wallet):
     assert findings() == {"running_balance": [entry(wallet, 1)]}
 
 
+def month_of(day):
+    return f"month:{day.account_id}/{day.day:%Y-%m}-01"
+
+
 def test_a_changed_day(wallet):
     assert keep(margin=timedelta(0)) == 2
     assert findings() == {}
     tamper("UPDATE ledger_ledgerday SET credit = credit - 1 WHERE account_id = %s", wallet.pk)
     day = LedgerDay.objects.get(account=wallet)
-    assert findings() == {"day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"]}
+    assert findings() == {
+        "day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"],
+        "month_not_sum": [month_of(day)],
+    }
 
 
 def test_a_day_that_is_gone(wallet):
     assert keep(margin=timedelta(0)) == 2
     day = LedgerDay.objects.get(account=wallet)
     tamper("DELETE FROM ledger_ledgerday WHERE account_id = %s", wallet.pk)
-    assert findings() == {"day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"]}
+    assert findings() == {
+        "day_not_sum": [f"day:{wallet.pk}/{day.day}/{day.recorded_day}"],
+        "month_not_sum": [month_of(day)],
+    }
+
+
+def test_a_changed_month(wallet):
+    assert keep(margin=timedelta(0)) == 2
+    tamper("UPDATE ledger_ledgermonth SET debit = debit + 1 WHERE account_id = %s", wallet.pk)
+    assert findings() == {"month_not_sum": [month_of(LedgerDay.objects.get(account=wallet))]}
 
 
 def test_money_set_aside_without_a_pending_transaction(wallet):

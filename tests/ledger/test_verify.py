@@ -71,7 +71,7 @@ def test_both_amounts_and_all_that_follows_from_them_rewritten(sealed):
     }
     assert "unbalanced" not in kinds
 
-    # Whoever makes every balance and day follow as well still meets the seal.
+    # Whoever makes every balance and sum follow as well still meets the seal.
     for entry in entries:
         tamper(
             "UPDATE ledger_ledgerentry SET balance_after = balance_after + %s WHERE account_id = %s"
@@ -86,8 +86,9 @@ def test_both_amounts_and_all_that_follows_from_them_rewritten(sealed):
             entry.account_id,
             entry.stripe,
         )
-    tamper("UPDATE ledger_ledgerday SET debit = debit + 200 WHERE debit > 0")
-    tamper("UPDATE ledger_ledgerday SET credit = credit + 200 WHERE credit > 0")
+    for table in ("day", "month"):
+        tamper(f"UPDATE ledger_ledger{table} SET debit = debit + 200 WHERE debit > 0")
+        tamper(f"UPDATE ledger_ledger{table} SET credit = credit + 200 WHERE credit > 0")
     assert found() == [("sealed_row_changed", of(sealed[key])) for key in "bcdef"]
 
 
