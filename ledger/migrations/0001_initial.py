@@ -3,6 +3,7 @@
 import django.db.models.deletion
 import django.db.models.expressions
 import django_fsm
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import migrations, models
 
 import commerce.ids
@@ -219,48 +220,6 @@ class Migration(migrations.Migration):
                         condition=models.Q(("ends_on__gt", models.F("starts_on"))), name="period_has_days"
                     )
                 ],
-            },
-        ),
-        migrations.CreateModel(
-            name="LedgerPeriodBalance",
-            fields=[
-                (
-                    "pk",
-                    models.CompositePrimaryKey(
-                        "period_id",
-                        "account_id",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                ("opening", models.BigIntegerField(help_text="Credit positive.")),
-                ("debit", models.BigIntegerField()),
-                ("credit", models.BigIntegerField()),
-                ("closing", models.BigIntegerField(help_text="Credit positive.")),
-                (
-                    "account",
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="ledger.ledgeraccount",
-                    ),
-                ),
-                (
-                    "period",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="balances",
-                        to="ledger.ledgerperiod",
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name": "period balance",
-                "verbose_name_plural": "period balances",
-                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(
@@ -495,25 +454,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
-            model_name="ledgerday", index=models.Index(fields=["day"], name="ledger_day_by_day")
-        ),
-        migrations.AddConstraint(
-            model_name="ledgerperiodbalance",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "closing",
-                        django.db.models.expressions.CombinedExpression(
-                            django.db.models.expressions.CombinedExpression(
-                                models.F("opening"), "+", models.F("credit")
-                            ),
-                            "-",
-                            models.F("debit"),
-                        ),
-                    )
-                ),
-                name="period_balance_adds_up",
-            ),
+            model_name="ledgerday", index=BrinIndex(fields=["day"], name="ledger_day_by_day")
         ),
         migrations.AddIndex(
             model_name="ledgertransaction",
@@ -606,9 +547,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.SeparateDatabaseAndState(
-            database_operations=[
-                migrations.RunSQL(ENTRIES, "DROP TABLE ledger_ledgerentry"),
-            ],
+            database_operations=[migrations.RunSQL(ENTRIES, "DROP TABLE ledger_ledgerentry")],
             state_operations=[
                 migrations.CreateModel(
                     name="LedgerEntry",

@@ -281,7 +281,7 @@ CREATE FUNCTION ledger_transfer(
   p_key text, p_from bigint, p_to bigint, p_amount bigint, p_effective_at timestamptz DEFAULT now(),
   p_source text DEFAULT 'sql:transfer', p_recipe text DEFAULT 'transfer', p_description text DEFAULT '',
   p_actor text DEFAULT 'system:sql'
-) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 AS $$
 DECLARE
   content constant bytea := sha256(convert_to(ROW(p_from, p_to, p_amount, p_source, p_recipe)::text, 'UTF8'));

@@ -1,8 +1,8 @@
 """What an account held, by business time and by what was known; the cost does not grow with its history.
 
 `ledger_balance(account, effective, known)` answers credit-positive minor units. Either instant may
-be NULL: what is effective at any time, all that is known. Whole days come from `LedgerDay`; parts of
-days, and what was recorded after the latest seal, from the entries.
+be NULL: what is effective at any time, all that is known. Whole months and days come from
+`LedgerMonth` and `LedgerDay`; parts of days, and what was recorded after the latest seal, from the entries.
 """
 
 from django.db import migrations
@@ -14,8 +14,10 @@ CREATE FUNCTION ledger_balance(
 SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   effective_day timestamptz := date_trunc('day', p_effective, 'UTC');
+  effective_month date := date_trunc('month', p_effective AT TIME ZONE 'UTC')::date;
   known_day timestamptz := date_trunc('day', p_known, 'UTC');
   sealed timestamptz;
+  months bigint;
   days bigint;
   today bigint;
   tail bigint;
@@ -40,13 +42,15 @@ BEGIN
    WHERE e.account_id = p_account AND e.effective_at >= effective_day AND e.effective_at <= p_effective
      AND (p_known IS NULL OR e.recorded_at <= p_known);
   IF p_known IS NULL THEN
+    SELECT COALESCE(sum(m.credit - m.debit), 0) INTO months FROM ledger_ledgermonth m
+     WHERE m.account_id = p_account AND m.month < effective_month;
     SELECT COALESCE(sum(d.credit - d.debit), 0) INTO days FROM ledger_ledgerday d
-     WHERE d.account_id = p_account AND d.day < (effective_day AT TIME ZONE 'UTC')::date;
+     WHERE d.account_id = p_account AND d.day >= effective_month AND d.day < (effective_day AT TIME ZONE 'UTC')::date;
     SELECT COALESCE(sum(e.amount), 0) INTO tail
       FROM ledger_ledgerbalance b
       JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe AND e.recorded_at > sealed
      WHERE b.account_id = p_account AND b.recorded_at > sealed AND e.effective_at < effective_day;
-    RETURN days + today + tail;
+    RETURN months + days + today + tail;
   END IF;
   -- What was sealed on whole days before the day of knowledge, that day itself, and what no seal covers yet.
   SELECT COALESCE(sum(d.credit - d.debit), 0) INTO days FROM ledger_ledgerday d

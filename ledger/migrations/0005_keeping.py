@@ -1,12 +1,13 @@
 """What is written behind the postings: sums of days, and the chain of seals that shows tampering.
 
 `ledger_keep` takes the transactions recorded since the last seal, folds their entries into
-`LedgerDay` and writes the next `LedgerSeal`. It locks nothing that a posting waits for; instead it
+`LedgerDay` and `LedgerMonth` and writes the next `LedgerSeal`. It locks nothing that a posting waits for; instead it
 waits, in `ledger_await_writers`, for those that began before its horizon. `ledger_digests` is what
 sealing and verifying both compute.
 """
 
-from django.db import migrations
+import django.db.models.deletion
+from django.db import migrations, models
 
 # Whoever may still write what was recorded before the horizon has locked the balances in one of two
 # modes before it read its clock, and keeps that lock until its rows are visible or gone.
@@ -61,7 +62,7 @@ BEGIN ATOMIC
        FROM ledger_ledgerentry e WHERE e.transaction_id = t.id AND e.recorded_at = t.recorded_at) e
    CROSS JOIN LATERAL (
      SELECT string_agg(ROW('hold', h.id, h.account_id, h.stripe, h.currency, h.amount)::text, '' ORDER BY h.id) AS rows
-       FROM ledger_ledgerhold h WHERE h.transaction_id = t.id) h
+       FROM ledger_ledgerhold h WHERE h.transaction_id = t.id AND t.status = 'pending') h
    WHERE t.recorded_at > p_after AND t.recorded_at <= p_until;
 END;
 """
@@ -108,16 +109,24 @@ BEGIN
     RETURN 0;
   END IF;
 
-  INSERT INTO ledger_ledgerday AS d (account_id, day, recorded_day, debit, credit, entries)
-    SELECT e.account_id, e.effective_at::date, e.recorded_at::date,
-           sum(greatest(-e.amount, 0)), sum(greatest(e.amount, 0)), count(*)
+  WITH moved AS MATERIALIZED (
+    SELECT e.account_id, e.effective_at::date AS day, e.recorded_at::date AS recorded_day,
+           sum(greatest(-e.amount, 0)) AS debit, sum(greatest(e.amount, 0)) AS credit, count(*) AS entries
       FROM ledger_ledgertransaction t
       JOIN ledger_ledgerentry e ON e.transaction_id = t.id AND e.recorded_at = t.recorded_at
      WHERE t.recorded_at > last.until AND t.recorded_at <= block.until
      GROUP BY 1, 2, 3
-    ON CONFLICT (account_id, day, recorded_day) DO UPDATE
-       SET debit = d.debit + excluded.debit, credit = d.credit + excluded.credit,
-           entries = d.entries + excluded.entries;
+  ), days AS (
+    INSERT INTO ledger_ledgerday AS d (account_id, day, recorded_day, debit, credit, entries)
+      SELECT account_id, day, recorded_day, debit, credit, entries FROM moved
+      ON CONFLICT (account_id, day, recorded_day) DO UPDATE
+         SET debit = d.debit + excluded.debit, credit = d.credit + excluded.credit,
+             entries = d.entries + excluded.entries
+  )
+  INSERT INTO ledger_ledgermonth AS d (account_id, month, debit, credit)
+    SELECT account_id, date_trunc('month', day)::date, sum(debit), sum(credit) FROM moved GROUP BY 1, 2
+    ON CONFLICT (account_id, month) DO UPDATE
+       SET debit = d.debit + excluded.debit, credit = d.credit + excluded.credit;
 
   SELECT block.until, count(*)::int AS transactions, sum(x.entries)::int AS entries,
          string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id) AS members
@@ -136,4 +145,34 @@ UNDO = "DROP FUNCTION ledger_keep, ledger_seal_hash, ledger_digests, ledger_awai
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0004_reading")]
-    operations = [migrations.RunSQL([AWAIT, DIGESTS, SEAL_HASH, KEEP], UNDO)]
+    operations = [
+        migrations.CreateModel(
+            name="LedgerMonth",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "account_id", "month", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("month", models.DateField(help_text="Its first day.")),
+                ("debit", models.BigIntegerField()),
+                ("credit", models.BigIntegerField()),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="months",
+                        to="ledger.ledgeraccount",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "month",
+                "verbose_name_plural": "months",
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.RunSQL([AWAIT, DIGESTS, SEAL_HASH, KEEP], UNDO),
+    ]

@@ -5,7 +5,8 @@ closings, so its cost is what moved since. `ledger_keep_period` and `ledger_forg
 only ways to write `LedgerPeriodBalance`, and each insists on the period's state.
 """
 
-from django.db import migrations
+import django.db.models.deletion
+from django.db import migrations, models
 
 MOVED = """
 CREATE FUNCTION ledger_moved(p_since timestamptz, p_until timestamptz)
@@ -126,4 +127,66 @@ UNDO = "DROP FUNCTION ledger_forget_period, ledger_keep_period, ledger_balances_
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0005_keeping")]
-    operations = [migrations.RunSQL([MOVED, BALANCES_AT, KEEP, FORGET], UNDO)]
+    operations = [
+        migrations.CreateModel(
+            name="LedgerPeriodBalance",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "period_id",
+                        "account_id",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("opening", models.BigIntegerField(help_text="Credit positive.")),
+                ("debit", models.BigIntegerField()),
+                ("credit", models.BigIntegerField()),
+                ("closing", models.BigIntegerField(help_text="Credit positive.")),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="ledger.ledgeraccount",
+                    ),
+                ),
+                (
+                    "period",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="balances",
+                        to="ledger.ledgerperiod",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "period balance",
+                "verbose_name_plural": "period balances",
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.AddConstraint(
+            model_name="ledgerperiodbalance",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "closing",
+                        django.db.models.expressions.CombinedExpression(
+                            django.db.models.expressions.CombinedExpression(
+                                models.F("opening"), "+", models.F("credit")
+                            ),
+                            "-",
+                            models.F("debit"),
+                        ),
+                    )
+                ),
+                name="period_balance_adds_up",
+            ),
+        ),
+        migrations.RunSQL([MOVED, BALANCES_AT, KEEP, FORGET], UNDO),
+    ]

@@ -6,7 +6,7 @@ findings come as they are found; two connections use two processors.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -70,10 +70,10 @@ def verify_ledger(
             return
         with ThreadPoolExecutor(connections) as pool:
             try:
-                running = {pool.submit(_apart, exported, job): title for title, job in jobs}
-                for done in as_completed(running):
-                    yield from done.result()
-                    progress(running[done])
+                answers = pool.map(partial(_apart, exported), [job for _, job in jobs])
+                for (title, _), found in zip(jobs, answers, strict=True):
+                    yield from found
+                    progress(title)
             finally:
                 pool.shutdown(cancel_futures=True)
 
