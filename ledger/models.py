@@ -10,6 +10,7 @@ that `resolves` it, at most once.
 from datetime import UTC, datetime, time
 from typing import Any
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 from django_fsm import FSMField, transition
@@ -384,10 +385,31 @@ class LedgerDay(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = "day", "days"
         default_permissions = ("view",)
-        indexes = (models.Index(fields=["day"], name="ledger_day_by_day"),)
+        indexes = (BrinIndex(fields=["day"], name="ledger_day_by_day"),)
 
     def __str__(self) -> str:
         return f"{self.account_id} {self.day}: {self.credit - self.debit}"
+
+
+class LedgerMonth(models.Model):
+    """The sum of an account's `LedgerDay` rows of one month of business time."""
+
+    only_functions_write = True
+
+    pk = models.CompositePrimaryKey("account_id", "month")
+    account = models.ForeignKey(
+        LedgerAccount, on_delete=models.PROTECT, related_name="months", db_index=False
+    )
+    month = models.DateField(help_text="Its first day.")
+    debit = models.BigIntegerField()
+    credit = models.BigIntegerField()
+
+    class Meta:
+        verbose_name, verbose_name_plural = "month", "months"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.account_id} {self.month:%Y-%m}: {self.credit - self.debit}"
 
 
 class LedgerSeal(models.Model):
