@@ -59,10 +59,10 @@ def bare(cursor: Any, model: type[models.Model]) -> dict[str, str]:
     """Take constraints off the table for this transaction and return its columns with their types."""
     table = model._meta.db_table
     cursor.execute(
-        "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c'", [table]
+        "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype IN ('c', 'p')", [table]
     )
     for (name,) in cursor.fetchall():
-        cursor.execute(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
+        cursor.execute(f'ALTER TABLE {table} DROP CONSTRAINT "{name}" CASCADE')
     cursor.execute(
         """SELECT column_name, data_type FROM information_schema.columns
            WHERE table_schema = current_schema() AND table_name = %s AND is_generated = 'NEVER'""",
@@ -77,7 +77,7 @@ def bare(cursor: Any, model: type[models.Model]) -> dict[str, str]:
 def insert(cursor: Any, model: type[models.Model], columns: dict[str, str], **values: str) -> str:
     """A row of nothing but a key and `values`; the first part of its key."""
     keys = {
-        field.column: str(uuid4()) if columns[field.column] == "uuid" else str(uuid4().int % 10**9)
+        field.column: str(uuid4()) if columns[field.column] == "uuid" else str(uuid4().int % 2**15)
         for field in model._meta.pk_fields
     }
     values = {**keys, **values}
