@@ -9,7 +9,12 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_serializer,
+)
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -32,7 +37,7 @@ from commerce.errors import PermissionDenied
 from commerce.money import MAX_MINOR, Money
 from commerce.parties.models import Organization
 from ledger import services
-from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerSeal, LedgerTransaction
+from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerPeriod, LedgerSeal, LedgerTransaction
 from ledger.rules.kinds import WALLET, AccountClass, Kind, Side
 
 
@@ -283,6 +288,74 @@ class SealViewSet(mixins.ListModelMixin, CommerceViewSet):
     pagination_class = SealPagination
 
 
+class PeriodSerializer(StrictModelSerializer):
+    class Meta:
+        model = LedgerPeriod
+        fields = ("id", "starts_on", "ends_on", "status")
+        extra_kwargs = {"ends_on": {"help_text": "The first day after it."}}
+
+
+class PeriodPagination(IdCursorPagination):
+    ordering = "-starts_on"
+
+
+class PeriodViewSet(mixins.ListModelMixin, CommerceViewSet):
+    """Accounting periods, newest first; only the platform sees them."""
+
+    scope = "ledger"
+    queryset = LedgerPeriod.objects.all()
+    serializer_class = PeriodSerializer
+    pagination_class = PeriodPagination
+
+
+class TrialBalanceQuery(AsOfQuery):
+    by = serializers.ChoiceField(choices=["kind", "class", "owner"], default="kind")
+    currency = serializers.CharField(required=False, max_length=3)
+
+
+class TrialRowSerializer(StrictSerializer):
+    key = serializers.CharField(help_text="Kind, class or owner's id.")
+    name = serializers.CharField(source="label")
+    currency = serializers.CharField()
+    accounts = serializers.IntegerField()
+    debit = MoneyField(help_text="The sum of the accounts that stand in debit.")
+    credit = MoneyField(help_text="The sum of the accounts that stand in credit.")
+    balance = MoneyField(help_text="On the group's normal side; of an owner, what it is owed.")
+
+
+class TrialTotalSerializer(StrictSerializer):
+    debit = MoneyField()
+    credit = MoneyField(help_text="Equal to debit, unless only one organization's accounts are seen.")
+
+
+@extend_schema_serializer(many=False)
+class TrialBalanceSerializer(StrictSerializer):
+    rows = TrialRowSerializer(many=True)
+    totals = TrialTotalSerializer(many=True, help_text="One per currency.")
+
+
+class TrialBalanceViewSet(CommerceViewSet):
+    """Every balance on the side where it stands, now or at two instants, summed by group."""
+
+    scope = "ledger"
+    queryset = LedgerAccount.objects.all()
+    serializer_class = TrialBalanceSerializer
+    pagination_class = None
+
+    def declared_query(self) -> type[Query] | None:
+        return TrialBalanceQuery
+
+    def visible(self, queryset: QuerySet, organization: Any) -> QuerySet:
+        return queryset.filter(owner=organization)
+
+    @extend_schema(responses=TrialBalanceSerializer)
+    def list(self, request: Request) -> Response:
+        """The trial balance; an organization's has only its own accounts."""
+        owner = None if self.sees_everything else self.api_key.organization_id
+        trial = services.trial_balance(owner=owner, **self.query)
+        return Response(TrialBalanceSerializer(trial).data)
+
+
 class WalletViewSet(CommerceViewSet):
     """What a buyer can spend and what is set aside, per currency."""
 
@@ -316,5 +389,7 @@ router = SimpleRouter()
 router.register("ledger/accounts", AccountViewSet, basename="ledger-account")
 router.register("ledger/transactions", TransactionViewSet, basename="ledger-transaction")
 router.register("ledger/seals", SealViewSet, basename="ledger-seal")
+router.register("ledger/periods", PeriodViewSet, basename="ledger-period")
+router.register("ledger/trial-balance", TrialBalanceViewSet, basename="ledger-trial-balance")
 router.register("wallets", WalletViewSet, basename="wallet")
 urlpatterns = router.urls

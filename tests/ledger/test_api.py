@@ -9,7 +9,7 @@ from commerce.api.services import issue_key
 from commerce.parties.models import Organization
 from ledger.models import LedgerAccount
 from ledger.rules import recipes
-from ledger.services import anchor, keep, post_pending
+from ledger.services import anchor, begin_closing, keep, post_pending
 from tests.commerce.api.conftest import Api
 from tests.ledger.conftest import ACTOR, AT, usd
 
@@ -176,3 +176,27 @@ def test_the_platform_reads_the_chain_of_seals_and_nobody_else_does(story, api):
     assert seals[0]["hash"] == anchor()["hash"]
     assert items(api(story.acme).get("/api/v1/ledger/seals/")) == []
     assert api(story.platform, "wallets:read").get("/api/v1/ledger/seals/").status_code == 403
+
+
+def test_the_trial_balance_over_http_is_whole_for_the_platform_and_own_for_others(story, api):
+    whole = api(story.platform).get("/api/v1/ledger/trial-balance/?by=class").json()
+    assert [row["name"] for row in whole["rows"]] == ["Asset", "Liability"]
+    (total,) = whole["totals"]
+    assert total["debit"] == total["credit"] == money(155_00)
+    own = api(story.northwind).get("/api/v1/ledger/trial-balance/").json()
+    assert [row["key"] for row in own["rows"]] == ["PAYABLE"]
+    before = api(story.platform).get("/api/v1/ledger/trial-balance/?at=2027-02-01T00:00:00Z").json()
+    assert before == {"rows": [], "totals": []}
+    assert api(story.platform).get("/api/v1/ledger/trial-balance/?by=colour").status_code == 400
+    assert api(story.platform, "wallets:read").get("/api/v1/ledger/trial-balance/").status_code == 403
+
+
+def test_periods_over_http_are_the_platforms(story, api):
+    begin_closing(month=AT.date(), actor=ACTOR, at=AT + timedelta(days=40))
+    (period,) = api(story.platform).get("/api/v1/ledger/periods/").json()["items"]
+    assert (period["starts_on"], period["ends_on"], period["status"]) == (
+        "2027-03-01",
+        "2027-04-01",
+        "closing",
+    )
+    assert api(story.acme).get("/api/v1/ledger/periods/").json()["items"] == []
