@@ -102,6 +102,10 @@ BEGIN
       IF refused IS NULL AND linked THEN
         refused := ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount);
       END IF;
+      IF refused IS NOT NULL AND linked AND NOT looked THEN  -- what came before it may be its own first time
+        looked := true;
+        CONTINUE;
+      END IF;
       IF refused IS NOT NULL THEN
         RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false, refused;
         RETURN;
