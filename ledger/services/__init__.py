@@ -1,5 +1,6 @@
 """The ledger's verbs. Everything that moves money goes through `post` and its kin."""
 
+from ledger.services.archive import archivable, archive_month, compare_archive
 from ledger.services.balances import (
     AccountBalance,
     Place,
@@ -69,11 +70,14 @@ __all__ = [
     "account_balances",
     "adjustments",
     "anchor",
+    "archivable",
+    "archive_month",
     "balance",
     "balances",
     "begin_closing",
     "cancel_release",
     "compare_anchor",
+    "compare_archive",
     "discard_pending",
     "entries_of",
     "explain",

@@ -92,9 +92,14 @@ def check_recent(check: Check) -> Findings:
 
 def check_recent_seals() -> Findings:
     """The newest part of the chain against the rows that it sealed."""
+    ((last,),) = _read("SELECT COALESCE(max(number), 0) FROM ledger_ledgerseal")
+    return check_seals(recent_seal(), last)
+
+
+def check_seals(first: int, last: int) -> Findings:
+    """The chain from one seal to another against the rows that they sealed."""
     with transaction.atomic():
-        ((last,),) = _read("SELECT COALESCE(max(number), 0) FROM ledger_ledgerseal")
-        return _blocks(recent_seal(), last)
+        return _blocks(first, last)
 
 
 def anchor() -> dict[str, Any] | None:
