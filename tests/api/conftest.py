@@ -85,6 +85,10 @@ class Deal:
             "id"
         )
 
+    @property
+    def collection(self) -> LedgerTransaction:
+        return LedgerTransaction.objects.get(recipe="collect", entries__account=self.wallet)
+
 
 @pytest.fixture(scope="module")
 def deals(django_db_setup: None, django_db_blocker: Any) -> Iterator[tuple[Deal, Deal]]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from commerce.api.models import IdempotencyKey
+from ledger.models import LedgerAccount
 from tests.api.conftest import Api, Deal, contents, contract_payload
 from tests.api.test_tenancy import PLACES, WITHOUT_AN_ID
 
@@ -23,6 +24,7 @@ ORGANIZATION = {
     "currency": "USD",
     "bank_account": BANK,
 }
+EXPORT = {"source": "ledger.entries", "format": "jsonl", "parameters": {}}
 REASON = {"reason": "test"}
 
 
@@ -46,6 +48,16 @@ def contract(deal: Deal) -> dict[str, Any]:
     return contract_payload(deal.buyer, deal.seller, deal.partner)
 
 
+def reversal(deal: Deal) -> dict[str, Any]:
+    """Five cents of tax back into the wallet."""
+    tax = LedgerAccount.objects.get(kind="TAX_PAYABLE")
+    parts = [
+        {"account_id": account.pk, "amount": {"amount_minor": 5, "currency": "USD"}}
+        for account in (tax, deal.wallet)
+    ]
+    return {"reason": "test", "parts": parts}
+
+
 # What is right: each request succeeds as it stands here.
 Request = tuple[str, Callable[[Deal], str], Callable[[Deal], Any], int]
 RIGHT: dict[str, Request] = {
@@ -67,6 +79,13 @@ RIGHT: dict[str, Request] = {
         lambda d: f"payout-policies/{d.seller.pk}/",
         lambda d: {"mode": "scheduled", "cadence": "weekly", "day": 1, "minimum_minor": 100},
         200,
+    ),
+    "export": ("POST", lambda d: "exports/", lambda d: EXPORT, 201),
+    "reversal": (
+        "POST",
+        lambda d: f"ledger/transactions/{d.collection.pk}/reversal-requests/",
+        reversal,
+        201,
     ),
 }
 # Requests that the two deals do not allow as they stand; what is wrong with their form comes first.
@@ -289,6 +308,25 @@ WRONG: list[tuple[str, str, Any, int | tuple[int, ...], str, str | None]] = [
     ("payout", "/currency", "USD", 400, "amount_or_currency", ""),
     ("cancel", "/reason", "", 400, "blank", None),
     ("cancel", "/reason", TOO_LONG, 400, "max_length", None),
+    ("export", "/source", ..., 400, "required", None),
+    ("export", "/format", "pdf", 400, "invalid_choice", None),
+    ("export", "/parameters", [], 400, "not_a_dict", None),
+    ("reversal", "/reason", ..., 400, "required", None),
+    ("reversal", "/reason", " ", 400, "blank", None),
+    ("reversal", "/reason", TOO_LONG, 400, "max_length", None),
+    ("reversal", "/parts", [], 400, "min_length", None),
+    ("reversal", "/parts", {}, 400, "not_a_list", None),
+    ("reversal", "/parts", ..., 409, "insufficient_funds", ""),
+    ("reversal", "/parts/0", ..., 422, "unbalanced", "/parts"),
+    ("reversal", "/parts/0/account_id", "1", 400, "invalid", None),
+    ("reversal", "/parts/0/account_id", True, 400, "invalid", None),
+    ("reversal", "/parts/0/account_id", 0, 400, "min_value", None),
+    ("reversal", "/parts/0/account_id", MAX, 422, "account_not_in_posting", None),
+    ("reversal", "/parts/0/amount/amount_minor", 0, 400, "amount_too_small", None),
+    ("reversal", "/parts/0/amount/amount_minor", 4, 422, "unbalanced", "/parts"),
+    ("reversal", "/parts/0/amount/amount_minor", MAX, 422, "more_than_posted", None),
+    ("reversal", "/parts/0/amount/currency", "EUR", 422, "currency_mismatch", None),
+    ("reversal", "/parts/1/side", "debit", 400, "unknown_field", None),
     ("policy", "/mode", "always", 400, "invalid_choice", None),
     ("policy", "/mode", ..., 400, "required", None),
     ("policy", "/cadence", "daily", 400, "invalid_choice", None),

@@ -37,6 +37,7 @@ PLACES: list[Place] = [
     ("GET", "ledger/accounts/{}/", lambda d: str(d.wallet.pk), None),
     ("GET", "ledger/accounts/{}/statement/", lambda d: str(d.wallet.pk), None),
     ("GET", "ledger/transactions/{}/", lambda d: str(d.funding.pk), None),
+    ("POST", "ledger/transactions/{}/reversal-requests/", lambda d: str(d.collection.pk), REASON),
     ("GET", "wallets/{}/", lambda d: str(d.buyer.pk), None),
     ("GET", "settlements/{}/", lambda d: str(d.settlement.pk), None),
     ("GET", "settlements/{}/legs/", lambda d: str(d.settlement.pk), None),
@@ -62,7 +63,7 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("exports/", lambda d: ({str(d.export.pk)}, set())),
 ]
 # Of the platform's keys alone.
-OURS = {"GET approvals/", "GET ledger/seals/"}
+OURS = {"GET approvals/", "GET ledger/periods/", "GET ledger/seals/"}
 SHARED = {"GET products/", "GET products/{}/"}
 # An export's file is not there until a worker has made it.
 FILES = {"GET exports/{}/file/"}
@@ -74,7 +75,13 @@ WITHOUT_AN_ID = {
     "POST exports/",
 }
 # Refused before the object is looked for: the key may not do this at all.
-FORBIDDEN = {"invoices/{}/accept/", "payouts/{}/approve/", "payouts/{}/reject/", "approvals/{}/"}
+FORBIDDEN = {
+    "invoices/{}/accept/",
+    "ledger/transactions/{}/reversal-requests/",
+    "payouts/{}/approve/",
+    "payouts/{}/reject/",
+    "approvals/{}/",
+}
 
 
 def routes() -> set[str]:
@@ -105,7 +112,8 @@ def ids_in(answer: Any) -> set[str]:
 
 def test_every_address_of_the_api_is_in_the_tables_here() -> None:
     here = {f"{method} {path}" for method, path, _, _ in PLACES}
-    lists = {f"GET {path}" for path, _ in LISTS} | {"GET ledger/accounts/", "GET ledger/transactions/"}
+    own = {f"GET ledger/{name}/" for name in ("accounts", "transactions", "trial-balance")}
+    lists = {f"GET {path}" for path, _ in LISTS} | own
     assert routes() == here | lists | OURS | SHARED | FILES | WITHOUT_AN_ID
 
 
