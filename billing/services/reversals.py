@@ -7,13 +7,13 @@ _SET_ASIDE = (
     "is settled or signed anew with other lines."
 )
 _RECEIVED = (
-    "A pay-in counts as received by this. It is taken back when the bank returns the payment, by itself; "
-    "Billing > Pay-ins shows it."
+    "A pay-in counts as received by this. It is taken back by itself when the bank returns the payment; "
+    "the pay-in's page shows it."
 )
 _RETURNED = "The bank has taken this pay-in back. Only a new payment funds the wallet again."
 _COLLECTED = (
-    "An invoice counts as paid by this, and its settlement divides the money. What has not been released to "
-    "a payee can be held at Payouts > Settlements; a paid invoice is not unmade in the ledger."
+    "An invoice counts as paid by this, and its settlement divides the money. A paid invoice is not unmade "
+    "in the ledger; what has not been released to a payee can be held on the settlement's page."
 )
 
 for _recipe in ("commit", "uncommit"):

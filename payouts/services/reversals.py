@@ -3,20 +3,20 @@
 from ledger.services import register_reversal_veto
 
 _ON_ITS_WAY = (
-    "A payout is on its way by this. While it has not been sent it can be cancelled at Payouts > Payouts, "
-    "which makes its money payable again; afterwards the bank says what became of it."
+    "A payout is on its way by this. Until it is sent it can be cancelled on the payout's page, which makes "
+    "its money payable again; after that the bank says what becomes of it."
 )
 _PAID = (
-    "The bank has paid this payout. When the money comes back the payout is returned by itself; "
-    "Payouts > Payouts shows it."
+    "The bank has paid this payout. When the money comes back, the payout is returned by itself; "
+    "the payout's page shows it."
 )
 _CAME_BACK = (
-    "The money of a payout that was not paid is payable again by this. Request a new payout at "
-    "Payouts > Payee policies."
+    "The money of a payout that was not paid is payable again by this. Request a new payout on the page "
+    "of the payee's policy."
 )
 _RELEASED = (
-    "A settlement counts this as released to its payee. To keep it from being paid out, change the payee's "
-    "policy to on request, at Payouts > Payee policies."
+    "A settlement counts this as released to its payee. To keep it from being paid out, set the payee's "
+    "policy to on request, on the policy's page."
 )
 
 for _recipe, _sentence in (
