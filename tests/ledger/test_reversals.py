@@ -163,8 +163,9 @@ def test_who_may_not_request_requests_nothing(
         at=AT,
     )
     for actor in (staff["viewer"], staff["approver"], key.actor()):
-        with pytest.raises(PermissionDenied):
-            ask(funded, actor)
+        for parts_given in (None, []):  # nor do they learn what is wrong with it
+            with pytest.raises(PermissionDenied):
+                ask(funded, actor, parts=parts_given)
     assert not Approval.objects.exists()
 
 
