@@ -1,6 +1,10 @@
 """Writers at the same time, on real connections: no overdraft, no deadlock, each key once."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,8 +13,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from commerce.embedded import REPOSITORY
 from commerce.errors import CommerceError, InsufficientFunds, StateConflict
-from ledger.models import LedgerEntry, LedgerRelease, LedgerTransaction
+from ledger.models import LedgerBalance, LedgerEntry, LedgerRelease, LedgerTransaction
 from ledger.rules import recipes
 from ledger.rules.recipes import Entry
 from ledger.services import (
@@ -21,6 +26,7 @@ from ledger.services import (
     reverse,
     schedule_release,
     settle_pending,
+    verify_ledger,
 )
 from tests.ledger.conftest import ACTOR, AT, holds, make_people, usd
 from tests.ledger.test_invariants import findings
@@ -28,6 +34,7 @@ from tests.ledger.test_invariants import findings
 pytestmark = pytest.mark.django_db(transaction=True)
 
 THREADS = 8
+PROCESSES, TURNS = 4, 40
 
 
 def together(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
@@ -168,3 +175,51 @@ def test_ticks_beside_each_other_release_each_row_once():
     assert LedgerRelease.objects.filter(status="released").count() == 100
     assert holds(people.northwind, "PAYABLE") == usd("100")
     assert findings() == {}
+
+
+def test_processes_over_five_accounts_neither_deadlock_nor_lose_or_invent_a_cent():
+    people = make_people()
+    fund(people, "10", key="seed")
+    give = recipes.fund_wallet(platform=people.platform, buyer=people.northwind, amount=usd("10"))
+    post(entries=give, key="seed:2", source="t", recipe="fund_wallet", at=AT, actor=ACTOR)
+    environment = os.environ | {"DATABASE_NAME": connection.settings_dict["NAME"]}
+    command = [sys.executable, "-m", "tests.ledger.writer"]
+    writers = [
+        subprocess.Popen(
+            [*command, str(number), str(TURNS)],
+            cwd=REPOSITORY,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in range(PROCESSES)
+    ]
+    order = json.dumps({name: str(getattr(people, name)) for name in ("platform", "acme", "northwind")})
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * PROCESSES
+    for writer in writers:
+        writer.stdin.write(f"{order}\n")
+        writer.stdin.flush()
+    answers = [json.loads(writer.communicate(timeout=60)[0]) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * PROCESSES
+
+    cash, fees, acme, northwind, payable = (
+        sum(amounts) for amounts in zip(*(answer["moved"] for answer in answers), strict=True)
+    )
+    assert cash + fees + acme + northwind + payable == 0
+    # An asset counts its debits.
+    assert holds(people.platform, "CASH_BANK").minor == 2_000 - cash
+    assert holds(people.platform, "PLATFORM_FEES").minor == fees
+    floored = [
+        holds(people.acme, "AVAILABLE").minor,
+        holds(people.northwind, "AVAILABLE").minor,
+        holds(people.northwind, "PAYABLE").minor,
+    ]
+    assert floored == [1_000 + acme, 1_000 + northwind, payable]
+    assert min(floored) >= 0
+    assert LedgerBalance.objects.filter(account__kind="CASH_BANK", version__gt=0).count() > 1
+    for stripe in LedgerBalance.objects.filter(version__gt=0):
+        versions = LedgerEntry.objects.filter(account_id=stripe.account_id, stripe=stripe.stripe)
+        assert sorted(versions.values_list("version", flat=True)) == list(range(1, stripe.version + 1))
+    assert sum(answer["refused"] for answer in answers) > 0
+    assert list(verify_ledger()) == []
