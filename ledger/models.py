@@ -338,6 +338,7 @@ class LedgerEntry(models.Model):
         constraints = (models.CheckConstraint(condition=~Q(amount=0), name="entry_moves_something"),)
         indexes = (
             models.Index(fields=["account", "effective_at", "recorded_at"], name="entry_by_effective_at"),
+            BrinIndex(fields=["recorded_at"], name="entry_by_recording"),
         )
 
     def __str__(self) -> str:

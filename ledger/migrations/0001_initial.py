@@ -21,6 +21,7 @@ CREATE TABLE ledger_ledgerentry (
 );
 CREATE INDEX ledger_ledgerentry_transaction_id ON ledger_ledgerentry (transaction_id);
 CREATE INDEX entry_by_effective_at ON ledger_ledgerentry (account_id, effective_at, recorded_at);
+CREATE INDEX entry_by_recording ON ledger_ledgerentry USING brin (recorded_at);
 """
 
 
@@ -608,6 +609,10 @@ class Migration(migrations.Migration):
                     index=models.Index(
                         fields=["account", "effective_at", "recorded_at"], name="entry_by_effective_at"
                     ),
+                ),
+                migrations.AddIndex(
+                    model_name="ledgerentry",
+                    index=BrinIndex(fields=["recorded_at"], name="entry_by_recording"),
                 ),
                 migrations.AddConstraint(
                     model_name="ledgerentry",

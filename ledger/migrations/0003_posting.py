@@ -65,6 +65,7 @@ DECLARE
   b_version bigint[];
   recorded timestamptz;
   open_from date;
+  sealed timestamptz;
   effective timestamptz[] := p_effective_at;
   adjusts uuid[] := array_fill(NULL::uuid, ARRAY[n]);
   written int;
@@ -155,9 +156,12 @@ BEGIN
       RETURN;
     END IF;
 
-    recorded := greatest(clock_timestamp(), recorded);
     -- Read under the locks: whoever closes a period waits for all that could have read it as open.
-    SELECT max(p.ends_on) INTO open_from FROM ledger_ledgerperiod p WHERE p.status <> 'open';
+    SELECT (SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open' ORDER BY p.ends_on DESC LIMIT 1),
+           (SELECT s.until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1)
+      INTO open_from, sealed;
+    -- Later than what these stripes have and any seal covers, also when the clock was set back.
+    recorded := greatest(clock_timestamp(), recorded, sealed + interval '1 microsecond');
     IF open_from IS NOT NULL THEN
       SELECT array_agg(CASE WHEN p.id IS NULL THEN u.at ELSE open_from::timestamp AT TIME ZONE 'UTC' END ORDER BY u.o),
              array_agg(p.id ORDER BY u.o)
@@ -297,6 +301,7 @@ DECLARE
   low record;
   high record;
   open_from date;
+  sealed timestamptz;
   effective timestamptz := p_effective_at;
   period uuid;
 BEGIN
@@ -325,7 +330,12 @@ BEGIN
     UPDATE ledger_ledgerbalance b SET recorded_at = high.recorded_at WHERE b.account_id = one AND b.stripe = low.stripe;
   END IF;
 
-  SELECT max(p.ends_on) INTO open_from FROM ledger_ledgerperiod p WHERE p.status <> 'open';
+  SELECT (SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open' ORDER BY p.ends_on DESC LIMIT 1),
+         (SELECT s.until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1)
+    INTO open_from, sealed;
+  IF sealed >= high.recorded_at THEN
+    RAISE EXCEPTION 'the clock stands before the latest seal, of %', sealed USING ERRCODE = '40001';
+  END IF;
   IF p_effective_at < open_from::timestamp AT TIME ZONE 'UTC' THEN
     effective := open_from::timestamp AT TIME ZONE 'UTC';
     SELECT p.id INTO period FROM ledger_ledgerperiod p WHERE p.status <> 'open'

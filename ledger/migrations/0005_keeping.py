@@ -42,11 +42,11 @@ END $$;
 """
 
 # Instants as the eight bytes of their microseconds, columns by name: neither a setting of the session
-# nor a column that is added later changes a digest.
+# nor a column that is added later changes a digest. The body is a text, so that it reads the entries by
+# their table's name also when that has become another table (0007).
 DIGESTS = """
 CREATE FUNCTION ledger_digests(p_after timestamptz, p_until timestamptz)
-RETURNS TABLE (id uuid, recorded_at timestamptz, entries bigint, digest bytea) LANGUAGE sql STABLE
-BEGIN ATOMIC
+RETURNS TABLE (id uuid, recorded_at timestamptz, entries bigint, digest bytea) LANGUAGE sql STABLE AS $$
   SELECT t.id, t.recorded_at, e.entries,
          sha256(convert_to(concat(
            ROW(t.id, t.key, encode(t.fingerprint, 'hex'), t.status, t.source, t.recipe, t.description, t.actor,
@@ -63,8 +63,8 @@ BEGIN ATOMIC
    CROSS JOIN LATERAL (
      SELECT string_agg(ROW('hold', h.id, h.account_id, h.stripe, h.currency, h.amount)::text, '' ORDER BY h.id) AS rows
        FROM ledger_ledgerhold h WHERE h.transaction_id = t.id AND t.status = 'pending') h
-   WHERE t.recorded_at > p_after AND t.recorded_at <= p_until;
-END;
+   WHERE t.recorded_at > p_after AND t.recorded_at <= p_until
+$$;
 """
 
 SEAL_HASH = """

@@ -24,12 +24,14 @@ BEGIN
   EXECUTE format('ALTER INDEX ledger_ledgerentry_pkey RENAME TO %I', part || '_pkey');
   EXECUTE format('ALTER INDEX ledger_ledgerentry_transaction_id RENAME TO %I', part || '_transaction');
   EXECUTE format('ALTER INDEX entry_by_effective_at RENAME TO %I', part || '_effective');
+  EXECUTE format('ALTER INDEX entry_by_recording RENAME TO %I', part || '_recording');
   EXECUTE format('DROP TRIGGER guard_append_only ON %I', part);
   EXECUTE format('CREATE TABLE ledger_ledgerentry (LIKE %I, CONSTRAINT entry_stripe_counts CHECK (stripe >= 0),
                   CONSTRAINT entry_moves_something CHECK (amount <> 0)) PARTITION BY RANGE (recorded_at)', part);
   ALTER TABLE ledger_ledgerentry ADD PRIMARY KEY (account_id, stripe, recorded_at, version);
   CREATE INDEX ledger_ledgerentry_transaction_id ON ledger_ledgerentry (transaction_id);
   CREATE INDEX entry_by_effective_at ON ledger_ledgerentry (account_id, effective_at, recorded_at);
+  CREATE INDEX entry_by_recording ON ledger_ledgerentry USING brin (recorded_at);
   EXECUTE format('ALTER TABLE ledger_ledgerentry ATTACH PARTITION %I FOR VALUES FROM (MINVALUE) TO (%L)', part, p_bound);
   EXECUTE format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS entry_recorded_before', part);
   CREATE TRIGGER guard_append_only BEFORE UPDATE OR DELETE ON ledger_ledgerentry

@@ -5,7 +5,7 @@ from datetime import timedelta
 from threading import Event, Thread
 
 import pytest
-from django.db import InternalError, connection, transaction
+from django.db import InternalError, OperationalError, connection, transaction
 
 from ledger.models import LedgerAccount, LedgerDay, LedgerEntry, LedgerSeal, LedgerTransaction
 from ledger.rules import recipes
@@ -186,3 +186,19 @@ def test_the_task_keeps_and_reads_are_the_same_before_and_after(fund, people):
     assert keep(margin=NOW) == 4
     assert read() == wanted
     assert LedgerAccount.objects.count() == 2
+
+
+def test_a_clock_that_was_set_back_writes_nothing_behind_a_seal(fund):
+    fund("a")
+    with connection.cursor() as cursor:  # as if it had been an hour later when this was sealed
+        cursor.execute(
+            "INSERT INTO ledger_ledgerseal (number, until, transactions, entries, members, previous, hash,"
+            " sealed_at) VALUES (1, now() + interval '1 hour', 0, 0, '', '', '', now())"
+        )
+    sealed = LedgerSeal.objects.get()
+    assert fund("b").recorded_at > sealed.until
+    one, other = LedgerAccount.objects.order_by("pk").values_list("pk", flat=True)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE ledger_ledgerbalance SET recorded_at = now() - interval '1 day'")
+        with pytest.raises(OperationalError, match="before the latest seal"), transaction.atomic():
+            cursor.execute("SELECT ledger_transfer('t', %s, %s, 1)", [one, other])
