@@ -300,6 +300,18 @@ def nothing_is_sealed_within_the_margin():
     assert keep(margin=timedelta(hours=1)) == 0
 
 
+def nothing_is_recorded_behind_a_seal():
+    owner = funded()
+    with connection.cursor() as cursor:  # as if the clock had been set back by an hour since
+        cursor.execute(
+            "INSERT INTO ledger_ledgerseal (number, until, transactions, entries, members, previous, hash,"
+            " sealed_at) VALUES (1, now() + interval '1 hour', 0, 0, '', '', '', now()) RETURNING until"
+        )
+        (sealed,) = cursor.fetchone()
+    (row,) = put(funding(owner))
+    assert row.recorded_at > sealed
+
+
 def sealed_rows_cannot_be_changed_unnoticed():
     funded()
     assert keep(margin=NOW)

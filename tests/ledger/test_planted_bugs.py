@@ -33,7 +33,7 @@ class Bug:
 LOCK = "FOR NO KEY UPDATE OF b\n      ) x;"
 BATCH_LOCK = "ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b;"
 CONDITION = "x.posted + x.d_posted - x.held_dr - x.d_held_dr < x.floor"
-NOT_OPEN = "INTO open_from FROM ledger_ledgerperiod p WHERE p.status <> 'open'"
+NOT_OPEN = "(SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open'"
 BUGS = [
     Bug("no balance condition", rules.nobody_spends_more_than_they_have, "ledger_post", CONDITION, "false"),
     Bug(
@@ -210,6 +210,13 @@ BUGS = [
         "ledger_keep",
         "clock_timestamp() - p_margin",
         "clock_timestamp()",
+    ),
+    Bug(
+        "a clock that was set back is believed",
+        rules.nothing_is_recorded_behind_a_seal,
+        "ledger_post",
+        "recorded, sealed + interval '1 microsecond')",
+        "recorded)",
     ),
     Bug(
         "seals do not cover who did it",
