@@ -77,6 +77,17 @@ def test_rows_of_every_partition_stay_what_they_are(partitioned):
     assert guards.missing() == []
 
 
+def test_seals_cover_what_is_recorded_in_the_partitions_to_come(partitioned):
+    for table in ("ledger_ledgertransaction", "ledger_ledgerentry"):
+        sql(f"ALTER TABLE {table} DISABLE TRIGGER guard_append_only")
+    first = partitions()[-1]
+    sql(f"ALTER TABLE {first} DISABLE TRIGGER guard_append_only")
+    for table in ("ledger_ledgertransaction", "ledger_ledgerentry"):
+        sql(f"UPDATE {table} SET recorded_at = recorded_at + interval '1 month'")
+    assert sql(f"SELECT count(*) FROM {first}") == [(0,)]
+    assert sql("SELECT entries FROM ledger_digests('-infinity', 'infinity')") == [(2,)]
+
+
 def test_the_application_reaches_partitions_through_their_table_only(partitioned):
     assert [str(difference) for difference in roles.differences()] == []
     role = roles.application()
