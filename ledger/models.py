@@ -221,7 +221,7 @@ class LedgerTransaction(models.Model):
         DISCARDED = "discarded"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    key = models.CharField(max_length=200, unique=True, help_text="provider:object:fact or source:step.")
+    key = models.CharField(max_length=200, help_text="provider:object:fact or source:step.")
     fingerprint = models.BinaryField(help_text="Hash of the content: the same key with another is refused.")
     status = models.CharField(max_length=10, choices=Status.choices)
     source = models.CharField(max_length=120, help_text="What caused it, as type:id.")
@@ -274,6 +274,7 @@ class LedgerTransaction(models.Model):
                 | Q(adjusts_period__isnull=False, meant_at__lt=F("effective_at")),
                 name="adjustment_names_its_instant",
             ),
+            models.UniqueConstraint(fields=["key"], name="transaction_key_once"),
             models.UniqueConstraint(
                 fields=["resolves"], name="pending_resolved_once", condition=Q(resolves__isnull=False)
             ),

@@ -34,8 +34,8 @@ class LedgerTransactionAdmin(ConsoleAdmin):
     list_display = ("shown_recipe", "meaning", "shown_status", "amount", "source_link", "effective")
     list_display_links = ("shown_recipe",)
     list_filter = ("status",)
-    search_fields = ("id__exact", "key__exact", "key__startswith", "source__exact")
-    search_help_text = "Id, key or how it begins, or source."
+    search_fields = ("id__exact", "key__exact", "source__exact")
+    search_help_text = "Id, key or source."
     fields = (
         "shown_recipe", "shown_status", "amount", "cause", "effective", "recorded", "adjusts", "sealed_by",
         "actor", "description", "explanation", "key",

@@ -232,12 +232,7 @@ class Migration(migrations.Migration):
                         default=commerce.ids.uuid7, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                (
-                    "key",
-                    models.CharField(
-                        help_text="provider:object:fact or source:step.", max_length=200, unique=True
-                    ),
-                ),
+                ("key", models.CharField(help_text="provider:object:fact or source:step.", max_length=200)),
                 (
                     "fingerprint",
                     models.BinaryField(
@@ -509,6 +504,10 @@ class Migration(migrations.Migration):
                 ),
                 name="adjustment_names_its_instant",
             ),
+        ),
+        migrations.AddConstraint(
+            model_name="ledgertransaction",
+            constraint=models.UniqueConstraint(fields=("key",), name="transaction_key_once"),
         ),
         migrations.AddConstraint(
             model_name="ledgertransaction",

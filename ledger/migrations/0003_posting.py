@@ -296,8 +296,8 @@ DECLARE
   one constant bigint := least(p_from, p_to);
   other constant bigint := greatest(p_from, p_to);
   moved constant bigint := CASE WHEN p_from < p_to THEN -p_amount ELSE p_amount END;
+  known record;
   written uuid;
-  known bytea;
   low record;
   high record;
   open_from date;
@@ -308,24 +308,27 @@ BEGIN
   IF p_amount <= 0 OR p_from = p_to THEN
     RAISE EXCEPTION 'a transfer moves more than nothing between two accounts' USING ERRCODE = '22023';
   END IF;
-  SELECT t.id, t.fingerprint INTO written, known FROM ledger_ledgertransaction t WHERE t.key = p_key;
-  IF FOUND THEN
-    IF known <> content THEN
+  SELECT t.id, t.fingerprint, a.stripes AS one_stripes, a.currency AS one_currency,
+         o.stripes AS other_stripes, o.currency AS other_currency INTO known
+    FROM ledger_ledgeraccount a
+   CROSS JOIN ledger_ledgeraccount o
+    LEFT JOIN ledger_ledgertransaction t ON t.key = p_key
+   WHERE a.id = one AND o.id = other;
+  IF known.id IS NOT NULL THEN
+    IF known.fingerprint <> content THEN
       RAISE EXCEPTION 'the key % was used before for a posting with other content', p_key USING ERRCODE = '23505';
     END IF;
-    RETURN written;
+    RETURN known.id;
   END IF;
 
   UPDATE ledger_ledgerbalance b SET posted = b.posted + moved, version = b.version + 1,
          recorded_at = greatest(clock_timestamp(), b.recorded_at)
-    FROM ledger_ledgeraccount a
-   WHERE a.id = one AND b.account_id = one AND b.stripe = CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END
-  RETURNING b.stripe, b.version, b.posted, b.recorded_at, a.currency INTO STRICT low;
+   WHERE b.account_id = one AND b.stripe = CASE known.one_stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % known.one_stripes END
+  RETURNING b.stripe, b.version, b.posted, b.recorded_at INTO STRICT low;
   UPDATE ledger_ledgerbalance b SET posted = b.posted - moved, version = b.version + 1,
          recorded_at = greatest(clock_timestamp(), b.recorded_at, low.recorded_at)
-    FROM ledger_ledgeraccount a
-   WHERE a.id = other AND b.account_id = other AND b.stripe = CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END
-  RETURNING b.stripe, b.version, b.posted, b.recorded_at, a.currency INTO STRICT high;
+   WHERE b.account_id = other AND b.stripe = CASE known.other_stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % known.other_stripes END
+  RETURNING b.stripe, b.version, b.posted, b.recorded_at INTO STRICT high;
   IF high.recorded_at > clock_timestamp() THEN
     UPDATE ledger_ledgerbalance b SET recorded_at = high.recorded_at WHERE b.account_id = one AND b.stripe = low.stripe;
   END IF;
@@ -351,8 +354,8 @@ BEGIN
   END IF;
   INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
                                   effective_at, recorded_at)
-    VALUES (one, low.stripe, low.version, written, low.currency, moved, low.posted, effective, high.recorded_at),
-           (other, high.stripe, high.version, written, high.currency, -moved, high.posted, effective, high.recorded_at);
+    VALUES (one, low.stripe, low.version, written, known.one_currency, moved, low.posted, effective, high.recorded_at),
+           (other, high.stripe, high.version, written, known.other_currency, -moved, high.posted, effective, high.recorded_at);
   RETURN written;
 END $$;
 """

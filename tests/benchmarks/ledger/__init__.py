@@ -128,7 +128,6 @@ def _reading(run: Run, sizes: dict[str, Any]) -> list[Row]:
 def _load(run: Run, ours: Worker, histories: tuple[int, ...]) -> dict[str, Any]:
     pairs = ours.ask("open_histories", count=len(histories))
     with run.server.connect("history") as connection:
-        connection.execute(statements.MONTHS)
         for pair, entries in zip(pairs, histories, strict=True):
             run.say(f"loading {entries:,} entries on one account")
             pair["entries"] = entries

@@ -39,21 +39,6 @@ INSERT INTO raw.entry SELECT b.account_id, b.version, t.id, b.amount, b.posted, 
 
 # Years of postings written straight into the tables: the i-th credits %(account)s and debits the next
 # stripe of %(other)s; every twentieth is back-dated by up to two months.
-MONTHS = """
-DO $$
-DECLARE month timestamptz := date_trunc('month', now() - interval '3 years 3 months', 'UTC'); part text;
-BEGIN
-  WHILE month < now() LOOP
-    part := 'ledger_ledgerentry_' || to_char(month AT TIME ZONE 'UTC', 'YYYYMM');
-    IF to_regclass(part) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I (LIKE ledger_ledgerentry INCLUDING ALL)', part);
-      EXECUTE format('ALTER TABLE ledger_ledgerentry ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                     part, month, month + interval '1 month');
-    END IF;
-    month := (month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC';
-  END LOOP;
-END $$
-"""
 _MOVEMENTS = """
 CREATE TEMP TABLE movement AS
 SELECT i, m.at AS recorded_at,
