@@ -61,7 +61,7 @@ def test_verify_of_a_planted_fault_is_3_and_names_it(db: None) -> None:
     entries = recipes.fund_wallet(platform=platform.pk, buyer=buyer.pk, amount=Money(500, "USD"))
     post(entries=entries, key="k", source="s", recipe="fund_wallet", at=AT, actor=Actor.system("test"))
     account = LedgerAccount.objects.get(owner=buyer).pk
-    LedgerBalance.objects.filter(pk=account).update(posted=501)
+    LedgerBalance.objects.filter(account=account).update(posted=501)
     code, data, talk = run("verify", "--json")
     assert code == Exit.FINDINGS
     broken = {finding["invariant"] for finding in data["findings"]}
@@ -72,7 +72,7 @@ def test_verify_of_a_planted_fault_is_3_and_names_it(db: None) -> None:
     assert finding["subject"] in talk
     assert run("verify", "--only", "I9")[0] == Exit.DONE
     assert run("verify", "--only", "I7", "I9")[0] == Exit.FINDINGS
-    assert LedgerBalance.objects.get(pk=account).posted == 501, "verify reads and never repairs"
+    assert LedgerBalance.objects.get(account=account).posted == 501, "verify reads and never repairs"
 
 
 def test_verify_of_an_unknown_invariant_is_2_and_lists_the_known(db: None) -> None:

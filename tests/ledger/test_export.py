@@ -302,7 +302,7 @@ def test_the_pages_of_the_ledger_lead_to_their_exports(story: People, browser: A
         reverse("admin:ledger_ledgeraccount_changelist"): "ledger.balances",
         reverse("admin:ledger_ledgeraccount_change", args=[found.pk])
         + "?from=2027-03-02": "ledger.statement",
-        reverse("admin:index"): "ledger.balances",
+        reverse("admin:ledger_trial_balance"): "ledger.balances",
     }
     operator, viewer = browser("operator"), browser("viewer")
     for page, name in pages.items():
