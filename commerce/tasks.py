@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from commerce import clock
 from commerce.actor import Actor
-from commerce.console.approvals import expire_overdue
+from commerce.console.approvals import close_overtaken, expire_overdue
 from commerce.models import Heartbeat
 
 
@@ -17,5 +17,6 @@ def heartbeat() -> None:
 
 @shared_task(name="commerce.expire_approvals")
 def expire_approvals() -> int:
-    """End the requests that nobody decided in time."""
-    return expire_overdue(at=clock.now(), actor=Actor.system("approvals"))
+    """End the requests that nobody decided in time, and those for what came about by another way."""
+    at = clock.now()
+    return expire_overdue(at=at, actor=Actor.system("approvals")) + close_overtaken(at=at)

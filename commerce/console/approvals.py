@@ -32,7 +32,8 @@ class Operation:
 
     `run(*, approval, actor, at)` reads `approval.arguments`, calls one service with the checker as its
     actor and returns the row that this made, or None. `describe(approval)` says in words and numbers
-    what would happen. `maker` and `checker` are the permissions of the two.
+    what would happen. `maker` and `checker` are the permissions of the two. `overtaken(approval)` is ""
+    or why what was requested can never be done any more: something else came before it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Operation:
     run: Callable[..., Model | None]
     describe: Callable[[Approval], str]
     lifetime: timedelta = LIFETIME
+    overtaken: Callable[[Approval], str] | None = None
 
 
 _operations: dict[str, Operation] = {}
@@ -152,7 +154,10 @@ def request_approval(
 
 @transaction.atomic
 def approve(*, approval: Approval, actor: Actor, at: datetime, reason: str = "") -> Approval:
-    """Agree to what somebody else requested, and do it: both, or neither when its service refuses."""
+    """Agree to what somebody else requested, and do it: both, or neither when its service refuses.
+
+    What was overtaken is not done: its request is closed and comes back cancelled, with why as its decision.
+    """
     row = _locked(approval)
     operation = operation_of(row)
     _may_check(row, operation, actor)
@@ -160,6 +165,8 @@ def approve(*, approval: Approval, actor: Actor, at: datetime, reason: str = "")
         raise StateConflict(why, state=row.status)
     if not is_bound(row):
         raise Conflict("This is not what was requested: its hash differs.", code="approval_tampered")
+    if why := overtaken(row):
+        return _close_overtaken(row, why, at)
     result = operation.run(approval=row, actor=actor, at=at)
     return states.transition(
         row, "approve", actor=actor, at=at, reason=reason, by=str(actor), by_name=_name(actor),
@@ -199,6 +206,28 @@ def expire_overdue(*, at: datetime, actor: Actor, limit: int = 500) -> int:
     return expired
 
 
+def close_overtaken(*, at: datetime) -> int:
+    """End the requests for what can never be done any more; returns how many."""
+    closable = [name for name, operation in _operations.items() if operation.overtaken]
+    waiting = Approval.objects.filter(status=ApprovalStatus.PENDING, operation__in=closable)
+    closed = 0
+    for approval in waiting.order_by("id").iterator():
+        if not (is_bound(approval) and (why := overtaken(approval))):
+            continue
+        try:
+            _close_overtaken(approval, why, at)
+        except StateConflict:  # decided since it was read
+            continue
+        closed += 1
+    return closed
+
+
+def overtaken(approval: Approval) -> str:
+    """ "" or why what was requested can never be done any more."""
+    judge = operation_of(approval).overtaken
+    return judge(approval) if judge else ""
+
+
 def ends_waiting(approval: Approval, at: datetime) -> str:
     """Empty while the request may be approved, else a sentence that says why not."""
     if why := states.available(approval, "approve"):
@@ -213,6 +242,12 @@ def bars(approval: Approval, actor: Actor) -> str:
     if approval.maker == str(actor):
         return "Who requested something may not decide it: somebody else must."
     return ""
+
+
+def _close_overtaken(approval: Approval, why: str, at: datetime) -> Approval:
+    """Whoever noticed need not be somebody who may withdraw it."""
+    system = Actor.system("approvals")
+    return states.transition(approval, "cancel", actor=system, at=at, reason=why, decided_at=at, why=why)
 
 
 def _known(name: str) -> Operation:

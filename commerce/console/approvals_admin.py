@@ -22,7 +22,9 @@ from commerce.errors import NotFound
 
 
 def _approve(*, obj: Approval, **context: Any) -> str:
-    approvals.approve(approval=obj, **context)
+    decided = approvals.approve(approval=obj, **context)
+    if decided.status == ApprovalStatus.CANCELLED:
+        return f"{obj.title}: nothing was done, and the request is closed. {decided.decision}"
     return f"{obj.title}: approved and done."
 
 

@@ -8,6 +8,7 @@ account opened, moved and closed with, proves it and closes. A second person reo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Count, QuerySet, Sum
@@ -15,13 +16,22 @@ from django.db.models import Count, QuerySet, Sum
 from commerce.actor import Actor
 from commerce.console.approvals import Operation, register_operation, request_approval
 from commerce.console.models import Approval, ReviewItem, ReviewStatus
+from commerce.console.services import clear_reviews, open_review
 from commerce.errors import Busy, Conflict, InvalidInput, StateConflict
 from commerce.money import Money
 from commerce.states import available, transition
-from ledger.models import LedgerHold, LedgerPeriod, LedgerPeriodBalance, LedgerRelease, LedgerTransaction
+from ledger.models import (
+    LedgerAccount,
+    LedgerHold,
+    LedgerPeriod,
+    LedgerPeriodBalance,
+    LedgerRelease,
+    LedgerTransaction,
+)
 
 CLOSE = "ledger.close_ledgerperiod"
 REOPEN_OPERATION = "ledger.reopen_period"
+DIFFERS = "period_differs"
 PATIENCE = timedelta(seconds=5)
 PROVED = 10_000
 _FIRST = """
@@ -46,6 +56,15 @@ SELECT a.currency, sum(k.closing)::bigint, sum(k.credit - k.debit)::bigint
   FROM ledger_ledgerperiodbalance k JOIN ledger_ledgeraccount a ON a.id = k.account_id
  WHERE k.period_id = %s GROUP BY a.currency
 HAVING sum(k.closing) <> 0 OR sum(k.credit) <> sum(k.debit) LIMIT 1
+"""
+_DIFFERENT = """
+SELECT k.account_id, k.credit - k.debit, e.moved
+  FROM ledger_ledgerperiodbalance k JOIN ledger_ledgeraccount a ON a.id = k.account_id
+ CROSS JOIN LATERAL (
+   SELECT COALESCE(sum(e.amount), 0)::bigint AS moved FROM ledger_ledgerentry e
+    WHERE e.account_id = k.account_id AND e.effective_at >= %s AND e.effective_at < %s) e
+ WHERE k.period_id = %s AND a.currency = %s AND k.credit - k.debit <> e.moved
+ ORDER BY k.account_id LIMIT 1
 """
 _UNPROVED = """
 SELECT p.account_id, p.closing, p.entries
@@ -162,7 +181,8 @@ def finish_closing(
     """Keep and prove the balances of a period that is being closed, and close it.
 
     Busy while somebody who may have read the period as open is still writing, or a posting of it is
-    not sealed; Conflict when the kept balances do not agree with the entries. Neither changes anything.
+    not sealed. Conflict when the kept balances do not agree with the entries: nothing is kept, and a review
+    item says where they differ until the period is closed.
     """
     if connection.in_atomic_block:
         raise RuntimeError(
@@ -174,23 +194,45 @@ def finish_closing(
         cursor.execute("SELECT ledger_await_writers(make_interval(secs => %s))", [patience.total_seconds()])
         if not cursor.fetchone()[0]:
             raise Busy(f"Somebody who began before {period} was to be closed is still writing.")
-    with transaction.atomic(), connection.cursor() as cursor:
-        _one_at_a_time()
-        cursor.execute(_UNSEALED, [period.ends_at])
-        if cursor.fetchone()[0]:
-            raise Busy(f"Some of the postings of {period} are not sealed yet.")
-        cursor.execute("SELECT ledger_keep_period(%s)", [period.pk])
-        _prove(period)
-        return transition(period, "finish_closing", actor=actor, at=at)
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            _one_at_a_time()
+            cursor.execute(_UNSEALED, [period.ends_at])
+            if cursor.fetchone()[0]:
+                raise Busy(f"Some of the postings of {period} are not sealed yet.")
+            cursor.execute("SELECT ledger_keep_period(%s)", [period.pk])
+            _prove(period)
+            clear_reviews(
+                kind=DIFFERS,
+                subject_type="ledger.ledgerperiod",
+                subject_id=period.pk,
+                reason=f"{period} is closed.",
+                actor=Actor.system("ledger"),
+                at=at,
+            )
+            return transition(period, "finish_closing", actor=actor, at=at)
+    except _Differs as error:
+        open_review(
+            kind=DIFFERS,
+            subject_type="ledger.ledgerperiod",
+            subject_id=period.pk,
+            title=f"{period} cannot be closed: its balances differ from its entries",
+            detail=error.detail,
+            evidence=error.extra,
+            value=error.difference,
+            actor=actor,
+            at=at,
+        )
+        raise
 
 
 def finish_closings(*, actor: Actor, at: datetime) -> int:
-    """Close what is being closed; how many. What is not possible yet is tried again by the next call."""
+    """Close what is being closed; how many. What is not possible yet or differs is tried again next time."""
     closed = 0
     for period in LedgerPeriod.objects.filter(status=LedgerPeriod.Status.CLOSING).order_by("starts_on"):
         try:
             finish_closing(period=period, actor=actor, at=at)
-        except Busy:
+        except (Busy, Conflict):
             continue
         closed += 1
     return closed
@@ -272,22 +314,50 @@ def adjustments(period: LedgerPeriod) -> QuerySet[LedgerTransaction]:
     return LedgerTransaction.objects.filter(adjusts_period=period).order_by("-id")
 
 
+class _Differs(Conflict):
+    """A kept balance is not what the entries say; `difference` is by how much."""
+
+    code = DIFFERS
+
+    def __init__(self, detail: str, *, difference: Money, **extra: Any) -> None:
+        minor, currency = difference.minor, difference.currency
+        super().__init__(detail, **extra, currency=currency, difference_minor=minor)
+        self.difference = difference
+
+
 def _prove(period: LedgerPeriod) -> None:
     """Kept balances sum to zero, and a sample of them is what the entries say."""
     with connection.cursor() as cursor:
         cursor.execute(_UNBALANCED, [period.pk])
         if off := cursor.fetchone():
-            raise Conflict(
-                f"{period} cannot be closed: {off[0]} is off by {Money(off[1] or off[2], off[0])}.",
-                code="period_does_not_balance",
+            currency, minor = off[0], off[1] or off[2]
+            cursor.execute(_DIFFERENT, [period.starts_at, period.ends_at, period.pk, currency])
+            if wrong := cursor.fetchone():
+                raise _differs(period, "moves", *wrong)
+            raise _Differs(
+                f"{period} cannot be closed: {currency} is off by {Money(minor, currency)}.",
+                difference=Money(minor, currency),
+                period=str(period),
             )
         cursor.execute(_UNPROVED, [period.ends_at - timedelta(microseconds=1), period.pk, PROVED])
         if wrong := cursor.fetchone():
-            raise Conflict(
-                f"{period} cannot be closed: account {wrong[0]} closes with {wrong[1]}, "
-                f"its entries with {wrong[2]}.",
-                code="period_differs",
-            )
+            raise _differs(period, "closes with", *wrong)
+
+
+def _differs(period: LedgerPeriod, verb: str, account_id: int, kept: int, entries: int) -> _Differs:
+    account = LedgerAccount.objects.select_related("owner").get(pk=account_id)
+    currency = account.currency
+    by = Money(kept - entries, currency)
+    return _Differs(
+        f"{period} cannot be closed: account {account_id}, {account}, {verb} {Money(kept, currency)} by what "
+        f"is kept and {Money(entries, currency)} by its entries (credit positive), a difference of {by}.",
+        difference=by,
+        period=str(period),
+        account_id=account_id,
+        account=str(account),
+        kept_minor=kept,
+        entries_minor=entries,
+    )
 
 
 def _one_at_a_time() -> None:

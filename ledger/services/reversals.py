@@ -79,6 +79,8 @@ def left_to_reverse(transaction: LedgerTransaction) -> list[ReversalLeg]:
     entries = transaction.entries.select_related("account__owner")
     for entry in entries.order_by("account", "stripe", "version"):
         left[entry.account, Side.DEBIT if entry.amount > 0 else Side.CREDIT] += abs(entry.amount)
+    if not left:
+        return []
     for taken in LedgerEntry.objects.filter(transaction__reverses=transaction).select_related("account"):
         left[taken.account, Side.CREDIT if taken.amount > 0 else Side.DEBIT] -= abs(taken.amount)
     return [
@@ -260,6 +262,20 @@ def _requested(approval: Approval) -> tuple[LedgerTransaction, list[ReversalLeg]
     ]
 
 
+def _overtaken(approval: Approval) -> str:
+    """ "" or which leg can no longer be taken back, since other reversals came before this one."""
+    transaction, legs = _requested(approval)
+    left = {(leg.account, leg.side): leg.amount for leg in left_to_reverse(transaction)}
+    for leg in legs:
+        still = left.get((leg.account, leg.side))
+        if still is not None and still < leg.amount:
+            return (
+                f"Other reversals of {transaction} came first: {still} can still be reversed on "
+                f"{leg.account}, not {leg.amount}."
+            )
+    return ""
+
+
 def _run(*, approval: Approval, actor: Actor, at: datetime) -> LedgerTransaction:
     transaction, legs = _requested(approval)
     if sentence := reversal_veto(transaction):
@@ -279,6 +295,8 @@ def _describe(approval: Approval) -> str:
         return "It is no longer what was requested, and cannot be approved."
     transaction, legs = _requested(approval)
     if approval.status == ApprovalStatus.PENDING:
+        if why := _overtaken(approval):
+            return f"{why} Approving it posts nothing and closes the request."
         return reversal_in_words(transaction, legs)
     return "\n".join([f"Of {transaction}:", *(f"{leg};" for leg in legs), "see its chain for what is left."])
 
@@ -291,5 +309,6 @@ register_operation(
         checker="ledger.approve_reversal",
         run=_run,
         describe=_describe,
+        overtaken=_overtaken,
     )
 )

@@ -13,7 +13,7 @@ from django.db import DatabaseError, connection, transaction
 
 from commerce.actor import Actor
 from commerce.console.approvals import approve
-from commerce.console.models import ApprovalStatus
+from commerce.console.models import ApprovalStatus, ReviewItem
 from commerce.errors import Busy, Conflict, InvalidInput, PermissionDenied, StateConflict
 from ledger.models import LedgerAccount, LedgerPeriod, LedgerPeriodBalance, LedgerTransaction
 from ledger.rules import recipes
@@ -339,11 +339,43 @@ def test_balances_that_do_not_agree_with_the_entries_are_not_kept():
     seal()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ledger_ledgerday SET debit = debit + 1 WHERE debit > 0")
-    with pytest.raises(Conflict, match="is off by"):
+    with pytest.raises(Conflict, match="a difference of -0.01 USD") as refused:
         finish_closing(period=period, actor=ACTOR, at=LATER)
     period.refresh_from_db()
-    assert period.status == "closing"
+    assert (refused.value.code, period.status) == ("period_differs", "closing")
     assert not LedgerPeriodBalance.objects.exists()
+
+
+def test_a_period_that_cannot_be_closed_is_in_the_review_queue_once_until_it_is():
+    people = make_people()
+    fund(people, "100")
+    period = begin_closing(month=MARCH, actor=ACTOR, at=LATER)
+    assert finish_closings(actor=ACTOR, at=LATER) == 0
+    assert not ReviewItem.objects.exists(), "Waiting for a seal is no question for a person."
+    seal()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE ledger_ledgerday SET debit = debit + 1 WHERE debit > 0")
+    for _ in range(3):
+        assert finish_closings(actor=ACTOR, at=LATER) == 0
+    (item,) = ReviewItem.objects.all()
+    cash = LedgerAccount.objects.get(kind="CASH_BANK")
+    assert (item.kind, item.subject_type, item.subject_id, item.status) == (
+        "period_differs",
+        "ledger.ledgerperiod",
+        str(period.pk),
+        "open",
+    )
+    assert item.value == usd("-0.01")
+    for fact in ("March 2027", f"account {cash.pk}", "Cash bank", "-100.01 USD", "-100.00 USD", "-0.01 USD"):
+        assert fact in item.title + item.detail, fact
+    assert (item.evidence["account_id"], item.evidence["difference_minor"]) == (cash.pk, -1)
+
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE ledger_ledgerday SET debit = debit - 1 WHERE debit > 0")
+    assert finish_closings(actor=ACTOR, at=LATER) == 1
+    item.refresh_from_db()
+    assert (item.status, item.resolution) == ("resolved", "cleared")
+    assert ReviewItem.objects.count() == 1
 
 
 def test_the_outlook_says_what_would_be_closed_and_what_is_left_open():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from commerce.console.models import Approval
 from commerce.errors import Conflict, InsufficientFunds, InvalidInput, PermissionDenied, StateConflict
 from commerce.money import Money
 from commerce.parties.models import Organization
+from commerce.tasks import expire_approvals
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry, LedgerTransaction
 from ledger.rules import recipes
@@ -345,11 +347,49 @@ def test_a_request_overtaken_by_another_is_refused_and_nothing_of_it_is_approved
 ) -> None:
     whole, part = ask(funded, maker), ask(funded, maker, parts=parts(people, "60", "60"))
     approve(approval=part, actor=checker, at=SOON)
-    with pytest.raises(InvalidInput) as refused:
+    assert "posts nothing and closes the request" in describe(whole)
+    closed = approve(approval=whole, actor=checker, at=SOON)
+    assert (closed.status, closed.checker, closed.result_id) == ("cancelled", "", "")
+    assert "90.00 USD can still be reversed" in closed.decision
+    assert (status(whole), status(part)) == ("cancelled", "approved")
+    with pytest.raises(StateConflict):
         approve(approval=whole, actor=checker, at=SOON)
-    assert refused.value.code == "more_than_posted"
-    assert (status(whole), status(part)) == ("pending", "approved")
     assert holds(people.acme, "AVAILABLE") == usd("90")
+    assert funded.reversals.count() == 1
+
+
+def test_the_tick_closes_what_was_overtaken_and_leaves_what_can_still_be_done(
+    people: People, funded: LedgerTransaction, maker: Actor, clock: Any
+) -> None:
+    clock(SOON)
+    whole, part = ask(funded, maker), ask(funded, maker, parts=parts(people, "60", "60"))
+    assert expire_approvals() == 0
+    rest = [leg.entry for leg in services.left_to_reverse(funded)]
+    cut = [replace(entry, amount=usd("50")) for entry in rest]
+    reverse(transaction=funded, key="by-another-way", at=AT, actor=ACTOR, reason="x", entries=cut)
+    assert expire_approvals() == 1
+    assert (status(whole), status(part)) == ("cancelled", "pending")
+    assert "100.00 USD can still be reversed" in Approval.objects.get(pk=whole.pk).decision
+    assert expire_approvals() == 0
+    assert holds(people.acme, "AVAILABLE") == usd("100")
+
+
+def test_the_checker_is_told_on_the_page_that_a_request_was_overtaken(
+    people: People, funded: LedgerTransaction, maker: Actor, client: Client, clock: Any
+) -> None:
+    clock(SOON)
+    approval = ask(funded, maker)
+    reverse(transaction=funded, key="by-another-way", at=AT, actor=ACTOR, reason="returned by the bank")
+    client.force_login(User.objects.get(username="approver"))
+    button = url_of("admin:console_approval_do", args=[approval.pk, "approve"])
+    page = client.get(button)
+    assert "closes the request" in page.content.decode()
+    assert status(approval) == "pending"
+    seen = {"fingerprint": page.context["form"].initial["fingerprint"], "reason": "Agreed."}
+    answer = client.post(button, seen, follow=True).content.decode()
+    assert "nothing was done, and the request is closed" in answer
+    assert "0.00 USD can still be reversed" in answer
+    assert status(approval) == "cancelled"
     assert funded.reversals.count() == 1
 
 

@@ -52,6 +52,10 @@ class Command(OpsCommand):
         approval = decide(
             approval=approval, actor=self._person(options["person"]), at=clock.now(), reason=options["reason"]
         )
+        if options["verb"] == "approve" and approval.status == ApprovalStatus.CANCELLED:
+            self.show(_row(approval), f"{approval.title}: nothing was done, and the request is closed.")
+            self.say(approval.decision)
+            return Exit.REFUSED
         made = f", made {approval.result_type} {approval.result_id}" if approval.result_id else ""
         self.show(_row(approval), f"{approval.title}: {approval.status}{made}")
         return Exit.DONE
