@@ -387,22 +387,26 @@ class LedgerDay(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = "day", "days"
         default_permissions = ("view",)
-        indexes = (BrinIndex(fields=["day"], name="ledger_day_by_day"),)
+        indexes = (
+            BrinIndex(fields=["day"], name="ledger_day_by_day"),
+            models.Index(fields=["account", "recorded_day", "day"], name="ledger_day_by_recording"),
+        )
 
     def __str__(self) -> str:
         return f"{self.account_id} {self.day}: {self.credit - self.debit}"
 
 
 class LedgerMonth(models.Model):
-    """The sum of an account's `LedgerDay` rows of one month of business time."""
+    """The sum of an account's `LedgerDay` rows of one month of business time, recorded in one month."""
 
     only_functions_write = True
 
-    pk = models.CompositePrimaryKey("account_id", "month")
+    pk = models.CompositePrimaryKey("account_id", "month", "recorded_month")
     account = models.ForeignKey(
         LedgerAccount, on_delete=models.PROTECT, related_name="months", db_index=False
     )
-    month = models.DateField(help_text="Its first day.")
+    month = models.DateField(help_text="Of business time: its first day.")
+    recorded_month = models.DateField()
     debit = models.BigIntegerField()
     credit = models.BigIntegerField()
 
@@ -438,6 +442,57 @@ class LedgerSeal(models.Model):
 
     def __str__(self) -> str:
         return f"Seal {self.number:,}"
+
+
+class LedgerArchive(models.Model):
+    """A month of entries left the database for a file, or came back; the latest row says where the rest begins."""
+
+    append_only = only_functions_write = True
+
+    class Step(models.TextChoices):
+        REMOVED = "removed"
+        RESTORED = "restored"
+
+    id = models.BigAutoField(primary_key=True)
+    month = models.DateField(help_text="Of recording: its first day.")
+    step = models.CharField(max_length=10, choices=Step.choices)
+    horizon = models.DateTimeField(help_text="From here on, nothing recorded before it is present.")
+    file = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64, help_text="Of the file's content, uncompressed.")
+    entries = models.BigIntegerField()
+    transactions = models.BigIntegerField()
+    first_recorded_at = models.DateTimeField(null=True)
+    last_recorded_at = models.DateTimeField(null=True)
+    last_day = models.DateField(null=True, help_text="The latest day of business time that its entries moved.")
+    noted_at = models.DateTimeField()
+    actor = models.CharField(max_length=120)
+
+    class Meta:
+        verbose_name, verbose_name_plural = "archived month", "archived months"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.month:%B %Y}, {self.step}"
+
+
+class LedgerCarriedBalance(models.Model):
+    """Where a stripe stood after the last entry of an archived month; what is left goes on from there."""
+
+    append_only = only_functions_write = True
+
+    pk = models.CompositePrimaryKey("account_id", "stripe", "version")
+    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="+", db_index=False)
+    stripe = models.PositiveSmallIntegerField()
+    version = models.BigIntegerField()
+    balance_after = models.BigIntegerField(help_text="Of the stripe, credit positive.")
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name, verbose_name_plural = "carried balance", "carried balances"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.account_id}/{self.stripe}#{self.version}: {self.balance_after}"
 
 
 class LedgerRelease(models.Model):

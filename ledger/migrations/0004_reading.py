@@ -1,27 +1,30 @@
-"""What an account held, by business time and by what was known; the cost does not grow with its history.
+"""What an account held, by business time and by what was known, and its statement; the cost of neither grows with history.
 
 `ledger_balance(account, effective, known)` answers credit-positive minor units. Either instant may
 be NULL: what is effective at any time, all that is known. Whole months and days come from
 `LedgerMonth` and `LedgerDay`; parts of days, and what was recorded after the latest seal, from the entries.
+`ledger_statement` is a page of entries with the balance after each, newest first, in one question.
 """
 
 from django.db import migrations
 
+# Without an instant of knowledge all is known at `infinity`, and the same sum is right.
 BALANCE = """
 CREATE FUNCTION ledger_balance(
   p_account bigint, p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql STABLE
-SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-  effective_day timestamptz := date_trunc('day', p_effective, 'UTC');
-  effective_month date := date_trunc('month', p_effective AT TIME ZONE 'UTC')::date;
-  known_day timestamptz := date_trunc('day', p_known, 'UTC');
+  known constant timestamptz := COALESCE(p_known, 'infinity');
+  effective_midnight constant timestamptz := date_trunc('day', p_effective, 'UTC');
+  effective_day constant date := effective_midnight AT TIME ZONE 'UTC';
+  effective_month constant date := date_trunc('month', effective_day);
+  known_midnight constant timestamptz := date_trunc('day', known, 'UTC');
+  known_day constant date := known_midnight AT TIME ZONE 'UTC';
+  known_month constant date := date_trunc('month', known_day);
   sealed timestamptz;
-  months bigint;
-  days bigint;
-  today bigint;
-  tail bigint;
-  late bigint := 0;
+  unfolded timestamptz;
 BEGIN
   IF p_effective IS NULL AND p_known IS NULL THEN
     RETURN (SELECT sum(b.posted) FROM ledger_ledgerbalance b WHERE b.account_id = p_account);
@@ -37,40 +40,104 @@ BEGIN
        WHERE b.account_id = p_account);
   END IF;
   SELECT s.until INTO sealed FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1;
-  sealed := COALESCE(sealed, '-infinity');
-  SELECT COALESCE(sum(e.amount), 0) INTO today FROM ledger_ledgerentry e
-   WHERE e.account_id = p_account AND e.effective_at >= effective_day AND e.effective_at <= p_effective
-     AND (p_known IS NULL OR e.recorded_at <= p_known);
-  IF p_known IS NULL THEN
-    SELECT COALESCE(sum(m.credit - m.debit), 0) INTO months FROM ledger_ledgermonth m
-     WHERE m.account_id = p_account AND m.month < effective_month;
-    SELECT COALESCE(sum(d.credit - d.debit), 0) INTO days FROM ledger_ledgerday d
-     WHERE d.account_id = p_account AND d.day >= effective_month AND d.day < (effective_day AT TIME ZONE 'UTC')::date;
-    SELECT COALESCE(sum(e.amount), 0) INTO tail
+  -- What no day that was over at the instant of knowledge contains begins here.
+  unfolded := least(COALESCE(sealed, '-infinity') + interval '1 microsecond', known_midnight);
+  RETURN (
+    SELECT COALESCE(sum(m.credit - m.debit), 0) FROM ledger_ledgermonth m
+     WHERE m.account_id = p_account AND m.month < effective_month AND m.recorded_month < known_month
+  ) + (
+    SELECT COALESCE(sum(d.credit - d.debit), 0) FROM ledger_ledgerday d
+     WHERE d.account_id = p_account AND d.day < effective_month
+       AND d.recorded_day >= known_month AND d.recorded_day < known_day
+  ) + (
+    SELECT COALESCE(sum(d.credit - d.debit), 0) FROM ledger_ledgerday d
+     WHERE d.account_id = p_account AND d.day >= effective_month AND d.day < effective_day
+       AND d.recorded_day < known_day
+  ) + (
+    SELECT COALESCE(sum(e.amount), 0)
       FROM ledger_ledgerbalance b
-      JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe AND e.recorded_at > sealed
-     WHERE b.account_id = p_account AND b.recorded_at > sealed AND e.effective_at < effective_day;
-    RETURN months + days + today + tail;
-  END IF;
-  -- What was sealed on whole days before the day of knowledge, that day itself, and what no seal covers yet.
-  SELECT COALESCE(sum(d.credit - d.debit), 0) INTO days FROM ledger_ledgerday d
-   WHERE d.account_id = p_account AND d.day < (effective_day AT TIME ZONE 'UTC')::date
-     AND d.recorded_day < (known_day AT TIME ZONE 'UTC')::date;
-  SELECT COALESCE(sum(e.amount), 0) INTO late
-    FROM ledger_ledgerbalance b
-    JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
-                             AND e.recorded_at >= known_day AND e.recorded_at <= p_known
-   WHERE b.account_id = p_account AND b.recorded_at >= known_day AND e.effective_at < effective_day;
-  SELECT COALESCE(sum(e.amount), 0) INTO tail
-    FROM ledger_ledgerbalance b
-    JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
-                             AND e.recorded_at > sealed AND e.recorded_at < known_day
-   WHERE b.account_id = p_account AND b.recorded_at > sealed AND e.effective_at < effective_day;
-  RETURN days + today + late + tail;
+      JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
+                               AND e.recorded_at >= unfolded AND e.recorded_at <= known
+     WHERE b.account_id = p_account AND b.recorded_at >= unfolded AND e.effective_at < effective_midnight
+  ) + (
+    SELECT COALESCE(sum(e.amount), 0) FROM ledger_ledgerentry e
+     WHERE e.account_id = p_account AND e.effective_at >= effective_midnight AND e.effective_at <= p_effective
+       AND e.recorded_at <= known
+  );
 END $$;
 """
+
+# A place in a statement is where an entry stands: by business time, then as recorded.
+BELOW = """
+CREATE FUNCTION ledger_balance_below(
+  p_account bigint, p_effective timestamptz, p_recorded timestamptz, p_stripe int, p_version bigint,
+  p_known timestamptz DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql STABLE
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+BEGIN
+  RETURN ledger_balance(p_account, p_effective, p_known) - (
+    SELECT COALESCE(sum(e.amount), 0) FROM ledger_ledgerentry e
+     WHERE e.account_id = p_account AND e.effective_at = p_effective
+       AND (e.recorded_at, e.stripe, e.version) >= (p_recorded, p_stripe, p_version)
+       AND e.recorded_at <= COALESCE(p_known, 'infinity'));
+END $$;
+"""
+
+STATEMENT = """
+CREATE FUNCTION ledger_statement(
+  p_account bigint, p_limit int DEFAULT 50, p_since timestamptz DEFAULT NULL, p_until timestamptz DEFAULT NULL,
+  p_known timestamptz DEFAULT NULL, p_effective timestamptz DEFAULT NULL, p_recorded timestamptz DEFAULT NULL,
+  p_stripe int DEFAULT NULL, p_version bigint DEFAULT NULL
+) RETURNS TABLE (
+  opening bigint, closing bigint, balance bigint, account_id bigint, stripe smallint, version bigint,
+  transaction_id uuid, currency varchar, amount bigint, balance_after bigint, effective_at timestamptz,
+  recorded_at timestamptz, key varchar, source varchar, recipe varchar, description varchar
+) LANGUAGE plpgsql STABLE
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+-- Entries effective in [p_since, p_until) that were recorded by p_known, below a place; one row without an
+-- entry when there is none. The order of entries is the index's, and never sorted but within an instant.
+#variable_conflict use_column
+DECLARE
+  continues constant boolean := COALESCE(p_effective < COALESCE(p_until, 'infinity'), false);
+  top_effective constant timestamptz := CASE WHEN continues THEN p_effective ELSE COALESCE(p_until, 'infinity') END;
+  top_recorded constant timestamptz := CASE WHEN continues THEN p_recorded ELSE '-infinity' END;
+  running bigint;
+BEGIN
+  opening := CASE WHEN p_since IS NULL THEN 0
+                  ELSE ledger_balance(p_account, p_since - interval '1 microsecond', p_known) END;
+  closing := ledger_balance(p_account, p_until - interval '1 microsecond', p_known);
+  running := closing;
+  IF continues THEN
+    running := ledger_balance_below(p_account, p_effective, p_recorded, p_stripe, p_version, p_known);
+  END IF;
+  RETURN QUERY
+    SELECT opening, closing, (running - x.above)::bigint, x.account_id, x.stripe, x.version, x.transaction_id,
+           x.currency, x.amount, x.balance_after, x.effective_at, x.recorded_at, t.key, t.source, t.recipe,
+           t.description
+      FROM (
+        SELECT e.*, sum(e.amount) OVER (
+                 ORDER BY e.effective_at DESC, e.recorded_at DESC, e.stripe DESC, e.version DESC
+                 ROWS UNBOUNDED PRECEDING) - e.amount AS above
+          FROM (
+            SELECT * FROM ledger_ledgerentry n
+             WHERE n.account_id = p_account
+               AND (n.effective_at, n.recorded_at, n.stripe, n.version)
+                 < (top_effective, top_recorded, p_stripe, p_version)
+               AND n.effective_at >= COALESCE(p_since, '-infinity')
+               AND n.recorded_at <= COALESCE(p_known, 'infinity')
+             ORDER BY n.effective_at DESC, n.recorded_at DESC, n.stripe DESC, n.version DESC LIMIT p_limit) e) x
+      JOIN ledger_ledgertransaction t ON t.id = x.transaction_id
+     ORDER BY x.effective_at DESC, x.recorded_at DESC, x.stripe DESC, x.version DESC;
+  IF NOT FOUND THEN
+    RETURN NEXT;
+  END IF;
+END $$;
+"""
+
+UNDO = "DROP FUNCTION ledger_statement, ledger_balance_below, ledger_balance"
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0003_posting")]
-    operations = [migrations.RunSQL(BALANCE, "DROP FUNCTION ledger_balance")]
+    operations = [migrations.RunSQL([BALANCE, BELOW, STATEMENT], UNDO)]

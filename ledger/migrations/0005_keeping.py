@@ -123,10 +123,11 @@ BEGIN
          SET debit = d.debit + excluded.debit, credit = d.credit + excluded.credit,
              entries = d.entries + excluded.entries
   )
-  INSERT INTO ledger_ledgermonth AS d (account_id, month, debit, credit)
-    SELECT account_id, date_trunc('month', day)::date, sum(debit), sum(credit) FROM moved GROUP BY 1, 2
-    ON CONFLICT (account_id, month) DO UPDATE
-       SET debit = d.debit + excluded.debit, credit = d.credit + excluded.credit;
+  INSERT INTO ledger_ledgermonth AS m (account_id, month, recorded_month, debit, credit)
+    SELECT account_id, date_trunc('month', day)::date, date_trunc('month', recorded_day)::date, sum(debit), sum(credit)
+      FROM moved GROUP BY 1, 2, 3
+    ON CONFLICT (account_id, month, recorded_month) DO UPDATE
+       SET debit = m.debit + excluded.debit, credit = m.credit + excluded.credit;
 
   SELECT block.until, count(*)::int AS transactions, sum(x.entries)::int AS entries,
          string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id) AS members
@@ -152,10 +153,17 @@ class Migration(migrations.Migration):
                 (
                     "pk",
                     models.CompositePrimaryKey(
-                        "account_id", "month", blank=True, editable=False, primary_key=True, serialize=False
+                        "account_id",
+                        "month",
+                        "recorded_month",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
                     ),
                 ),
-                ("month", models.DateField(help_text="Its first day.")),
+                ("month", models.DateField(help_text="Of business time: its first day.")),
+                ("recorded_month", models.DateField()),
                 ("debit", models.BigIntegerField()),
                 ("credit", models.BigIntegerField()),
                 (
@@ -173,6 +181,10 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "months",
                 "default_permissions": ("view",),
             },
+        ),
+        migrations.AddIndex(
+            model_name="ledgerday",
+            index=models.Index(fields=["account", "recorded_day", "day"], name="ledger_day_by_recording"),
         ),
         migrations.RunSQL([AWAIT, DIGESTS, SEAL_HASH, KEEP], UNDO),
     ]

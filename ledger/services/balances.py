@@ -1,27 +1,38 @@
 """Reading: balances now, as of a business instant and as known at another, and statements.
 
-None of it scans history: the balance now is the sum of an account's stripes, the past is answered
-by the SQL function `ledger_balance`. Amounts are given on the account's normal side.
+None of it scans history: the balance now is the sum of an account's stripes, the past and statements
+are answered by SQL functions, whose plans are kept. Amounts are given on the account's normal side.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import Q, QuerySet, Sum
+from django.db import DEFAULT_DB_ALIAS, connection
+from django.db.models import QuerySet
 
 from commerce.errors import InvalidInput
 from commerce.money import Money
-from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry
+from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Side
 
 PAGE = 50
 _PAST = """
 SELECT a.id, ledger_balance(a.id, %s::timestamptz, %s::timestamptz) FROM unnest(%s::bigint[]) a(id)
 """
+_BELOW = "SELECT ledger_balance_below(%s, %s::timestamptz, %s::timestamptz, %s, %s, %s::timestamptz)"
+_STATEMENT = """
+SELECT * FROM ledger_statement(%s, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
+                               %s::timestamptz, %s::timestamptz, %s, %s)
+"""
+# Its columns after the three balances. A transaction's other fields are read when somebody asks for them.
+_ENTRY = (
+    "account_id", "stripe", "version", "transaction_id", "currency", "amount", "balance_after",
+    "effective_at", "recorded_at",
+)  # fmt: skip
+_TRANSACTION = ("key", "source", "recipe", "description")
 
 
 @dataclass(frozen=True)
@@ -60,12 +71,15 @@ class Place(NamedTuple):
         """What `str` gave. InvalidInput when it is something else."""
         try:
             effective_at, recorded_at, stripe, version = text.split("~")
-            return cls(
+            place = cls(
                 datetime.fromisoformat(effective_at).astimezone(UTC),
                 datetime.fromisoformat(recorded_at).astimezone(UTC),
                 int(stripe),
                 int(version),
             )
+            if not (0 <= place.stripe < 2**15 and 0 <= place.version < 2**63):
+                raise ValueError
+            return place
         except (ValueError, OverflowError):
             raise InvalidInput(
                 "This is no place in a statement.", pointer="/before", code="invalid_cursor"
@@ -172,12 +186,16 @@ def _account_balance(account: LedgerAccount, rows: Sequence[LedgerBalance]) -> A
 
 
 def _signed(accounts: Sequence[int], at: datetime | None, known_at: datetime | None) -> dict[int, int]:
-    for name, instant in (("at", at), ("known_at", known_at)):
-        if instant is not None and instant.tzinfo is None:
-            raise InvalidInput("The instant has no offset.", pointer=f"/{name}", code="invalid_instant")
+    _require_offsets(at=at, known_at=known_at)
     with connection.cursor() as cursor:
         cursor.execute(_PAST, [at, known_at, list(accounts)])
         return {account: int(amount) for account, amount in cursor.fetchall()}
+
+
+def _require_offsets(**instants: datetime | None) -> None:
+    for name, instant in instants.items():
+        if instant is not None and instant.tzinfo is None:
+            raise InvalidInput("The instant has no offset.", pointer=f"/{name}", code="invalid_instant")
 
 
 def statement(
@@ -195,26 +213,28 @@ def statement(
     what was recorded later. A line's balance is that of the whole account in this order, so the first
     line of a period begins at its opening and the last ends at its closing, back-dated or not.
     """
-    rows = entries_of(account)
-    if before is not None:
-        rows = rows.filter(_below(before))
-    if since is not None:
-        rows = rows.filter(effective_at__gte=since)
-    if until is not None:
-        rows = rows.filter(effective_at__lt=until)
-    if known_at is not None:
-        rows = rows.filter(recorded_at__lte=known_at)
-    page = list(rows[: limit + 1])
-    lines = statement_lines(account, page[:limit], known_at=known_at)
+    _require_offsets(since=since, until=until, known_at=known_at)
+    place = before or (None,) * len(Place._fields)
+    with connection.cursor() as cursor:
+        cursor.execute(_STATEMENT, [account.pk, limit + 1, since, until, known_at, *place])
+        rows = cursor.fetchall()
+    opening, closing, *_ = rows[0]
+    lines = [_line(account, *columns) for _, _, *columns in rows if columns[-1] is not None]
     return Statement(
         account,
-        lines=lines,
-        before=Place.of(page[limit - 1]) if len(page) > limit else None,
-        opening=_just_before(account, since, known_at) if since else Money.zero(account.currency),
-        closing=_just_before(account, until, known_at)
-        if until
-        else _money(account, _signed([account.pk], None, known_at)[account.pk]),
+        lines=lines[:limit],
+        before=Place.of(lines[limit - 1].entry) if len(lines) > limit else None,
+        opening=_money(account, opening),
+        closing=_money(account, closing),
     )
+
+
+def _line(account: LedgerAccount, balance: int, *columns: Any) -> StatementLine:
+    entry = LedgerEntry.from_db(DEFAULT_DB_ALIAS, _ENTRY, columns[: len(_ENTRY)])
+    entry.transaction = LedgerTransaction.from_db(
+        DEFAULT_DB_ALIAS, ("id", *_TRANSACTION), (entry.transaction_id, *columns[len(_ENTRY) :])
+    )
+    return StatementLine(entry, _money(account, entry.amount), _money(account, balance))
 
 
 def entries_of(account: LedgerAccount) -> QuerySet[LedgerEntry]:
@@ -232,40 +252,14 @@ def statement_lines(
     """Consecutive entries of `entries_of`, each with the account's balance after it."""
     if not entries:
         return []
-    first = Place.of(entries[0])
-    above = LedgerEntry.objects.filter(_same_instant_above(first), account_id=account.pk)
-    if known_at is not None:
-        above = above.filter(recorded_at__lte=known_at)
-    running = _signed([account.pk], first.effective_at, known_at)[account.pk]
-    running -= above.aggregate(sum=Sum("amount"))["sum"] or 0
+    with connection.cursor() as cursor:
+        cursor.execute(_BELOW, [account.pk, *Place.of(entries[0]), known_at])
+        running = cursor.fetchone()[0] + entries[0].amount
     lines = []
     for entry in entries:
         lines.append(StatementLine(entry, _money(account, entry.amount), _money(account, running)))
         running -= entry.amount
     return lines
-
-
-def _below(place: Place) -> Q:
-    """Entries after `place` in a statement that runs backwards; the first factor is what the index takes."""
-    return Q(effective_at__lte=place.effective_at) & (
-        Q(effective_at__lt=place.effective_at)
-        | Q(recorded_at__lt=place.recorded_at)
-        | Q(recorded_at=place.recorded_at, stripe__lt=place.stripe)
-        | Q(recorded_at=place.recorded_at, stripe=place.stripe, version__lt=place.version)
-    )
-
-
-def _same_instant_above(place: Place) -> Q:
-    return Q(effective_at=place.effective_at) & (
-        Q(recorded_at__gt=place.recorded_at)
-        | Q(recorded_at=place.recorded_at, stripe__gt=place.stripe)
-        | Q(recorded_at=place.recorded_at, stripe=place.stripe, version__gt=place.version)
-    )
-
-
-def _just_before(account: LedgerAccount, instant: datetime, known_at: datetime | None) -> Money:
-    at = instant - timedelta(microseconds=1)
-    return _money(account, _signed([account.pk], at, known_at)[account.pk])
 
 
 def _money(account: LedgerAccount, signed: int) -> Money:

@@ -173,22 +173,19 @@ SELECT 'day_not_sum', concat('day:', account_id, '/', day, '/', recorded_day),
 """
 
 MONTHS = """
-WITH touched AS (
-  SELECT DISTINCT account_id, date_trunc('month', day)::date AS month FROM ledger_ledgerday
-   WHERE recorded_day >= (%(after)s::timestamptz AT TIME ZONE 'UTC')::date)
-SELECT 'month_not_sum', concat('month:', account_id, '/', month),
+SELECT 'month_not_sum', concat('month:', account_id, '/', month, '/', recorded_month),
        concat('It says ', COALESCE(m.debit, 0), ' and ', COALESCE(m.credit, 0), '; its days are ',
               COALESCE(d.debit, 0), ' and ', COALESCE(d.credit, 0), '.')
-  FROM (SELECT m.* FROM ledger_ledgermonth m
-         WHERE %(after)s::timestamptz = '-infinity'
-            OR (m.account_id, m.month) IN (SELECT account_id, month FROM touched)) m
-  FULL JOIN (SELECT t.account_id, t.month, sum(d.debit) AS debit, sum(d.credit) AS credit
-               FROM touched t
-               JOIN ledger_ledgerday d ON d.account_id = t.account_id AND d.day >= t.month
-                                      AND d.day < t.month + interval '1 month'
-              GROUP BY 1, 2) d USING (account_id, month)
+  FROM (SELECT * FROM ledger_ledgermonth
+         WHERE recorded_month >= date_trunc('month', %(after)s::timestamptz AT TIME ZONE 'UTC')) m
+  FULL JOIN (SELECT account_id, date_trunc('month', day)::date AS month,
+                    date_trunc('month', recorded_day)::date AS recorded_month,
+                    sum(debit) AS debit, sum(credit) AS credit
+               FROM ledger_ledgerday
+              WHERE recorded_day >= date_trunc('month', %(after)s::timestamptz AT TIME ZONE 'UTC')
+              GROUP BY 1, 2, 3) d USING (account_id, month, recorded_month)
  WHERE (m.debit, m.credit) IS DISTINCT FROM (d.debit, d.credit)
- ORDER BY month, account_id LIMIT %(limit)s
+ ORDER BY recorded_month, month, account_id LIMIT %(limit)s
 """
 
 PERIODS = """

@@ -120,7 +120,7 @@ def test_a_running_balance_that_is_wrong_in_between(wallet):
 
 
 def month_of(day):
-    return f"month:{day.account_id}/{day.day:%Y-%m}-01"
+    return f"month:{day.account_id}/{day.day:%Y-%m}-01/{day.recorded_day:%Y-%m}-01"
 
 
 def test_a_changed_day(wallet):

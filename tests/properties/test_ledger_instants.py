@@ -1,6 +1,6 @@
-"""Balances at two instants equal a plain sum over the entries, wherever the keeper has got to."""
+"""Balances at two instants and statements equal plain sums over the entries, wherever the keeper is."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
@@ -11,16 +11,21 @@ from commerce.errors import InsufficientFunds
 from ledger.models import LedgerAccount, LedgerDay, LedgerEntry
 from ledger.rules import recipes
 from ledger.rules.kinds import Kind
-from ledger.services import keep, open_accounts, post
+from ledger.services import Place, keep, open_accounts, post, statement
 from tests.ledger.conftest import ACTOR, AT, make_people, usd
 from tests.ledger.test_invariants import findings
 
 HOUR = timedelta(hours=1)
+LATER = datetime(9999, 1, 1, tzinfo=UTC)
 # Recorded days lie in the future of the test, and so does what may be sealed.
-ANY_TIME = timedelta(days=-90)
-# A posting by so many hours before or after AT, or the keeper; then how many days pass.
+ANY_TIME = timedelta(days=-365)
+MICROSECOND = timedelta(microseconds=1)
+# A posting so many hours before or after AT, where a month begins, or the keeper; then how many days pass.
 STEPS = st.lists(
-    st.tuples(st.one_of(st.integers(-72, 72), st.just("keep")), st.sampled_from([0, 0, 1, 2])),
+    st.tuples(
+        st.one_of(st.integers(-72, 72), st.sampled_from([-40 * 24, 40 * 24]), st.just("keep")),
+        st.sampled_from([0, 0, 1, 2, 31]),
+    ),
     min_size=2,
     max_size=8,
 )
@@ -38,6 +43,52 @@ def test_a_balance_at_two_instants_is_the_sum_of_what_had_happened_and_was_known
         assert_balances_are_sums()
         assert findings() == {}
         transaction.set_rollback(True)
+
+
+@pytest.mark.django_db
+@settings(max_examples=25)
+@given(steps=STEPS, limit=st.integers(1, 4), data=st.data())
+def test_a_statement_is_the_entries_in_order_each_with_the_sum_so_far(steps, limit, data):
+    with transaction.atomic():
+        play(steps)
+        entries = sorted(LedgerEntry.objects.all(), key=Place.of)
+        bounds = [None, *borders({entry.effective_at for entry in entries} | {AT})]
+        since, until = (data.draw(st.sampled_from(bounds)) for _ in "12")
+        known_at = data.draw(st.sampled_from([None, *sorted({entry.recorded_at for entry in entries})]))
+        for account in LedgerAccount.objects.all():
+            known = [
+                e for e in entries if e.account_id == account.pk and e.recorded_at <= (known_at or LATER)
+            ]
+            wanted = [
+                (entry.pk, account.on_normal_side(sum(e.amount for e in known[: place + 1])))
+                for place, entry in enumerate(known)
+                if (since is None or entry.effective_at >= since)
+                and (until is None or entry.effective_at < until)
+            ]
+            asked = {"account": account, "since": since, "until": until, "known_at": known_at}
+            assert list(in_pages(limit=limit, **asked)) == wanted[::-1]
+            whole = statement(**asked)
+            assert [account.on_normal_side(edge.minor) for edge in (whole.opening, whole.closing)] == [
+                sum(e.amount for e in known if since and e.effective_at < since),
+                sum(e.amount for e in known if until is None or e.effective_at < until),
+            ]
+        transaction.set_rollback(True)
+
+
+def in_pages(**asked):
+    page = statement(**asked)
+    while True:
+        yield from ((line.entry.pk, line.balance.minor) for line in page.lines)
+        if page.before is None:
+            return
+        page = statement(**asked, before=page.before)
+
+
+def borders(instants):
+    """Each instant, the beginnings of its day and month, and what comes just before those."""
+    midnights = {at.replace(hour=0, minute=0, second=0, microsecond=0) for at in instants}
+    firsts = midnights | {at.replace(day=1) for at in midnights}
+    return sorted(instants | firsts | {at - MICROSECOND for at in firsts})
 
 
 def play(steps):
@@ -76,14 +127,13 @@ def let_days_pass(days):
 
 def assert_balances_are_sums():
     entries = list(LedgerEntry.objects.all())
-    recorded = {entry.recorded_at for entry in entries}
-    midnights = {at.replace(hour=0, minute=0, second=0, microsecond=0) for at in recorded}
-    effectives = {entry.effective_at for entry in entries}
+    recorded = borders({entry.recorded_at for entry in entries})
+    effectives = borders({entry.effective_at for entry in entries} | {AT})
     questions = [
         (account, effective, known)
         for account in LedgerAccount.objects.values_list("pk", flat=True)
-        for effective in (None, AT, *effectives)
-        for known in (None, *recorded, *midnights)
+        for effective in (None, *effectives)
+        for known in (None, *recorded)
     ]
     with connection.cursor() as cursor:
         cursor.execute(
