@@ -70,7 +70,11 @@ class Money:
         if isinstance(self.minor, bool) or not isinstance(self.minor, int):
             raise InvalidInput("An amount is a whole number of minor units.", code="amount_not_integer")
         if abs(self.minor) > MAX_MINOR:
-            raise InvalidInput("The amount is larger than 2^53 - 1 minor units.", code="amount_overflow")
+            raise InvalidInput(
+                "The amount is larger than 2^53 - 1 minor units.",
+                pointer="/amount_minor",
+                code="amount_overflow",
+            )
         exponent(self.currency)
 
     @classmethod

@@ -308,6 +308,9 @@ BEGIN
   IF p_amount <= 0 OR p_from = p_to THEN
     RAISE EXCEPTION 'a transfer moves more than nothing between two accounts' USING ERRCODE = '22023';
   END IF;
+  IF p_amount > 9007199254740991 THEN
+    RAISE EXCEPTION 'p_amount is %, larger than 2^53 - 1 minor units', p_amount USING ERRCODE = '22003';
+  END IF;
   SELECT t.id, t.fingerprint, a.stripes AS one_stripes, a.currency AS one_currency,
          o.stripes AS other_stripes, o.currency AS other_currency INTO known
     FROM ledger_ledgeraccount a

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import DataError, OperationalError, connection
 from psycopg import Cursor
-from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.errors import DeadlockDetected, NumericValueOutOfRange, SerializationFailure
 
 from commerce.actor import Actor
 from commerce.errors import Busy, CommerceError, Conflict, InsufficientFunds, InvalidInput, StateConflict
@@ -335,6 +335,12 @@ def _call(arguments: list[str]) -> list[_Row]:
                 cursor.execute(_POST, arguments, prepare=True)
                 return [_Row(*row) for row in cursor.fetchall()]
         except DataError as error:
+            if isinstance(error.__cause__, NumericValueOutOfRange):
+                raise InvalidInput(
+                    "The entries of one account come to more than 2^53 - 1 minor units.",
+                    pointer="/entries",
+                    code="amount_overflow",
+                ) from error
             raise InvalidInput(f"The ledger cannot hold this posting: {error}") from error
         except OperationalError as error:
             if not isinstance(error.__cause__, SerializationFailure | DeadlockDetected):

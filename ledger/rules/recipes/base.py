@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from commerce.errors import InvalidInput
-from commerce.money import Money
+from commerce.money import MAX_MINOR, Money
 from ledger.rules.kinds import Kind, Side
 
 Recipe = TypeVar("Recipe", bound=Callable[..., tuple["Entry", ...]])
@@ -132,7 +132,10 @@ def mirrored(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def require_balance(entries: Iterable[Entry]) -> None:
-    """InvalidInput naming the currency and both sums unless debits equal credits per currency."""
+    """InvalidInput naming the currency and both sums unless debits equal credits per currency.
+
+    The sums are amounts themselves and no larger than any amount may be.
+    """
     debits: dict[str, int] = {}
     credits: dict[str, int] = {}
     for entry in entries:
@@ -140,6 +143,13 @@ def require_balance(entries: Iterable[Entry]) -> None:
         sums[entry.amount.currency] = sums.get(entry.amount.currency, 0) + entry.amount.minor
     for currency in sorted({*debits, *credits}):
         debit, credit = debits.get(currency, 0), credits.get(currency, 0)
+        if max(debit, credit) > MAX_MINOR:
+            raise InvalidInput(
+                f"The entries in {currency} come to more than 2^53 - 1 minor units.",
+                pointer="/entries",
+                code="amount_overflow",
+                currency=currency,
+            )
         if debit != credit:
             raise InvalidInput(
                 f"The entries do not balance in {currency}: {Money(debit, currency)} debited, "
