@@ -71,7 +71,17 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         items = [{**item, "icon": item["icon"] or icon} for label in labels for item in pages.get(label, [])]
         if items:
             found.append({"title": title, "separator": True, "items": items})
+    _mark_current(request.path, [item for group in found for item in group["items"]])
     return found
+
+
+def _mark_current(path: str, items: list[dict[str, Any]]) -> None:
+    """The page that is open, or the nearest above it, is current; the skin would mark all above it."""
+    home = reverse("admin:index")
+    above = [item["link"] for item in items if path.startswith(item["link"]) and item["link"] != home]
+    current = max(above, key=len, default=home if path == home else "")
+    for item in items:
+        item["active"] = item["link"] == current
 
 
 def search(request: HttpRequest, _lowered: str) -> list[SearchResult]:

@@ -14,6 +14,7 @@ from commerce.api.services import issue_key
 from commerce.console import charts, format, registry
 from commerce.console.models import ReviewItem
 from commerce.console.registry import Card, CardValue, Hit, TimelineRow
+from commerce.console.theme import navigation
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.parties.models import Organization
 from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
@@ -69,6 +70,28 @@ def test_the_badge_names_the_environment_and_the_business_clock(browser: Browser
 
 
 @pytest.mark.usefixtures("_own_registry")
+def test_one_entry_of_the_menu_is_current_on_each_page(browser: Browser) -> None:
+    """A page below another one in the address is not the other one; what has no entry has its nearest."""
+
+    def current(path: str) -> list[str]:
+        request = viewer.get(path).wsgi_request
+        return [item["title"] for group in navigation(request) for item in group["items"] if item["active"]]
+
+    viewer = browser("viewer")
+    assert current("/admin/") == ["Home"]
+    assert current("/admin/ledger/ledgeraccount/") == ["Accounts"]
+    assert current("/admin/ledger/ledgeraccount/?kind__exact=AVAILABLE") == ["Accounts"]
+    assert current("/admin/ledger/ledgeraccount/trial-balance/?by=owner") == ["Trial balance"]
+    assert current("/admin/ledger/ledgeraccount/1/change/") == ["Accounts"]
+    assert current("/admin/password_change/") == []
+    links = [
+        item["link"] for group in navigation(viewer.get("/admin/").wsgi_request) for item in group["items"]
+    ]
+    assert len(links) > 20
+    for link in links:
+        assert len(current(link)) == 1, link
+
+
 def test_search_asks_with_the_term_as_typed_and_within_permissions(browser: Browser) -> None:
     asked: list[str] = []
 
