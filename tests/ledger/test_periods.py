@@ -339,7 +339,7 @@ def test_balances_that_do_not_agree_with_the_entries_are_not_kept():
     seal()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ledger_ledgerday SET debit = debit + 1 WHERE debit > 0")
-    with pytest.raises(Conflict, match="a difference of -0.01 USD") as refused:
+    with pytest.raises(Conflict, match=r"a difference of -0\.01 USD") as refused:
         finish_closing(period=period, actor=ACTOR, at=LATER)
     period.refresh_from_db()
     assert (refused.value.code, period.status) == ("period_differs", "closing")
