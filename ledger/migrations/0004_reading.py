@@ -8,7 +8,8 @@ be NULL: what is effective at any time, all that is known. Whole months and days
 
 from django.db import migrations
 
-# Without an instant of knowledge all is known at `infinity`, and the same sum is right.
+# Up to an instant is before the next microsecond, so that the end of a day needs no entry of that day. Without an
+# instant of knowledge all is known before `infinity`, and the same sum is right.
 BALANCE = """
 CREATE FUNCTION ledger_balance(
   p_account bigint, p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL
@@ -16,11 +17,12 @@ CREATE FUNCTION ledger_balance(
 SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-  known constant timestamptz := COALESCE(p_known, 'infinity');
-  effective_midnight constant timestamptz := date_trunc('day', p_effective, 'UTC');
+  effective_until constant timestamptz := p_effective + interval '1 microsecond';
+  effective_midnight constant timestamptz := date_trunc('day', effective_until, 'UTC');
   effective_day constant date := effective_midnight AT TIME ZONE 'UTC';
   effective_month constant date := date_trunc('month', effective_day);
-  known_midnight constant timestamptz := date_trunc('day', known, 'UTC');
+  known_until constant timestamptz := COALESCE(p_known + interval '1 microsecond', 'infinity');
+  known_midnight constant timestamptz := date_trunc('day', known_until, 'UTC');
   known_day constant date := known_midnight AT TIME ZONE 'UTC';
   known_month constant date := date_trunc('month', known_day);
   sealed timestamptz;
@@ -40,7 +42,7 @@ BEGIN
        WHERE b.account_id = p_account);
   END IF;
   SELECT s.until INTO sealed FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1;
-  -- What no day that was over at the instant of knowledge contains begins here.
+  -- From here on entries are in none of the days that were over when it was known.
   unfolded := least(COALESCE(sealed, '-infinity') + interval '1 microsecond', known_midnight);
   RETURN (
     SELECT COALESCE(sum(m.credit - m.debit), 0) FROM ledger_ledgermonth m
@@ -57,12 +59,12 @@ BEGIN
     SELECT COALESCE(sum(e.amount), 0)
       FROM ledger_ledgerbalance b
       JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
-                               AND e.recorded_at >= unfolded AND e.recorded_at <= known
+                               AND e.recorded_at >= unfolded AND e.recorded_at < known_until
      WHERE b.account_id = p_account AND b.recorded_at >= unfolded AND e.effective_at < effective_midnight
   ) + (
     SELECT COALESCE(sum(e.amount), 0) FROM ledger_ledgerentry e
-     WHERE e.account_id = p_account AND e.effective_at >= effective_midnight AND e.effective_at <= p_effective
-       AND e.recorded_at <= known
+     WHERE e.account_id = p_account AND e.effective_at >= effective_midnight AND e.effective_at < effective_until
+       AND e.recorded_at < known_until
   );
 END $$;
 """
