@@ -445,7 +445,7 @@ class LedgerSeal(models.Model):
 
 
 class LedgerArchive(models.Model):
-    """A month of entries left the database for a file, or came back; the latest row says where the rest begins."""
+    """A month of entries left for a file, or came back; the latest row says where the rest begins."""
 
     append_only = only_functions_write = True
 
@@ -463,7 +463,9 @@ class LedgerArchive(models.Model):
     transactions = models.BigIntegerField()
     first_recorded_at = models.DateTimeField(null=True)
     last_recorded_at = models.DateTimeField(null=True)
-    last_day = models.DateField(null=True, help_text="The latest day of business time that its entries moved.")
+    last_day = models.DateField(
+        null=True, help_text="The latest day of business time that its entries moved."
+    )
     noted_at = models.DateTimeField()
     actor = models.CharField(max_length=120)
 

@@ -1,8 +1,9 @@
 """How the entries become monthly partitions, without copying a row, and stay ahead of the calendar.
 
-`ledger_partition_entries` is the owner's: the table as it is becomes the first partition. With the
-CHECK `entry_recorded_before` validated beforehand (which no posting waits for) it takes a moment;
-without, it reads the table first. `ledger_make_partitions` does nothing before that has happened.
+`ledger_partition_entries` is the owner's: the table as it is becomes the first partition, and whoever
+had a right to it has it to the whole. With the CHECK `entry_recorded_before` validated beforehand
+(which no posting waits for) it takes a moment; without, it reads the table first.
+`ledger_make_partitions` does nothing before that has happened.
 """
 
 from django.db import migrations
@@ -12,6 +13,7 @@ CREATE FUNCTION ledger_partition_entries(p_bound timestamptz) RETURNS boolean
 LANGUAGE plpgsql SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
   part constant text := 'ledger_ledgerentry_until_' || to_char(p_bound, 'YYYYMM');
+  held record;
 BEGIN
   IF (SELECT relkind FROM pg_class WHERE oid = 'ledger_ledgerentry'::regclass) = 'p' THEN
     RETURN false;
@@ -40,6 +42,12 @@ BEGIN
     REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION ledger_require_balance();
   ALTER TABLE ledger_ledgerentry ENABLE ALWAYS TRIGGER guard_append_only, ENABLE ALWAYS TRIGGER guard_balanced;
   EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER guard_append_only', part);
+  FOR held IN SELECT g.privilege_type, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END AS grantee
+                FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) g
+               WHERE c.oid = part::regclass AND g.grantee <> c.relowner LOOP
+    EXECUTE format('GRANT %s ON ledger_ledgerentry TO %s', held.privilege_type, held.grantee);
+    EXECUTE format('REVOKE %s ON %I FROM %s', held.privilege_type, part, held.grantee);
+  END LOOP;
   PERFORM ledger_make_partitions(p_bound + interval '2 months');
   RETURN true;
 END $$;

@@ -14,7 +14,9 @@ from ledger.services.balances import (
     statement_lines,
     with_balances,
 )
+from ledger.services.horizon import begins, horizon, is_archived
 from ledger.services.keeping import keep
+from ledger.services.partitions import partition_entries
 from ledger.services.periods import (
     Outlook,
     adjustments,
@@ -41,6 +43,7 @@ from ledger.services.posting import (
     settle_pending,
 )
 from ledger.services.releases import cancel_release, hold_release, lift_release, release_due, schedule_release
+from ledger.services.removal import remove_month, restore_month
 from ledger.services.reports import GROUPINGS, Explanation, TrialBalance, explain, trial_balance
 from ledger.services.reversals import (
     Part,
@@ -75,6 +78,7 @@ __all__ = [
     "balance",
     "balances",
     "begin_closing",
+    "begins",
     "cancel_release",
     "compare_anchor",
     "compare_archive",
@@ -84,6 +88,8 @@ __all__ = [
     "finish_closing",
     "finish_closings",
     "hold_release",
+    "horizon",
+    "is_archived",
     "keep",
     "left_to_reverse",
     "lift_release",
@@ -91,6 +97,7 @@ __all__ = [
     "open_accounts",
     "opposite",
     "outlook",
+    "partition_entries",
     "post",
     "post_all",
     "post_groups",
@@ -98,8 +105,10 @@ __all__ = [
     "recent_seal",
     "register_reversal_veto",
     "release_due",
+    "remove_month",
     "request_reopening",
     "request_reversal",
+    "restore_month",
     "reversal_in_words",
     "reversal_veto",
     "reverse",

@@ -19,7 +19,8 @@ from typing import Any
 from django.db import connection, transaction
 
 from commerce.errors import Conflict, InvalidInput
-from ledger.models import LedgerPeriod, LedgerSeal, LedgerTransaction
+from ledger.models import LedgerArchive, LedgerPeriod, LedgerSeal, LedgerTransaction
+from ledger.services.horizon import horizon
 from ledger.services.verification import check_seals
 
 MANIFEST = "manifest.jsonl"
@@ -34,9 +35,14 @@ _BALANCES = """
 COPY (SELECT b.account_id, b.stripe, a.currency, e.version, e.balance_after, e.recorded_at
         FROM ledger_ledgerbalance b JOIN ledger_ledgeraccount a ON a.id = b.account_id
        CROSS JOIN LATERAL (
-         SELECT x.version, x.balance_after, x.recorded_at FROM ledger_ledgerentry x
-          WHERE x.account_id = b.account_id AND x.stripe = b.stripe AND x.recorded_at < %(end)s
-          ORDER BY x.recorded_at DESC, x.version DESC LIMIT 1) e
+         (SELECT x.version, x.balance_after, x.recorded_at FROM ledger_ledgerentry x
+           WHERE x.account_id = b.account_id AND x.stripe = b.stripe AND x.recorded_at < %(end)s
+           ORDER BY x.recorded_at DESC, x.version DESC LIMIT 1)
+         UNION ALL
+         (SELECT x.version, x.balance_after, x.recorded_at FROM ledger_ledgercarriedbalance x
+           WHERE x.account_id = b.account_id AND x.stripe = b.stripe AND x.recorded_at < %(end)s
+           ORDER BY x.version DESC LIMIT 1)
+          ORDER BY version DESC LIMIT 1) e
        ORDER BY b.account_id, b.stripe)
   TO STDOUT WITH (FORMAT csv, HEADER)
 """
@@ -78,16 +84,22 @@ class Archivable:
 def archivable(*, before: date, folder: Path) -> Iterator[Archivable]:
     """The months of recording before the one of `before`, oldest first, and what stands against each.
 
-    The rows are compared with their seals when a month is written, not here.
+    The rows are compared with their seals when a month is written, not here. What has left is written.
     """
+    written = {line.month for line in read_manifest(folder)}
+    for month in months_until(before.replace(day=1)):
+        yield Archivable(month, f"{month:%Y-%m}" in written, _why_not(month))
+
+
+def months_until(end: date) -> Iterator[date]:
+    """The months before `end` of which there are entries to write: from the first that has not left."""
     first = LedgerTransaction.objects.order_by("recorded_at").values_list("recorded_at", flat=True).first()
     if first is None:
         return
-    written = {line.month for line in read_manifest(folder)}
-    month = first.astimezone(UTC).date().replace(day=1)
-    while month < before.replace(day=1):
-        yield Archivable(month, f"{month:%Y-%m}" in written, _why_not(month))
-        month = _after(month)
+    month = max(first, horizon() or first).astimezone(UTC).date().replace(day=1)
+    while month < end:
+        yield month
+        month = after(month)
 
 
 def archive_month(*, month: date, folder: Path) -> Archived:
@@ -98,12 +110,7 @@ def archive_month(*, month: date, folder: Path) -> Archived:
     """
     if why_not := _why_not(month):
         raise Conflict(why_not, code="month_not_final")
-    first, last = _covering(month)
-    if findings := check_seals(first, last):
-        raise Conflict(
-            f"{month:%B %Y} is not as it was sealed: {findings[0].subject}: {findings[0].detail}",
-            code="month_not_as_sealed",
-        )
+    first, last = require_as_sealed(month)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{month:%Y-%m}.csv.gz"
     entries, sha256 = _write(_ENTRIES, month, folder / f"entries-{name}")
@@ -118,21 +125,66 @@ def archive_month(*, month: date, folder: Path) -> Archived:
     return line
 
 
+def prove_archived(*, month: date, folder: Path) -> Archived:
+    """The line of a month that was written: its files are whole, and are what the ledger has and has sealed.
+
+    A month that was not written yet is written first. Conflict names what differs.
+    """
+    line = next((line for line in read_manifest(folder) if line.month == f"{month:%Y-%m}"), None)
+    if line is None:
+        return archive_month(month=month, folder=folder)
+    if why_not := _why_not(month):
+        raise Conflict(why_not, code="month_not_final")
+    require_as_sealed(month)
+    for name, detail in _differences(line, folder):
+        raise Conflict(f"{name}: {detail}", code="archive_differs")
+    return line
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of what a file says, uncompressed; "" when it cannot be read to its end."""
+    try:
+        with gzip.open(path) as file:
+            return _digest(iter(lambda: file.read(1 << 20), b""))[1]
+    except (OSError, EOFError):
+        return ""
+
+
 def compare_archive(*, folder: Path) -> Iterator[tuple[str, str]]:
     """(file, what is wrong) for each file that is not what its manifest says, or not what the ledger says."""
     for line in read_manifest(folder):
-        month = date.fromisoformat(f"{line.month}-01")
-        for name, sha256, sql in (
-            (line.file, line.sha256, _ENTRIES),
-            (line.balances_file, line.balances_sha256, _BALANCES),
-        ):
-            if _hash_of(folder / name) != sha256:
-                yield name, "It is gone, or not what was written."
-            if _digest(_rows(sql, month))[1] != sha256:
-                yield name, "The ledger has other rows than were written."
-        seal = LedgerSeal.objects.defer("members").filter(number=line.last_seal).first()
-        if seal is None or bytes(seal.hash).hex() != line.last_seal_hash:
-            yield line.file, f"Seal {line.last_seal:,} is not the one that covered it."
+        yield from _differences(line, folder)
+
+
+def _differences(line: Archived, folder: Path) -> Iterator[tuple[str, str]]:
+    month = date.fromisoformat(f"{line.month}-01")
+    begins = horizon()
+    left = begins is not None and midnight(month) < begins
+    for name, sha256, sql in (
+        (line.file, line.sha256, _ENTRIES),
+        (line.balances_file, line.balances_sha256, _BALANCES),
+    ):
+        if hash_of(folder / name) != sha256:
+            yield name, "It is gone, or not what was written."
+        if left and sql is _ENTRIES:
+            if LedgerArchive.objects.filter(month=month).latest("pk").sha256 != sha256:
+                yield name, "It is not what the month was removed for."
+        elif _digest(_rows(sql, month))[1] != sha256:
+            yield name, "The ledger has other rows than were written."
+    seal = LedgerSeal.objects.defer("members").filter(number=line.last_seal).first()
+    if seal is None or bytes(seal.hash).hex() != line.last_seal_hash:
+        yield line.file, f"Seal {line.last_seal:,} is not the one that covered it."
+
+
+def require_as_sealed(month: date) -> tuple[int, int]:
+    """The seals that cover a month; Conflict when its rows are not what they sealed."""
+    first, last = _covering(month)
+    if findings := check_seals(first, last):
+        raise Conflict(
+            f"{month:%B %Y} is not as it was sealed: {findings[0].subject}: {findings[0].detail}",
+            code="month_not_as_sealed",
+        )
+    return first, last
 
 
 def read_manifest(folder: Path) -> Sequence[Archived]:
@@ -147,7 +199,7 @@ def read_manifest(folder: Path) -> Sequence[Archived]:
 
 def _why_not(month: date) -> str:
     """ "" or why the entries recorded in a month may still change, or belong to open books."""
-    start, end = _midnight(month), _midnight(_after(month))
+    start, end = midnight(month), midnight(after(month))
     sealed = LedgerSeal.objects.order_by("-number").values_list("until", flat=True).first()
     if sealed is None or sealed < end:
         return f"Nothing recorded after {month:%B %Y} is sealed: something may still be recorded in it."
@@ -201,26 +253,18 @@ def _digest(pieces: Iterator[bytes], to: gzip.GzipFile | None = None) -> tuple[i
     return lines - 1, content.hexdigest()
 
 
-def _hash_of(path: Path) -> str:
-    try:
-        with gzip.open(path) as file:
-            return _digest(iter(lambda: file.read(1 << 20), b""))[1]
-    except (OSError, EOFError):
-        return ""
-
-
 def _keep(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
 def _bounds(month: date) -> dict[str, Any]:
-    return {"start": _midnight(month), "end": _midnight(_after(month))}
+    return {"start": midnight(month), "end": midnight(after(month))}
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
 
 
-def _after(month: date) -> date:
+def after(month: date) -> date:
     return (month.replace(day=28) + timedelta(days=4)).replace(day=1)

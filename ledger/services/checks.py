@@ -1,7 +1,8 @@
 """What must be true of the ledger, one statement each: it answers (type, subject, detail) of what is wrong.
 
-A statement looks at what was recorded after `after`; days are folded up to `sealed`. It scans in
-sets and looks closely only at what does not add up, so a sound ledger costs one pass.
+A statement looks at what was recorded after `since`, at entries after `after`, which is never before
+the `horizon` where those begin that are not archived; days are folded up to `sealed`. It scans in sets
+and looks closely only at what does not add up, so a sound ledger costs one pass.
 """
 
 from dataclasses import dataclass
@@ -85,10 +86,16 @@ WITH wrong AS (
            GROUP BY e.account_id, e.stripe) e
     FULL JOIN ledger_ledgerbalance b USING (account_id, stripe)
     LEFT JOIN LATERAL (
-      SELECT x.balance_after, x.version FROM ledger_ledgerentry x
-       WHERE x.account_id = COALESCE(b.account_id, e.account_id) AND x.stripe = COALESCE(b.stripe, e.stripe)
-         AND x.recorded_at <= %(after)s::timestamptz
-       ORDER BY x.recorded_at DESC, x.version DESC LIMIT 1) p ON true
+      (SELECT x.balance_after, x.version FROM ledger_ledgerentry x
+        WHERE x.account_id = COALESCE(b.account_id, e.account_id) AND x.stripe = COALESCE(b.stripe, e.stripe)
+          AND x.recorded_at <= %(after)s::timestamptz AND x.recorded_at >= %(horizon)s::timestamptz
+        ORDER BY x.recorded_at DESC, x.version DESC LIMIT 1)
+      UNION ALL
+      (SELECT x.balance_after, x.version FROM ledger_ledgercarriedbalance x
+        WHERE x.account_id = COALESCE(b.account_id, e.account_id) AND x.stripe = COALESCE(b.stripe, e.stripe)
+          AND x.recorded_at < %(horizon)s::timestamptz
+        ORDER BY x.version DESC LIMIT 1)
+      ORDER BY version DESC LIMIT 1) p ON true
    WHERE b.version IS NULL
       OR b.posted <> COALESCE(e.amount, 0) + COALESCE(p.balance_after, 0)
       OR b.version <> COALESCE(e.entries, 0) + COALESCE(p.version, 0)
@@ -145,7 +152,9 @@ SELECT 'reversal_exceeds', 'transaction:' || r.reverses_id,
   FROM (SELECT t.reverses_id, e.account_id, sign(e.amount) AS side, sum(e.amount) AS amount
           FROM ledger_ledgertransaction t JOIN ledger_ledgerentry e ON e.transaction_id = t.id
          WHERE t.reverses_id IN (SELECT n.reverses_id FROM ledger_ledgertransaction n
-                                  WHERE n.reverses_id IS NOT NULL AND n.recorded_at > %(after)s::timestamptz)
+                                   LEFT JOIN ledger_ledgertransaction o ON o.id = n.reverses_id
+                                  WHERE n.reverses_id IS NOT NULL AND n.recorded_at > %(after)s::timestamptz
+                                    AND (o.id IS NULL OR o.recorded_at >= %(horizon)s::timestamptz))
          GROUP BY 1, 2, 3) r
   LEFT JOIN LATERAL (SELECT sum(e.amount) AS amount FROM ledger_ledgerentry e
                       WHERE e.transaction_id = r.reverses_id AND e.account_id = r.account_id
@@ -159,13 +168,13 @@ SELECT 'day_not_sum', concat('day:', account_id, '/', day, '/', recorded_day),
               COALESCE(d.entries, 0), ' entries; they are ',
               COALESCE(e.debit, 0), ' and ', COALESCE(e.credit, 0), ' in ', COALESCE(e.entries, 0), '.')
   FROM (SELECT * FROM ledger_ledgerday
-         WHERE recorded_day >= (%(after)s::timestamptz AT TIME ZONE 'UTC')::date) d
+         WHERE recorded_day >= (greatest(%(since)s, %(horizon)s::timestamptz) AT TIME ZONE 'UTC')::date) d
   FULL JOIN (SELECT e.account_id, (e.effective_at AT TIME ZONE 'UTC')::date AS day,
                     (e.recorded_at AT TIME ZONE 'UTC')::date AS recorded_day,
                     sum(greatest(-e.amount, 0)) AS debit, sum(greatest(e.amount, 0)) AS credit,
                     count(*) AS entries
                FROM ledger_ledgerentry e
-              WHERE e.recorded_at >= date_trunc('day', %(after)s::timestamptz, 'UTC')
+              WHERE e.recorded_at >= date_trunc('day', greatest(%(since)s, %(horizon)s::timestamptz), 'UTC')
                 AND e.recorded_at <= %(sealed)s::timestamptz
               GROUP BY 1, 2, 3) e USING (account_id, day, recorded_day)
  WHERE (d.debit, d.credit, d.entries) IS DISTINCT FROM (e.debit, e.credit, e.entries)
@@ -177,12 +186,12 @@ SELECT 'month_not_sum', concat('month:', account_id, '/', month, '/', recorded_m
        concat('It says ', COALESCE(m.debit, 0), ' and ', COALESCE(m.credit, 0), '; its days are ',
               COALESCE(d.debit, 0), ' and ', COALESCE(d.credit, 0), '.')
   FROM (SELECT * FROM ledger_ledgermonth
-         WHERE recorded_month >= date_trunc('month', %(after)s::timestamptz AT TIME ZONE 'UTC')) m
+         WHERE recorded_month >= date_trunc('month', %(since)s::timestamptz AT TIME ZONE 'UTC')) m
   FULL JOIN (SELECT account_id, date_trunc('month', day)::date AS month,
                     date_trunc('month', recorded_day)::date AS recorded_month,
                     sum(debit) AS debit, sum(credit) AS credit
                FROM ledger_ledgerday
-              WHERE recorded_day >= date_trunc('month', %(after)s::timestamptz AT TIME ZONE 'UTC')
+              WHERE recorded_day >= date_trunc('month', %(since)s::timestamptz AT TIME ZONE 'UTC')
               GROUP BY 1, 2, 3) d USING (account_id, month, recorded_month)
  WHERE (m.debit, m.credit) IS DISTINCT FROM (d.debit, d.credit)
  ORDER BY recorded_month, month, account_id LIMIT %(limit)s
@@ -211,7 +220,7 @@ moved AS (
         concat('It is effective in the period from ', c.starts_on, ', closed before it was recorded.')
    FROM ledger_ledgertransaction t
    JOIN closed c ON c.starts_on = date_trunc('month', t.effective_at, 'UTC') AND t.recorded_at > c.closed_at
-  WHERE t.recorded_at > %(after)s::timestamptz AND t.status = 'posted' ORDER BY t.recorded_at LIMIT %(limit)s)
+  WHERE t.recorded_at > %(since)s::timestamptz AND t.status = 'posted' ORDER BY t.recorded_at LIMIT %(limit)s)
 UNION ALL
 (SELECT 'period_not_sum', concat('period:', period_id, '/', account_id),
         concat('It kept ', COALESCE(k.debit, 0), ' and ', COALESCE(k.credit, 0), '; its entries are ',
@@ -230,6 +239,35 @@ SELECT 'guard_missing', 'table:' || c.relname,
    AND NOT EXISTS (SELECT FROM pg_trigger g
                     WHERE g.tgrelid = c.oid AND g.tgname = 'guard_append_only' AND g.tgenabled = 'A')
  ORDER BY 2
+"""
+
+# What left is compared with the sums that stayed; each month, and each account as a whole.
+ARCHIVED = """
+(SELECT 'removal_unfinished', concat('entry:', e.account_id, '/', e.stripe, '#', e.version),
+        concat('It was recorded at ', e.recorded_at, ', which has left: the removal has not ended.')
+   FROM ledger_ledgerentry e WHERE e.recorded_at < %(horizon)s::timestamptz LIMIT 1)
+UNION ALL
+(SELECT 'archive_not_sum', 'month:' || a.month,
+        concat('It left with ', a.entries, ' entries; its days know ', COALESCE(sum(d.entries), 0), '.')
+   FROM (SELECT DISTINCT ON (month) month, entries FROM ledger_ledgerarchive
+          WHERE month < (%(horizon)s::timestamptz AT TIME ZONE 'UTC')::date ORDER BY month, id DESC) a
+   LEFT JOIN ledger_ledgerday d ON d.recorded_day >= a.month AND d.recorded_day < a.month + interval '1 month'
+  WHERE %(since)s::timestamptz = '-infinity'
+  GROUP BY a.month, a.entries HAVING a.entries <> COALESCE(sum(d.entries), 0) ORDER BY 2 LIMIT %(limit)s)
+UNION ALL
+(SELECT 'carried_not_sum', 'account:' || account_id,
+        concat('It was carried with ', COALESCE(c.balance, 0), ' after ', COALESCE(c.entries, 0),
+               ' entries; its days are ', COALESCE(d.balance, 0), ' in ', COALESCE(d.entries, 0), '.')
+   FROM (SELECT x.account_id, sum(x.balance_after) AS balance, sum(x.version) AS entries
+           FROM (SELECT DISTINCT ON (account_id, stripe) account_id, balance_after, version
+                   FROM ledger_ledgercarriedbalance WHERE recorded_at < %(horizon)s::timestamptz
+                  ORDER BY account_id, stripe, version DESC) x GROUP BY x.account_id) c
+   FULL JOIN (SELECT account_id, sum(credit - debit) AS balance, sum(entries) AS entries
+                FROM ledger_ledgerday WHERE recorded_day < (%(horizon)s::timestamptz AT TIME ZONE 'UTC')::date
+               GROUP BY account_id) d USING (account_id)
+  WHERE %(since)s::timestamptz = '-infinity' AND %(horizon)s::timestamptz > '-infinity'
+    AND (c.balance, c.entries) IS DISTINCT FROM (d.balance, d.entries)
+  ORDER BY account_id LIMIT %(limit)s)
 """
 
 UNSEALED = """
@@ -252,30 +290,40 @@ CHECKS = (
     Check("I7", "The sums of days are those of their entries", DAYS),
     Check("I7", "The sums of months are those of their days", MONTHS),
     Check("I7", "Closed periods are as they were closed", PERIODS),
+    Check("I7", "What was archived is what the sums of days and the carried balances say", ARCHIVED),
     Check("I10", "No partition of the entries is without its guard", PARTITIONS),
     Check("I10", "What was recorded an hour ago is sealed", UNSEALED),
 )
 
-# Sealed blocks: computed again from the rows, and the chain that holds them.
+# Sealed blocks: computed again from the rows, and the chain that holds them. Of what is archived the seals
+# keep the digests; that the transactions are all there is seen, and their entries when they come back.
 BLOCKS = """
-SELECT s.number, s.members IS DISTINCT FROM d.members,
+SELECT s.number, d.differs,
        CASE WHEN s.number > 1 AND p.number IS NULL THEN concat('Seal ', s.number - 1, ' before it is gone.')
             WHEN s.previous <> COALESCE(p.hash, '') THEN 'It does not carry the hash of the seal before it.'
             WHEN s.hash <> ledger_seal_hash(s.previous, s.number, s.until, s.transactions, s.entries,
                                             s.members)
             THEN 'Its hash is not that of its content.'
             WHEN s.until <= p.until THEN 'It ends before the seal before it.'
-            WHEN s.members = d.members AND (s.transactions, s.entries) <> (d.transactions, d.entries)
-            THEN 'It counts other than it covers.' END
+            WHEN NOT d.differs AND d.miscounted THEN 'It counts other than it covers.' END
   FROM ledger_ledgerseal s
   LEFT JOIN ledger_ledgerseal p ON p.number = s.number - 1
  CROSS JOIN LATERAL (
    SELECT COALESCE(string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id), '') AS members,
           count(*) AS transactions, COALESCE(sum(x.entries), 0) AS entries
-     FROM ledger_digests(COALESCE(p.until, '-infinity'), s.until) x) d
+     FROM ledger_digests(greatest(p.until, %(archived)s::timestamptz), s.until) x) n
+ CROSS JOIN LATERAL (
+   SELECT count(*) AS transactions FROM ledger_ledgertransaction t
+    WHERE t.recorded_at > COALESCE(p.until, '-infinity')
+      AND t.recorded_at <= least(s.until, %(archived)s::timestamptz)) a
+ CROSS JOIN LATERAL (
+   SELECT COALESCE(substring(s.members FROM 1 + (48 * a.transactions)::int) <> n.members
+                   OR length(s.members) <> 48 * a.transactions + length(n.members), true) AS differs,
+          s.transactions <> a.transactions + n.transactions
+          OR (a.transactions = 0 AND s.entries <> n.entries) AS miscounted) d
  WHERE s.number BETWEEN %(first)s AND %(last)s
-   AND (s.members IS DISTINCT FROM d.members OR s.transactions <> d.transactions OR s.entries <> d.entries
-        OR (p.number IS NULL AND s.number > 1) OR s.previous <> COALESCE(p.hash, '') OR s.until <= p.until
+   AND (d.differs OR d.miscounted OR (p.number IS NULL AND s.number > 1) OR s.previous <> COALESCE(p.hash, '')
+        OR s.until <= p.until
         OR s.hash <> ledger_seal_hash(s.previous, s.number, s.until, s.transactions, s.entries, s.members))
  ORDER BY s.number
 """
@@ -289,7 +337,14 @@ sealed AS (
   SELECT encode(substring(b.members FROM 1 + 48 * i FOR 16), 'hex')::uuid AS id,
          substring(b.members FROM 17 + 48 * i FOR 32) AS digest, i AS place
     FROM block b CROSS JOIN LATERAL generate_series(0, length(b.members) / 48 - 1) i),
-found AS (SELECT d.* FROM block b CROSS JOIN LATERAL ledger_digests(b.after, b.until) d)
+found AS (
+  SELECT d.id, d.recorded_at, d.digest FROM block b
+   CROSS JOIN LATERAL ledger_digests(greatest(b.after, %(archived)s::timestamptz), b.until) d
+  UNION ALL
+  SELECT t.id, t.recorded_at, COALESCE(s.digest, '') FROM block b
+    JOIN ledger_ledgertransaction t
+      ON t.recorded_at > b.after AND t.recorded_at <= least(b.until, %(archived)s::timestamptz)
+    LEFT JOIN sealed s ON s.id = t.id)
 SELECT CASE WHEN s.id IS NULL THEN 'row_after_seal' WHEN t.id IS NULL THEN 'sealed_row_missing'
             ELSE 'sealed_row_changed' END,
        'transaction:' || id,

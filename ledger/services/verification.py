@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.db import connection, transaction
 from commerce.errors import InvalidInput
 from ledger.models import LedgerSeal
 from ledger.services.checks import BLOCKS, CHECKS, FLOORED, LIMIT, MEMBERS, Check
+from ledger.services.horizon import horizon
 
 STRETCH = 50_000
 RECENT = 100_000
@@ -167,16 +169,34 @@ def _apart(exported: str, job: Callable[[], Findings]) -> Findings:
 
 
 def _bounds(since: int) -> dict[str, Any]:
-    """The instants that `since` and the latest seal mean, and the limits of every check."""
-    after, sealed = "-infinity", "-infinity"
-    if latest := LedgerSeal.objects.order_by("-number").values_list("number", "until").first():
-        sealed = latest[1].isoformat()
+    """The instants that `since`, the latest seal and the archive mean, and the limits of every check."""
+    latest = LedgerSeal.objects.order_by("-number").values_list("number", "until").first()
     if not 1 <= since <= (latest[0] if latest else 0) + 1:
         raise InvalidInput(f"There is no seal {since}.", pointer="/since", code="unknown_seal")
-    if since > 1:
-        before = LedgerSeal.objects.filter(number=since - 1).values_list("until", flat=True).first()
-        after = before.isoformat() if before else after
-    return {"after": after, "sealed": sealed, "floored": FLOORED, "limit": LIMIT}
+    before = LedgerSeal.objects.filter(number=since - 1).values_list("until", flat=True).first()
+    left = _archived()
+    return {
+        "since": _instant(before),
+        "after": max(left["archived"], _instant(before)),
+        "sealed": _instant(latest[1] if latest else None),
+        "floored": FLOORED,
+        "limit": LIMIT,
+        **left,
+    }
+
+
+def _archived() -> dict[str, str]:
+    """Where the entries begin, and the instant before, up to which they have left."""
+    begins = horizon()
+    return {
+        "horizon": _instant(begins),
+        "archived": _instant(begins - timedelta(microseconds=1) if begins else None),
+    }
+
+
+def _instant(of: datetime | None) -> str:
+    """As SQL reads it; later ones are greater texts."""
+    return of.astimezone(UTC).isoformat(timespec="microseconds") if of else "-infinity"
 
 
 def _check(sql: str, bounds: dict[str, Any]) -> Findings:
@@ -185,11 +205,12 @@ def _check(sql: str, bounds: dict[str, Any]) -> Findings:
 
 def _blocks(first: int, last: int) -> Findings:
     found = []
-    for number, differs, broken in _read(BLOCKS, {"first": first, "last": last}):
+    left = _archived()
+    for number, differs, broken in _read(BLOCKS, {"first": first, "last": last, **left}):
         if broken:
             found.append(LedgerFinding("seal_broken", f"seal:{number}", broken))
         if differs:
-            found += _check(MEMBERS, {"number": number, "limit": LIMIT})
+            found += _check(MEMBERS, {"number": number, "limit": LIMIT, **left})
     return found
 
 
