@@ -9,7 +9,8 @@ be NULL: what is effective at any time, all that is known. Whole months and days
 from django.db import migrations
 
 # Up to an instant is before the next microsecond, so that the end of a day needs no entry of that day. Without an
-# instant of knowledge all is known before `infinity`, and the same sum is right.
+# instant of knowledge all is known before `infinity`, and the same sum is right. Whole days end at the midnights
+# next to the instants, and the entries between are added or taken away: never those of more than half a day.
 BALANCE = """
 CREATE FUNCTION ledger_balance(
   p_account bigint, p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL
@@ -18,15 +19,14 @@ SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
   effective_until constant timestamptz := p_effective + interval '1 microsecond';
-  effective_midnight constant timestamptz := date_trunc('day', effective_until, 'UTC');
+  effective_midnight constant timestamptz := date_trunc('day', effective_until + interval '12 hours', 'UTC');
   effective_day constant date := effective_midnight AT TIME ZONE 'UTC';
   effective_month constant date := date_trunc('month', effective_day);
   known_until constant timestamptz := COALESCE(p_known + interval '1 microsecond', 'infinity');
-  known_midnight constant timestamptz := date_trunc('day', known_until, 'UTC');
+  known_midnight constant timestamptz := date_trunc('day', known_until + interval '12 hours', 'UTC');
   known_day constant date := known_midnight AT TIME ZONE 'UTC';
   known_month constant date := date_trunc('month', known_day);
-  sealed timestamptz;
-  unfolded timestamptz;
+  folded_until timestamptz;
 BEGIN
   IF p_effective IS NULL AND p_known IS NULL THEN
     RETURN (SELECT sum(b.posted) FROM ledger_ledgerbalance b WHERE b.account_id = p_account);
@@ -41,9 +41,8 @@ BEGIN
           ORDER BY e.recorded_at DESC, e.version DESC LIMIT 1) last
        WHERE b.account_id = p_account);
   END IF;
-  SELECT s.until INTO sealed FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1;
-  -- From here on entries are in none of the days that were over when it was known.
-  unfolded := least(COALESCE(sealed, '-infinity') + interval '1 microsecond', known_midnight);
+  SELECT s.until + interval '1 microsecond' INTO folded_until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1;
+  folded_until := least(COALESCE(folded_until, '-infinity'), known_midnight);
   RETURN (
     SELECT COALESCE(sum(m.credit - m.debit), 0) FROM ledger_ledgermonth m
      WHERE m.account_id = p_account AND m.month < effective_month AND m.recorded_month < known_month
@@ -55,16 +54,18 @@ BEGIN
     SELECT COALESCE(sum(d.credit - d.debit), 0) FROM ledger_ledgerday d
      WHERE d.account_id = p_account AND d.day >= effective_month AND d.day < effective_day
        AND d.recorded_day < known_day
-  ) + (
+  ) + CASE WHEN folded_until <= known_until THEN 1 ELSE -1 END * (
     SELECT COALESCE(sum(e.amount), 0)
       FROM ledger_ledgerbalance b
       JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
-                               AND e.recorded_at >= unfolded AND e.recorded_at < known_until
-     WHERE b.account_id = p_account AND b.recorded_at >= unfolded AND e.effective_at < effective_midnight
-  ) + (
+                               AND e.recorded_at >= least(folded_until, known_until)
+                               AND e.recorded_at < greatest(folded_until, known_until)
+     WHERE b.account_id = p_account AND b.recorded_at >= least(folded_until, known_until)
+       AND e.effective_at < effective_midnight
+  ) + CASE WHEN effective_midnight <= effective_until THEN 1 ELSE -1 END * (
     SELECT COALESCE(sum(e.amount), 0) FROM ledger_ledgerentry e
-     WHERE e.account_id = p_account AND e.effective_at >= effective_midnight AND e.effective_at < effective_until
-       AND e.recorded_at < known_until
+     WHERE e.account_id = p_account AND e.effective_at >= least(effective_midnight, effective_until)
+       AND e.effective_at < greatest(effective_midnight, effective_until) AND e.recorded_at < known_until
   );
 END $$;
 """

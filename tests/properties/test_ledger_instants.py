@@ -24,7 +24,7 @@ MICROSECOND = timedelta(microseconds=1)
 STEPS = st.lists(
     st.tuples(
         st.one_of(st.integers(-72, 72), st.sampled_from([-40 * 24, 40 * 24]), st.just("keep")),
-        st.sampled_from([0, 0, 1, 2, 31]),
+        st.sampled_from([0, 0, 0.4, 1, 2, 31]),
     ),
     min_size=2,
     max_size=8,
