@@ -3,6 +3,7 @@
 `ledger_balance(account, effective, known)` answers credit-positive minor units. Either instant may
 be NULL: what is effective at any time, all that is known. Whole months and days come from
 `LedgerMonth` and `LedgerDay`; parts of days, and what was recorded after the latest seal, from the entries.
+Where those are archived, a part of a day that needs them is refused (0008).
 `ledger_statement` is a page of entries with the balance after each, newest first, in one question.
 """
 
@@ -10,7 +11,8 @@ from django.db import migrations
 
 # Up to an instant is before the next microsecond, so that the end of a day needs no entry of that day. Without an
 # instant of knowledge all is known before `infinity`, and the same sum is right. Whole days end at the midnights
-# next to the instants, and the entries between are added or taken away: never those of more than half a day.
+# next to the instants, and the entries between are added or taken away: never those of more than half a day. What
+# narrows those no further is a FILTER, lest a plan takes the index of the other instant.
 BALANCE = """
 CREATE FUNCTION ledger_balance(
   p_account bigint, p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL
@@ -31,15 +33,25 @@ BEGIN
   IF p_effective IS NULL AND p_known IS NULL THEN
     RETURN (SELECT sum(b.posted) FROM ledger_ledgerbalance b WHERE b.account_id = p_account);
   END IF;
+  PERFORM ledger_require_entries(p_account, p_effective, p_known);
+  IF p_effective IS NULL AND p_known < ledger_horizon() THEN
+    RETURN (
+      SELECT COALESCE(sum(m.credit - m.debit), 0) FROM ledger_ledgermonth m
+       WHERE m.account_id = p_account AND m.recorded_month < known_month
+    ) + (
+      SELECT COALESCE(sum(d.credit - d.debit), 0) FROM ledger_ledgerday d
+       WHERE d.account_id = p_account AND d.recorded_day >= known_month AND d.recorded_day < known_day);
+  END IF;
   IF p_effective IS NULL THEN
     RETURN (
-      SELECT COALESCE(sum(last.balance_after), 0)
-        FROM ledger_ledgerbalance b
-       CROSS JOIN LATERAL (
-         SELECT e.balance_after FROM ledger_ledgerentry e
-          WHERE e.account_id = b.account_id AND e.stripe = b.stripe AND e.recorded_at <= p_known
-          ORDER BY e.recorded_at DESC, e.version DESC LIMIT 1) last
-       WHERE b.account_id = p_account);
+      SELECT COALESCE(sum(COALESCE(
+               (SELECT e.balance_after FROM ledger_ledgerentry e
+                 WHERE e.account_id = b.account_id AND e.stripe = b.stripe AND e.recorded_at <= p_known
+                 ORDER BY e.recorded_at DESC, e.version DESC LIMIT 1),
+               (SELECT c.balance_after FROM ledger_ledgercarriedbalance c
+                 WHERE c.account_id = b.account_id AND c.stripe = b.stripe AND c.recorded_at <= p_known
+                 ORDER BY c.version DESC LIMIT 1))), 0)
+        FROM ledger_ledgerbalance b WHERE b.account_id = p_account);
   END IF;
   SELECT s.until + interval '1 microsecond' INTO folded_until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1;
   folded_until := least(COALESCE(folded_until, '-infinity'), known_midnight);
@@ -55,17 +67,16 @@ BEGIN
      WHERE d.account_id = p_account AND d.day >= effective_month AND d.day < effective_day
        AND d.recorded_day < known_day
   ) + CASE WHEN folded_until <= known_until THEN 1 ELSE -1 END * (
-    SELECT COALESCE(sum(e.amount), 0)
+    SELECT COALESCE(sum(e.amount) FILTER (WHERE e.effective_at < effective_midnight), 0)
       FROM ledger_ledgerbalance b
       JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
                                AND e.recorded_at >= least(folded_until, known_until)
                                AND e.recorded_at < greatest(folded_until, known_until)
      WHERE b.account_id = p_account AND b.recorded_at >= least(folded_until, known_until)
-       AND e.effective_at < effective_midnight
   ) + CASE WHEN effective_midnight <= effective_until THEN 1 ELSE -1 END * (
-    SELECT COALESCE(sum(e.amount), 0) FROM ledger_ledgerentry e
+    SELECT COALESCE(sum(e.amount) FILTER (WHERE e.recorded_at < known_until), 0) FROM ledger_ledgerentry e
      WHERE e.account_id = p_account AND e.effective_at >= least(effective_midnight, effective_until)
-       AND e.effective_at < greatest(effective_midnight, effective_until) AND e.recorded_at < known_until
+       AND e.effective_at < greatest(effective_midnight, effective_until)
   );
 END $$;
 """

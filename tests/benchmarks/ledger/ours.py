@@ -116,15 +116,20 @@ def reads(account: int, entries: int, times: int) -> dict[str, dict[str, float]]
     """Milliseconds in the database of what an account can be asked."""
     row = LedgerAccount.objects.get(pk=account)
     key = {"owner": row.owner_id, "kind": row.kind, "currency": row.currency}
-    newest = services.entries_of(row)[0].effective_at
+    newest = services.statement(account=row, limit=1).lines[0].entry.effective_at
 
     def instant() -> datetime:
         return newest - YEARS * random.random()
 
     def middle() -> None:
-        until = newest - YEARS / 2 + timedelta(days=random.randrange(30))
-        page = services.entries_of(row).filter(effective_at__lt=until)[:50]
-        services.statement_lines(row, list(page))
+        services.statement(account=row, until=instant())
+
+    def continued() -> None:
+        services.statement(account=row, before=services.Place(instant(), newest, 0, 0))
+
+    def period() -> None:
+        since = instant()
+        services.statement(account=row, since=since, until=since + timedelta(days=30))
 
     questions: dict[str, Callable[[], object]] = {
         "balance now": lambda: services.balance(**key),
@@ -135,6 +140,8 @@ def reads(account: int, entries: int, times: int) -> dict[str, dict[str, float]]
         ),
         "statement, 50 newest": lambda: services.statement(account=row),
         "statement, 50 in the middle": middle,
+        "statement, the next 50": continued,
+        "statement of 30 days, 50 newest": period,
     }
     return {name: clocks.in_database(question, times) for name, question in questions.items()}
 
