@@ -1,7 +1,7 @@
 """Closing the books of a period, and every balance at an instant by one statement.
 
 `ledger_balances_at` is `ledger_balance` for all accounts: it starts from the latest closed period's
-closings, so its cost is what moved since. `ledger_keep_period` and `ledger_forget_period` are the
+closings, so its cost is what moved since; with an instant of knowledge it sums months and days. `ledger_keep_period` and `ledger_forget_period` are the
 only ways to write `LedgerPeriodBalance`, and each insists on the period's state.
 """
 
@@ -18,6 +18,9 @@ DECLARE
   sealed timestamptz := COALESCE((SELECT max(s.until) FROM ledger_ledgerseal s), '-infinity');
   last_day timestamptz := date_trunc('day', p_until, 'UTC');
 BEGIN
+  IF p_until > last_day THEN
+    PERFORM ledger_require_entries(NULL, p_until - interval '1 microsecond', NULL);
+  END IF;
   RETURN QUERY
     SELECT m.account_id, sum(m.debit)::bigint, sum(m.credit)::bigint
       FROM (
@@ -42,6 +45,55 @@ BEGIN
 END $$;
 """
 
+KNOWN = """
+CREATE FUNCTION ledger_balances_known(p_effective timestamptz, p_known timestamptz)
+RETURNS TABLE (account_id bigint, balance bigint) LANGUAGE plpgsql STABLE
+SET search_path = public, pg_temp AS $$
+-- The sums that `ledger_balance` adds up for one account, of all accounts at once. A kept balance is none of
+-- them: it does not say when what it sums became known.
+#variable_conflict use_column
+DECLARE
+  effective_until constant timestamptz := COALESCE(p_effective, 'infinity') + interval '1 microsecond';
+  effective_midnight constant timestamptz := date_trunc('day', effective_until, 'UTC');
+  effective_day constant date := effective_midnight AT TIME ZONE 'UTC';
+  effective_month constant date := date_trunc('month', effective_day);
+  known_until constant timestamptz := p_known + interval '1 microsecond';
+  known_midnight constant timestamptz := date_trunc('day', known_until, 'UTC');
+  known_day constant date := known_midnight AT TIME ZONE 'UTC';
+  known_month constant date := date_trunc('month', known_day);
+  sealed constant timestamptz := COALESCE((SELECT max(s.until) FROM ledger_ledgerseal s), '-infinity');
+  folded_until constant timestamptz := least(sealed + interval '1 microsecond', known_midnight);
+BEGIN
+  PERFORM ledger_require_entries(NULL, p_effective, p_known);
+  RETURN QUERY
+    SELECT x.account_id, sum(x.amount)::bigint
+      FROM (
+        SELECT m.account_id, m.credit - m.debit AS amount FROM ledger_ledgermonth m
+         WHERE m.month < effective_month AND m.recorded_month < known_month
+        UNION ALL
+        SELECT d.account_id, d.credit - d.debit FROM ledger_ledgerday d
+         WHERE d.day < effective_month AND d.recorded_day >= known_month AND d.recorded_day < known_day
+        UNION ALL
+        SELECT d.account_id, d.credit - d.debit FROM ledger_ledgerday d
+         WHERE d.day >= effective_month AND d.day < effective_day AND d.recorded_day < known_day
+        UNION ALL  -- what no day that was over at the instant of knowledge contains
+        SELECT b.account_id, e.amount
+          FROM ledger_ledgerbalance b
+          JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
+                                   AND e.recorded_at >= folded_until AND e.recorded_at < known_until
+         WHERE b.recorded_at >= folded_until AND e.effective_at < effective_midnight
+        UNION ALL  -- the part of the last day, of those accounts that can have moved in it
+        SELECT a.account_id, e.amount
+          FROM (SELECT d.account_id FROM ledger_ledgerday d WHERE d.day = effective_day
+                 UNION SELECT b.account_id FROM ledger_ledgerbalance b WHERE b.recorded_at >= folded_until) a
+          JOIN ledger_ledgerentry e ON e.account_id = a.account_id AND e.effective_at >= effective_midnight
+                                   AND e.effective_at < effective_until AND e.recorded_at < known_until
+         WHERE effective_until > effective_midnight
+      ) x
+     GROUP BY x.account_id;
+END $$;
+"""
+
 BALANCES_AT = """
 CREATE FUNCTION ledger_balances_at(p_effective timestamptz DEFAULT NULL, p_known timestamptz DEFAULT NULL)
 RETURNS TABLE (account_id bigint, balance bigint) LANGUAGE plpgsql STABLE
@@ -51,8 +103,8 @@ DECLARE
   base uuid;
   since timestamptz;
 BEGIN
-  IF p_known IS NOT NULL THEN  -- a kept balance does not say when each part of it became known
-    RETURN QUERY SELECT a.id, ledger_balance(a.id, p_effective, p_known) FROM ledger_ledgeraccount a;
+  IF p_known IS NOT NULL THEN
+    RETURN QUERY SELECT k.account_id, k.balance FROM ledger_balances_known(p_effective, p_known) k;
     RETURN;
   END IF;
   IF p_effective IS NULL THEN
@@ -122,7 +174,8 @@ BEGIN
 END $$;
 """
 
-UNDO = "DROP FUNCTION ledger_forget_period, ledger_keep_period, ledger_balances_at, ledger_moved"
+UNDO = """DROP FUNCTION ledger_forget_period, ledger_keep_period, ledger_balances_at, ledger_balances_known,
+                 ledger_moved"""
 
 
 class Migration(migrations.Migration):
@@ -188,5 +241,5 @@ class Migration(migrations.Migration):
                 name="period_balance_adds_up",
             ),
         ),
-        migrations.RunSQL([MOVED, BALANCES_AT, KEEP, FORGET], UNDO),
+        migrations.RunSQL([MOVED, KNOWN, BALANCES_AT, KEEP, FORGET], UNDO),
     ]
