@@ -17,7 +17,7 @@ from commerce.console.charts import facts, table
 from commerce.console.export_links import export_link
 from commerce.console.format import admin_url, instant, link, money
 from commerce.console.registry import register_panel
-from commerce.errors import InvalidInput
+from commerce.errors import CommerceError, InvalidInput
 from commerce.money import Money
 from commerce.parties.models import Organization
 from ledger import services
@@ -283,9 +283,9 @@ def _explain_panel(account: LedgerAccount, request: HttpRequest) -> SafeString:
         return format_html('{}<p class="c-nothing">{}</p>', form, hint)
     try:
         why = services.explain(account=account, since=since, until=last + timedelta(days=1) if last else None)
-    except InvalidInput as error:
+    except CommerceError as error:
         return format_html('{}<p class="c-notice c-bad" role="alert">{}</p>', form, error)
-    return format_html("{}{}{}{}{}", form, _change(why), *_parts(why), _largest(why))
+    return format_html("{}{}{}{}{}{}", form, _change(why), _looked_at(why), *_parts(why), _largest(why))
 
 
 def _change(why: services.Explanation) -> SafeString:
@@ -294,15 +294,28 @@ def _change(why: services.Explanation) -> SafeString:
     )
 
 
+def _looked_at(why: services.Explanation) -> SafeString:
+    if why.looked_from is None:
+        return SafeString("")
+    return format_html(
+        '<p class="c-notice">There are many entries in this time. The newest {} were looked at, from {} on; '
+        "what moved before them is one line, and is not among the largest movements. "
+        "Choose a shorter time to see all of it.</p>",
+        f"{services.LOOKED_AT:,}",
+        instant(why.looked_from),
+    )
+
+
 def _parts(why: services.Explanation) -> list[SafeString]:
     """The change by recipe and by what stood on the other side; each list sums to it."""
+    earlier = [("Earlier, not looked at", "", _money(why.earlier))] if why.looked_from else []
     return [
         format_html(
             "<h3>{}</h3>{}",
             title,
             table(
                 [column, ">Transactions", ">Change"],
-                [(part.label, f"{part.transactions:,}", _money(part.change)) for part in parts],
+                [*((part.label, f"{part.transactions:,}", _money(part.change)) for part in parts), *earlier],
                 empty="Nothing moved this account in this time.",
                 total=("Change", "", _money(why.change)) if parts else (),
             ),

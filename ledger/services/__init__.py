@@ -44,7 +44,7 @@ from ledger.services.posting import (
 )
 from ledger.services.releases import cancel_release, hold_release, lift_release, release_due, schedule_release
 from ledger.services.removal import remove_month, restore_month
-from ledger.services.reports import GROUPINGS, Explanation, TrialBalance, explain, trial_balance
+from ledger.services.reports import GROUPINGS, LOOKED_AT, Explanation, TrialBalance, explain, trial_balance
 from ledger.services.reversals import (
     Part,
     ReversalLeg,
@@ -59,6 +59,7 @@ from ledger.services.verification import LedgerFinding, anchor, compare_anchor, 
 
 __all__ = [
     "GROUPINGS",
+    "LOOKED_AT",
     "AccountBalance",
     "Explanation",
     "LedgerFinding",

@@ -16,6 +16,7 @@ from commerce.errors import InvalidInput
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerTransaction
 from ledger.rules.kinds import AccountClass, Kind, Side
+from ledger.services.horizon import answered, require_entries_since
 
 GROUPINGS: dict[str, tuple[str, str]] = {
     "kind": ("a.kind", "a.kind"),
@@ -23,6 +24,7 @@ GROUPINGS: dict[str, tuple[str, str]] = {
     "owner": ("a.owner_id::text", "min(o.name)"),
     "account": ("a.id::text", "min(o.name) || ' · ' || min(a.kind)"),
 }
+LOOKED_AT = 5_000
 _DEBIT_CLASSES = (AccountClass.ASSET, AccountClass.EXPENSE)
 _TRIAL = """
 SELECT {key} AS key, {label} AS label, a.currency, count(*), min(a.account_class), min(a.normal),
@@ -36,28 +38,34 @@ SELECT {key} AS key, {label} AS label, a.currency, count(*), min(a.account_class
  ORDER BY a.currency, min(a.account_class), 2, 1
 """
 _EXPLAIN = """
-WITH moved AS MATERIALIZED (
-  SELECT e.transaction_id, e.recorded_at, sum(e.amount)::bigint AS amount,
-         sum(greatest(-e.amount, 0))::bigint AS debit, sum(greatest(e.amount, 0))::bigint AS credit
-    FROM ledger_ledgerentry e
+WITH newest AS MATERIALIZED (
+  SELECT e.transaction_id, e.recorded_at, e.effective_at FROM ledger_ledgerentry e
    WHERE e.account_id = %(account)s AND e.effective_at >= %(since)s
-     AND (%(until)s::timestamptz IS NULL OR e.effective_at < %(until)s)
-   GROUP BY 1, 2)
+     AND e.effective_at < COALESCE(%(until)s::timestamptz, 'infinity')
+   ORDER BY e.effective_at DESC, e.recorded_at DESC LIMIT %(most)s),
+-- All legs of these transactions: those of the other accounts sum to what moved here, with the other sign.
+legs AS MATERIALIZED (
+  SELECT e.transaction_id, e.account_id, e.amount
+    FROM (SELECT DISTINCT n.transaction_id, n.recorded_at FROM newest n) n
+    JOIN ledger_ledgerentry e ON e.transaction_id = n.transaction_id AND e.recorded_at = n.recorded_at
+   WHERE e.currency = %(currency)s),
+moved AS MATERIALIZED (
+  SELECT l.transaction_id, sum(l.amount)::bigint AS amount,
+         sum(greatest(-l.amount, 0))::bigint AS debit, sum(greatest(l.amount, 0))::bigint AS credit
+    FROM legs l WHERE l.account_id = %(account)s GROUP BY 1)
 SELECT 'opening', '', 0::bigint, 0::bigint, ledger_balance(%(account)s, %(before)s), 0::bigint
 UNION ALL SELECT 'closing', '', 0, 0, ledger_balance(%(account)s, %(last)s), 0
+UNION ALL SELECT 'newest', min(n.effective_at)::text, 0, 0, 0, count(*) FROM newest n
 UNION ALL (
   SELECT 'recipe', t.recipe, sum(m.debit)::bigint, sum(m.credit)::bigint, sum(m.amount)::bigint, count(*)
     FROM moved m JOIN ledger_ledgertransaction t ON t.id = m.transaction_id
    GROUP BY t.recipe ORDER BY abs(sum(m.amount)) DESC, 2)
 UNION ALL (
-  -- The other legs of a transaction sum to what it moved here, with the other sign.
-  SELECT 'counter', a.kind, sum(greatest(e.amount, 0))::bigint, sum(greatest(-e.amount, 0))::bigint,
-         -sum(e.amount)::bigint, count(DISTINCT m.transaction_id)
-    FROM moved m
-    JOIN ledger_ledgerentry e ON e.transaction_id = m.transaction_id AND e.recorded_at = m.recorded_at
-                             AND e.currency = %(currency)s AND e.account_id <> %(account)s
-    JOIN ledger_ledgeraccount a ON a.id = e.account_id
-   GROUP BY a.kind ORDER BY abs(sum(e.amount)) DESC, 2)
+  SELECT 'counter', a.kind, sum(greatest(l.amount, 0))::bigint, sum(greatest(-l.amount, 0))::bigint,
+         -sum(l.amount)::bigint, count(DISTINCT l.transaction_id)
+    FROM legs l JOIN ledger_ledgeraccount a ON a.id = l.account_id
+   WHERE l.account_id <> %(account)s
+   GROUP BY a.kind ORDER BY abs(sum(l.amount)) DESC, 2)
 UNION ALL (
   SELECT 'largest', m.transaction_id::text, m.debit, m.credit, m.amount, 1
     FROM moved m ORDER BY abs(m.amount) DESC, m.transaction_id LIMIT %(limit)s)
@@ -121,11 +129,17 @@ class Movement:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an account went from `opening` to `closing`: both lists of parts sum to the change."""
+    """Why an account went from `opening` to `closing`: with `earlier`, both lists of parts sum to the change.
+
+    Of a time with more than `LOOKED_AT` entries only the newest are looked at, from `looked_from` on;
+    `earlier` is what moved before them, and no part of the lists.
+    """
 
     account: LedgerAccount
     opening: Money
     closing: Money
+    looked_from: datetime | None
+    earlier: Money
     by_recipe: Sequence[Part]
     by_counter: Sequence[Part]
     largest: Sequence[Movement]
@@ -154,7 +168,7 @@ def trial_balance(
     _require_offset(at=at, known_at=known_at)
     key, label = GROUPINGS[by]
     arguments: dict[str, Any] = {"at": at, "known_at": known_at, "currency": currency, "owner": owner}
-    with connection.cursor() as cursor:
+    with answered(), connection.cursor() as cursor:
         cursor.execute(_TRIAL.format(key=key, label=label), arguments)
         rows = [_trial_row(by, *row) for row in cursor.fetchall()]
     totals: dict[str, TrialTotal] = {}
@@ -167,10 +181,14 @@ def trial_balance(
 def explain(
     *, account: LedgerAccount, since: datetime, until: datetime | None = None, limit: int = 20
 ) -> Explanation:
-    """What moved an account's balance from `since` (included) to `until` (excluded), or to now."""
+    """What moved an account's balance from `since` (included) to `until` (excluded), or to now.
+
+    The cost is bounded by the entries that are looked at, however many there are in this time.
+    """
     _require_offset(since=since, until=until)
     if until is not None and until <= since:
         raise InvalidInput("It must be later than since.", pointer="/until", code="invalid_period")
+    require_entries_since(account, since)
     just_before = timedelta(microseconds=1)
     arguments: dict[str, Any] = {
         "account": account.pk,
@@ -179,6 +197,7 @@ def explain(
         "until": until,
         "before": since - just_before,
         "last": until - just_before if until else None,
+        "most": LOOKED_AT,
         "limit": limit,
     }
     parts: dict[str, list[tuple[Any, ...]]] = {}
@@ -186,11 +205,16 @@ def explain(
         cursor.execute(_EXPLAIN, arguments)
         for kind, *rest in cursor.fetchall():
             parts.setdefault(kind, []).append(tuple(rest))
+    opening, closing = parts["opening"][0][3], parts["closing"][0][3]
+    oldest, *_, looked = parts["newest"][0]
+    earlier = closing - opening - sum(change for _, _, _, change, _ in parts.get("recipe", ()))
     found = LedgerTransaction.objects.in_bulk([UUID(key) for key, *_ in parts.get("largest", ())])
     return Explanation(
         account,
-        opening=_on_normal_side(account, parts["opening"][0][3]),
-        closing=_on_normal_side(account, parts["closing"][0][3]),
+        opening=_on_normal_side(account, opening),
+        closing=_on_normal_side(account, closing),
+        looked_from=datetime.fromisoformat(oldest) if looked == LOOKED_AT else None,
+        earlier=_on_normal_side(account, earlier),
         by_recipe=[
             _part(account, row, row[0].replace("_", " ").capitalize()) for row in parts.get("recipe", ())
         ],

@@ -2,8 +2,12 @@
 
 import random
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.utils import timezone
 
 from commerce.errors import InvalidInput
 from commerce.money import Money
@@ -15,7 +19,7 @@ from tests.ledger.conftest import ACTOR, AT, make_people, usd
 from tests.ledger.test_periods import close, seal
 
 
-def play(people, dice, turns=40):
+def play(people, dice, turns=40, part=""):
     """Deposits, commitments and collections at random instants of February to May, recorded in any order."""
     start = datetime(2027, 2, 1, tzinfo=UTC)
 
@@ -23,7 +27,9 @@ def play(people, dice, turns=40):
         return start + timedelta(seconds=dice.randrange(100 * 86_400))
 
     def write(recipe, entries, number):
-        post(entries=entries, key=f"{recipe}:{number}", source="t", recipe=recipe, at=at(), actor=ACTOR)
+        post(
+            entries=entries, key=f"{recipe}:{part}:{number}", source="t", recipe=recipe, at=at(), actor=ACTOR
+        )
 
     write("fund_wallet", fund(people, 100_000), "first")
     for number in range(turns):
@@ -101,6 +107,36 @@ def test_a_trial_balance_as_known_at_an_instant_leaves_out_what_was_recorded_lat
     post(entries=fund(people, 77), key="late", source="t", recipe="fund_wallet", at=AT, actor=ACTOR)
     assert as_signed(trial_balance(at=AT, known_at=known_at, by="account")) == before
     assert as_signed(trial_balance(at=AT, by="account")) == by_entries(AT) != before
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_trial_balance_at_two_instants_is_the_sum_of_the_entries_sealed_or_not(seed):
+    dice, people = random.Random(seed), make_people()
+    known = [datetime(2027, 3, 1, tzinfo=UTC)]
+    for part in range(3):
+        play(people, dice, turns=12, part=part)
+        known.append(LedgerEntry.objects.latest("recorded_at").recorded_at)
+        if part == 1:
+            seal()
+    known += [entry.recorded_at for entry in dice.sample(list(LedgerEntry.objects.all()), 3)]
+    known += [now := timezone.now(), now.replace(hour=23, minute=59, second=59, microsecond=999_999)]
+    start = datetime(2027, 2, 1, tzinfo=UTC)
+    instants = [None, start, datetime(2027, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
+    instants += [start + timedelta(seconds=dice.randrange(120 * 86_400)) for _ in range(4)]
+    seen = set()
+    for known_at, at in product(known, instants):
+        trial = trial_balance(at=at, known_at=known_at, by="account")
+        assert as_signed(trial) == by_entries(at, known_at), (at, known_at)
+        seen.add(tuple(sorted(as_signed(trial).items())))
+    assert len(seen) > 15
+
+
+def test_a_trial_balance_at_two_instants_asks_no_account_by_itself(played):
+    known_at = LedgerEntry.objects.latest("recorded_at").recorded_at
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER FUNCTION ledger_balance RENAME TO ledger_balance_of_one")
+    assert as_signed(trial_balance(at=AT, known_at=known_at, by="account")) == by_entries(AT, known_at)
 
 
 @pytest.fixture
@@ -181,3 +217,43 @@ def test_an_explanation_names_causes_and_where_the_money_came_from(played):
     }
     nothing = explain(account=account, since=AT + timedelta(days=30))
     assert (nothing.by_recipe, nothing.by_counter, nothing.largest, nothing.change) == ([], [], [], usd("0"))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("most", [1, 7, 20, 1000])
+def test_of_many_entries_the_newest_are_explained_and_what_was_before_is_said(monkeypatch, most):
+    people = make_people()
+    play(people, random.Random(1))
+    monkeypatch.setattr("ledger.services.reports.LOOKED_AT", most)
+    since = datetime(2027, 3, 1, tzinfo=UTC)
+    bounded = 0
+    for account in LedgerAccount.objects.all():
+        entries = LedgerEntry.objects.filter(account=account, effective_at__gte=since)
+        newest = list(entries.order_by("-effective_at", "-recorded_at")[:most])
+        why = explain(account=account, since=since)
+        if len(newest) < most:
+            assert (why.looked_from, why.earlier.minor) == (None, 0)
+        else:
+            bounded += 1
+            assert why.looked_from == newest[-1].effective_at
+        looked = {entry.transaction_id for entry in newest}
+        before = sum(entry.amount for entry in entries.exclude(transaction__in=looked))
+        assert why.earlier.minor == account.on_normal_side(before)
+        for parts in (why.by_recipe, why.by_counter):
+            assert sum(part.change.minor for part in parts) + why.earlier.minor == why.change.minor
+        assert {movement.transaction.pk for movement in why.largest} <= looked
+    assert bounded == {1: 6, 7: 6, 20: 1, 1000: 0}[most]
+
+
+def test_the_page_says_what_was_looked_at_only_when_it_was_not_all(played, client, monkeypatch):
+    client.force_login(User.objects.create_superuser("root"))
+    account = LedgerAccount.objects.get(kind="AVAILABLE")
+    page = f"/admin/ledger/ledgeraccount/{account.pk}/change/?since=2027-02-01"
+    whole = client.get(page).content.decode()
+    assert "Fund wallet" in whole
+    assert "were looked at" not in whole
+    assert "Earlier, not looked at" not in whole
+    monkeypatch.setattr("ledger.services.reports.LOOKED_AT", 1)
+    part = client.get(page).content.decode()
+    assert part.count("Earlier, not looked at") == 2
+    assert "were looked at, from" in part
