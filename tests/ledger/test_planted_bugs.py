@@ -187,14 +187,14 @@ BUGS = [
         "an instant excludes itself",
         rules.an_instant_includes_what_is_effective_at_it,
         "ledger_balance",
-        "e.effective_at <= p_effective",
-        "e.effective_at < p_effective",
+        "p_effective + interval '1 microsecond'",
+        "p_effective",
     ),
     Bug(
         "later knowledge counts",
         rules.what_was_known_is_what_had_been_recorded,
         "ledger_balance",
-        "AND (p_known IS NULL OR e.recorded_at <= p_known)",
+        " FILTER (WHERE e.recorded_at < known_until)",
         "",
     ),
     Bug(
