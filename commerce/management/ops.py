@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from enum import IntEnum
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection, transaction
 
 from commerce.actor import Actor
@@ -28,6 +28,12 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 unexpected error, 2 wrong arguments, 3 findings, 4 done in part, "
+    "5 running already, 6 refused by a rule, 130 interrupted."
+)
+
+
 class _RolledBack(Exception):
     """Ends a dry run."""
 
@@ -41,6 +47,9 @@ class OpsCommand(BaseCommand):
 
     exclusive = False
     writes = False
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, **{"epilog": EXIT_CODES} | kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")

@@ -252,22 +252,31 @@ def test_an_interrupted_command_leaves_no_half_file_and_the_old_one(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "sentence"),
     [
-        ["statement"],
-        ["statement", "--account", "0"],
-        ["statement", "--account", "987654321"],
-        ["entries", "--since", "2027-03-01"],
-        ["entries", "--at", "2027-03-01T00:00:00Z"],
-        ["entries", "--since", "2027-03-02T00:00:00Z", "--until", "2027-03-01T00:00:00Z"],
-        ["balances", "--format", "xlsx"],
-        ["balances", "--json"],
+        (["statement"], "--account: This field is required."),
+        (["statement", "--account", "0"], "--account: "),
+        (["statement", "--account", "987654321"], "--account: "),
+        (["entries", "--since", "2027-03-01"], "--since: An instant such as 2027-03-01T00:00:00Z"),
+        (["entries", "--at", "2027-03-01T00:00:00Z"], "--at: Unknown field."),
+        (["entries", "--kind", "POCKET"], '--kind: "POCKET" is not a valid choice.'),
+        (["entries", "--owner", "acme"], "--owner: "),
+        (
+            ["entries", "--since", "2027-03-02T00:00:00Z", "--until", "2027-03-01T00:00:00Z"],
+            "--until: It must",
+        ),
+        (["balances", "--known-at", "now"], "--known-at: An instant"),
+        (["balances", "--format", "xlsx"], "--format xlsx and --json need --output FILE."),
+        (["balances", "--json"], "--format xlsx and --json need --output FILE."),
+        (["balances", "--output", "/nowhere/at/all.csv"], "--output: there is no folder /nowhere/at."),
     ],
 )
-def test_wrong_arguments_are_2_and_write_nothing(story: People, arguments: list[str]) -> None:
+def test_wrong_arguments_are_2_with_a_sentence_and_write_nothing(
+    story: People, arguments: list[str], sentence: str
+) -> None:
     code, out, talk = command(*arguments)
     assert (code, out) == (Exit.USAGE, "")
-    assert talk
+    assert talk.startswith(sentence), talk
 
 
 @pytest.mark.django_db(transaction=True)

@@ -416,6 +416,26 @@ def test_the_command_shows_closes_and_asks_for_reopening(clock):
     call_command("ledger_close", "2027-03", "--reopen", "--reason", "Late", stdout=out, stderr=StringIO())
     assert LedgerPeriod.objects.get().status == "closed"
     assert "second person" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["March"], "'March' is not a month such as 2027-03."),
+        (["2027-13"], "'2027-13' is not a month"),
+        (["2027-03-01"], "'2027-03-01' is not a month"),
+        (["2027-03", "--reopen"], "--reopen and --reason go together"),
+        (["2027-03", "--reopen", "--reason", " "], "--reopen and --reason go together"),
+        (["2027-03", "--reason", "Late"], "--reopen and --reason go together"),
+        (["2027-03", "--wait", "-1"], "--wait is a number of seconds"),
+    ],
+)
+def test_wrong_arguments_are_2_with_a_sentence_and_close_nothing(clock, arguments, sentence):
+    fund(make_people(), "100")
+    clock(LATER)
+    out, err = StringIO(), StringIO()
     with pytest.raises(SystemExit) as wrong:
-        call_command("ledger_close", "March", stdout=out, stderr=StringIO())
-    assert wrong.value.code == 2
+        call_command("ledger_close", *arguments, stdout=out, stderr=err)
+    assert (wrong.value.code, out.getvalue()) == (2, "")
+    assert err.getvalue().startswith(sentence)
+    assert not LedgerPeriod.objects.exists()

@@ -249,7 +249,10 @@ def test_the_command_looks_over_two_connections_and_names_what_it_finds(posted):
     assert code == 3
     assert [f["type"] for f in json.loads(out)["findings"]] == ["sealed_row_changed"]
     assert run("--from-seq", "3")[0] == 0
-    assert run("--from-seq", "0")[0] == 6
+    for nowhere in ("0", "4", "-1"):
+        code, out, err = run("--from-seq", nowhere)
+        assert (code, out) == (2, "")
+        assert f"There is no seal {nowhere}" in err
 
 
 def test_the_command_prints_an_anchor_and_compares_with_a_file_of_them(sealed, tmp_path):

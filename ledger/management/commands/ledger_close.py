@@ -16,23 +16,46 @@ LOOK_AGAIN_SECONDS = 0.5
 
 
 class Command(OpsCommand):
-    help = "Close a month of the ledger; it waits until everything of the month is sealed."
+    help = (
+        "Close a month of the ledger: what is posted for it from then on goes to the first open month, and "
+        "what every account opened, moved and closed with is proved and kept. Months are closed in order, "
+        "once they are over."
+    )
     exclusive = True
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("month", help="the month, as 2027-03")
+        parser.add_argument("month", metavar="YYYY-MM", help="the month by business time (UTC), e.g. 2027-03")
         parser.add_argument(
-            "--dry-run", action="store_true", help="show what would be closed, change nothing"
+            "--dry-run",
+            action="store_true",
+            help="show what the month moved and what is not settled yet; change nothing",
         )
-        parser.add_argument("--reopen", action="store_true", help="ask a second person to open it again")
-        parser.add_argument("--reason", default="", help="why it is to be opened again")
-        parser.add_argument("--wait", type=float, default=WAIT_SECONDS, metavar="SECONDS")
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=WAIT_SECONDS,
+            metavar="SECONDS",
+            help="how long to wait for postings on their way and for the seal; after that the system goes "
+            f"on by itself (default {WAIT_SECONDS})",
+        )
+        parser.add_argument(
+            "--reopen",
+            action="store_true",
+            help="request instead that the latest closed month is opened again; a second person approves it",
+        )
+        parser.add_argument("--reason", default="", help="with --reopen, which needs it: why")
 
     def run(self, **options: Any) -> Exit:
         try:
             month = date.fromisoformat(f"{options['month']}-01")
         except ValueError:
             self.say(f"{options['month']!r} is not a month such as 2027-03.")
+            return Exit.USAGE
+        if options["reopen"] is not bool(options["reason"].strip()):
+            self.say("--reopen and --reason go together: say why the month is to be opened again.")
+            return Exit.USAGE
+        if options["wait"] < 0:
+            self.say("--wait is a number of seconds, 0 or more.")
             return Exit.USAGE
         if options["reopen"]:
             return self._ask(month, options["reason"])

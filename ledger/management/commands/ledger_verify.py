@@ -7,18 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from commerce.management.ops import Exit, OpsCommand
+from ledger.models import LedgerSeal
 from ledger.services import anchor, compare_anchor, recent_seal, verify_ledger
 
 
 class Command(OpsCommand):
-    help = "Look for what is wrong with the ledger, naming each row; print findings as they are found."
+    help = (
+        "Check the ledger: that everything balances, that balances and sums are what the entries say, and "
+        "that nothing sealed was changed, removed or slipped in. Each finding is printed when it is found, "
+        "with its type and row. Without an option the newest part is checked, about 100,000 transactions."
+    )
 
     def arguments(self, parser: ArgumentParser) -> None:
         scope = parser.add_mutually_exclusive_group()
-        scope.add_argument("--full", action="store_true", help="everything, instead of what is recent")
-        scope.add_argument("--from-seq", type=int, metavar="N", help="what seal N covers and all after it")
-        scope.add_argument("--anchor", action="store_true", help="print the latest seal, to keep elsewhere")
-        scope.add_argument("--against", type=Path, metavar="FILE", help="compare with what --anchor printed")
+        scope.add_argument("--full", action="store_true", help="check everything from the first seal on")
+        scope.add_argument(
+            "--from-seq", type=int, metavar="N", help="check what seal number N covers and all after it"
+        )
+        scope.add_argument(
+            "--anchor",
+            action="store_true",
+            help="print the latest seal as a line of JSON, to be kept where nobody of this system can write",
+        )
+        scope.add_argument(
+            "--against",
+            type=Path,
+            metavar="FILE",
+            help="compare the seals with a file of such lines, one or many",
+        )
 
     def run(self, **options: Any) -> Exit:
         if options["anchor"]:
@@ -28,6 +44,9 @@ class Command(OpsCommand):
         since = options["from_seq"]
         if since is None:
             since = 1 if options["full"] else recent_seal()
+        elif not LedgerSeal.objects.filter(number=since).exists():
+            self.say(f"There is no seal {since:,}; --from-seq is the number of one.")
+            return Exit.USAGE
         findings = []
         for finding in verify_ledger(since=since, progress=self.say):
             findings.append(asdict(finding))
