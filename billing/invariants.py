@@ -66,7 +66,9 @@ def paid_invoices_are_posted() -> Iterator[Finding]:
         """SELECT i.id, i.number, i.total_minor, COALESCE(p.debited, 0) AS debited FROM billing_invoice i
            LEFT JOIN LATERAL (SELECT -sum(amount) AS debited FROM ledger_ledgerentry e
                               WHERE e.transaction_id = i.transaction_id AND e.amount < 0) p ON true
-           WHERE i.status = 'paid' AND i.total_minor <> COALESCE(p.debited, 0)""",
+           LEFT JOIN ledger_ledgertransaction t ON t.id = i.transaction_id
+           WHERE i.status = 'paid' AND i.total_minor <> COALESCE(p.debited, 0)
+             AND (t.id IS NULL OR t.recorded_at >= ledger_horizon())""",
         "billing_invoice",
         "{number} is paid with {total_minor}, but its posting took {debited} from the wallet.",
     )
@@ -78,7 +80,9 @@ def pay_ins_are_posted() -> Iterator[Finding]:
         """SELECT p.id, p.status, p.amount_minor, COALESCE(e.credited, 0) AS credited FROM billing_payin p
            LEFT JOIN LATERAL (SELECT sum(amount) AS credited FROM ledger_ledgerentry
                               WHERE transaction_id = p.transaction_id AND amount > 0) e ON true
-           WHERE p.status IN ('completed', 'returned') AND p.amount_minor <> COALESCE(e.credited, 0)""",
+           LEFT JOIN ledger_ledgertransaction t ON t.id = p.transaction_id
+           WHERE p.status IN ('completed', 'returned') AND p.amount_minor <> COALESCE(e.credited, 0)
+             AND (t.id IS NULL OR t.recorded_at >= ledger_horizon())""",
         "billing_payin",
         "It is {status} with {amount_minor} minor units, and its posting credited {credited}.",
     )

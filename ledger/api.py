@@ -161,6 +161,17 @@ class StatementPagination(IdCursorPagination):
     ordering = ("-effective_at", "-recorded_at", "-stripe", "-version")  # type: ignore[assignment]
     offset_cutoff = None  # type: ignore[assignment]  # many entries may have one instant
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        page = super().get_paginated_response_schema(schema)
+        page["required"] = [*page["required"], "begins_at"]
+        page["properties"]["begins_at"] = {
+            "type": "string",
+            "format": "date-time",
+            "nullable": True,
+            "description": "Older entries are archived; null while none is.",
+        }
+        return page
+
 
 class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
     """Ledger accounts with their balances, now or as of an instant."""
@@ -196,11 +207,14 @@ class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
     @extend_schema(responses=StatementLineSerializer(many=True))
     @action(detail=True, query_serializer=PageQuery, pagination_class=StatementPagination, filter_backends=[])
     def statement(self, request: Request, pk: str) -> Response:
-        """The account's entries, newest first, each with the balance after it."""
+        """The account's entries, newest first, each with the balance after it, back to `begins_at`."""
         account = self.get_object()
         page = self.paginate_queryset(services.entries_of(account)) or []
         lines = services.statement_lines(account, page)
-        return self.get_paginated_response(StatementLineSerializer(lines, many=True).data)
+        response = self.get_paginated_response(StatementLineSerializer(lines, many=True).data)
+        first = services.begins(account)
+        response.data["begins_at"] = InstantField().to_representation(first) if first else None
+        return response
 
 
 class TransactionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceViewSet):

@@ -103,31 +103,34 @@ CREATE FUNCTION ledger_statement(
   p_known timestamptz DEFAULT NULL, p_effective timestamptz DEFAULT NULL, p_recorded timestamptz DEFAULT NULL,
   p_stripe int DEFAULT NULL, p_version bigint DEFAULT NULL
 ) RETURNS TABLE (
-  opening bigint, closing bigint, balance bigint, account_id bigint, stripe smallint, version bigint,
-  transaction_id uuid, currency varchar, amount bigint, balance_after bigint, effective_at timestamptz,
+  opening bigint, closing bigint, begins timestamptz, balance bigint, account_id bigint, stripe smallint,
+  version bigint, transaction_id uuid, currency varchar, amount bigint, balance_after bigint, effective_at timestamptz,
   recorded_at timestamptz, key varchar, source varchar, recipe varchar, description varchar
 ) LANGUAGE plpgsql STABLE
 SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 -- Entries effective in [p_since, p_until) that were recorded by p_known, below a place; one row without an
--- entry when there is none. The order of entries is the index's, and never sorted but within an instant.
+-- entry when there is none. Where older ones are archived it begins, and is opened, at `begins`. The order
+-- of entries is the index's, and never sorted but within an instant.
 #variable_conflict use_column
 DECLARE
   continues constant boolean := COALESCE(p_effective < COALESCE(p_until, 'infinity'), false);
   top_effective constant timestamptz := CASE WHEN continues THEN p_effective ELSE COALESCE(p_until, 'infinity') END;
   top_recorded constant timestamptz := CASE WHEN continues THEN p_recorded ELSE '-infinity' END;
+  since constant timestamptz := ledger_whole_since(p_account, p_since, p_until, p_known);
   running bigint;
 BEGIN
-  opening := CASE WHEN p_since IS NULL THEN 0
-                  ELSE ledger_balance(p_account, p_since - interval '1 microsecond', p_known) END;
+  begins := CASE WHEN since IS DISTINCT FROM p_since THEN since END;
+  opening := CASE WHEN since IS NULL THEN 0
+                  ELSE ledger_balance(p_account, since - interval '1 microsecond', p_known) END;
   closing := ledger_balance(p_account, p_until - interval '1 microsecond', p_known);
   running := closing;
   IF continues THEN
     running := ledger_balance_below(p_account, p_effective, p_recorded, p_stripe, p_version, p_known);
   END IF;
   RETURN QUERY
-    SELECT opening, closing, (running - x.above)::bigint, x.account_id, x.stripe, x.version, x.transaction_id,
-           x.currency, x.amount, x.balance_after, x.effective_at, x.recorded_at, t.key, t.source, t.recipe,
+    SELECT opening, closing, begins, (running - x.above)::bigint, x.account_id, x.stripe, x.version, x.transaction_id,
+           x.currency, x.amount::bigint, x.balance_after::bigint, x.effective_at, x.recorded_at, t.key, t.source, t.recipe,
            t.description
       FROM (
         SELECT e.*, sum(e.amount) OVER (
@@ -138,7 +141,7 @@ BEGIN
              WHERE n.account_id = p_account
                AND (n.effective_at, n.recorded_at, n.stripe, n.version)
                  < (top_effective, top_recorded, p_stripe, p_version)
-               AND n.effective_at >= COALESCE(p_since, '-infinity')
+               AND n.effective_at >= COALESCE(since, '-infinity')
                AND n.recorded_at <= COALESCE(p_known, 'infinity')
              ORDER BY n.effective_at DESC, n.recorded_at DESC, n.stripe DESC, n.version DESC LIMIT p_limit) e) x
       JOIN ledger_ledgertransaction t ON t.id = x.transaction_id

@@ -17,10 +17,41 @@ RETURN COALESCE((SELECT a.horizon FROM ledger_ledgerarchive a ORDER BY a.id DESC
 
 # From the newest day down: how many days there are before it does not matter.
 BEGINS = """
-CREATE FUNCTION ledger_begins(p_account bigint) RETURNS date LANGUAGE sql STABLE
-RETURN (SELECT d.day + 1 FROM ledger_ledgerday d
-         WHERE d.account_id = p_account AND d.recorded_day < (ledger_horizon() AT TIME ZONE 'UTC')::date
-         ORDER BY d.day DESC LIMIT 1)
+CREATE FUNCTION ledger_begins(p_account bigint) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
+-- From when on, in business time, all entries of the account are present; NULL when they all are.
+DECLARE
+  horizon constant timestamptz := ledger_horizon();
+BEGIN
+  IF horizon = '-infinity' THEN
+    RETURN NULL;
+  END IF;
+  RETURN (SELECT (d.day + 1)::timestamptz FROM ledger_ledgerday d
+           WHERE d.account_id = p_account AND d.recorded_day < horizon::date ORDER BY d.day DESC LIMIT 1);
+END $$;
+"""
+
+REFUSE = """
+CREATE FUNCTION ledger_refuse_archived(p_recorded timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
+BEGIN
+  RAISE EXCEPTION 'entries that this needs are archived'
+    USING ERRCODE = 'LA001', DETAIL = to_char(p_recorded, 'YYYY-MM');
+END $$;
+"""
+
+SINCE = """
+CREATE FUNCTION ledger_whole_since(p_account bigint, p_since timestamptz, p_until timestamptz, p_known timestamptz)
+RETURNS timestamptz LANGUAGE plpgsql STABLE SET search_path = public, pg_temp AS $$
+-- p_since, or the later instant from which on a statement is whole; refused when nothing asked for is after it.
+DECLARE
+  begins constant timestamptz := ledger_begins(p_account);
+BEGIN
+  IF p_until <= begins OR (begins IS NOT NULL AND p_known < ledger_horizon()) THEN
+    PERFORM ledger_refuse_archived(ledger_horizon() - interval '1 microsecond');
+  END IF;
+  RETURN greatest(p_since, begins);
+END $$;
 """
 
 REQUIRE = """
@@ -48,12 +79,14 @@ BEGIN
        AND (p_effective IS NULL OR d.day < until::date);
   END IF;
   IF needed IS NOT NULL THEN
-    RAISE EXCEPTION 'entries that this needs are archived' USING ERRCODE = 'LA001', DETAIL = to_char(needed, 'YYYY-MM');
+    PERFORM ledger_refuse_archived(needed);
   END IF;
 END $$;
 """
 
-UNDO = "DROP FUNCTION ledger_require_entries, ledger_begins, ledger_horizon"
+UNDO = """
+DROP FUNCTION ledger_require_entries, ledger_whole_since, ledger_refuse_archived, ledger_begins, ledger_horizon
+"""
 
 
 class Migration(migrations.Migration):
@@ -132,5 +165,5 @@ class Migration(migrations.Migration):
         ),
         guards.append_only("ledger_ledgerarchive"),
         guards.append_only("ledger_ledgercarriedbalance"),
-        migrations.RunSQL([HORIZON, BEGINS, REQUIRE], UNDO),
+        migrations.RunSQL([HORIZON, BEGINS, REFUSE, SINCE, REQUIRE], UNDO),
     ]

@@ -17,6 +17,7 @@ from commerce.errors import InvalidInput
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Side
+from ledger.services.horizon import answered, begins
 
 PAGE = 50
 _PAST = """
@@ -27,7 +28,7 @@ _STATEMENT = """
 SELECT * FROM ledger_statement(%s, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
                                %s::timestamptz, %s::timestamptz, %s, %s)
 """
-# Its columns after the three balances. A transaction's other fields are read when somebody asks for them.
+# Its columns after the balances and `begins`. A transaction's other fields are read when somebody asks.
 _ENTRY = (
     "account_id", "stripe", "version", "transaction_id", "currency", "amount", "balance_after",
     "effective_at", "recorded_at",
@@ -93,7 +94,8 @@ class Place(NamedTuple):
 class Statement:
     """A page of an account's entries, newest first; `before` continues it, None at the end.
 
-    `opening` and `closing` are the balances just before `since` and just before `until`.
+    `opening` and `closing` are the balances just before `since` and just before `until`. Where older
+    entries are archived, it opens at `begins` instead.
     """
 
     account: LedgerAccount
@@ -101,6 +103,7 @@ class Statement:
     before: Place | None
     opening: Money
     closing: Money
+    begins: datetime | None
 
 
 def balance(
@@ -187,7 +190,7 @@ def _account_balance(account: LedgerAccount, rows: Sequence[LedgerBalance]) -> A
 
 def _signed(accounts: Sequence[int], at: datetime | None, known_at: datetime | None) -> dict[int, int]:
     _require_offsets(at=at, known_at=known_at)
-    with connection.cursor() as cursor:
+    with answered(), connection.cursor() as cursor:
         cursor.execute(_PAST, [at, known_at, list(accounts)])
         return {account: int(amount) for account, amount in cursor.fetchall()}
 
@@ -215,17 +218,18 @@ def statement(
     """
     _require_offsets(since=since, until=until, known_at=known_at)
     place = before or (None,) * len(Place._fields)
-    with connection.cursor() as cursor:
+    with answered(), connection.cursor() as cursor:
         cursor.execute(_STATEMENT, [account.pk, limit + 1, since, until, known_at, *place])
         rows = cursor.fetchall()
-    opening, closing, *_ = rows[0]
-    lines = [_line(account, *columns) for _, _, *columns in rows if columns[-1] is not None]
+    opening, closing, first, *_ = rows[0]
+    lines = [_line(account, *columns) for _, _, _, *columns in rows if columns[-1] is not None]
     return Statement(
         account,
         lines=lines[:limit],
         before=Place.of(lines[limit - 1].entry) if len(lines) > limit else None,
         opening=_money(account, opening),
         closing=_money(account, closing),
+        begins=first,
     )
 
 
@@ -238,9 +242,13 @@ def _line(account: LedgerAccount, balance: int, *columns: Any) -> StatementLine:
 
 
 def entries_of(account: LedgerAccount) -> QuerySet[LedgerEntry]:
-    """The account's entries with their transactions, in the order of its statement, newest first."""
+    """The account's entries with their transactions, in the order of its statement, newest first.
+
+    None of before its `begins`, though some of them may not be archived: those have no line above them.
+    """
+    first = begins(account)
     return (
-        LedgerEntry.objects.filter(account_id=account.pk)
+        LedgerEntry.objects.filter(account_id=account.pk, **({"effective_at__gte": first} if first else {}))
         .select_related("transaction")
         .order_by("-effective_at", "-recorded_at", "-stripe", "-version")
     )
@@ -252,7 +260,7 @@ def statement_lines(
     """Consecutive entries of `entries_of`, each with the account's balance after it."""
     if not entries:
         return []
-    with connection.cursor() as cursor:
+    with answered(), connection.cursor() as cursor:
         cursor.execute(_BELOW, [account.pk, *Place.of(entries[0]), known_at])
         running = cursor.fetchone()[0] + entries[0].amount
     lines = []

@@ -5,7 +5,7 @@ credits are positive amounts in columns of their own; their totals are those of 
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -20,8 +20,10 @@ from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Kind
 from ledger.services.balances import account_balances
+from ledger.services.horizon import require_entries_since, require_recorded_since, whole_since
 
 FETCHED = 5000
+ARCHIVED = "Older entries are archived."
 CHUNK = 1000
 DEBIT, CREDIT = Column("debit", total=True), Column("credit", total=True)
 _TRANSACTIONS = """
@@ -127,9 +129,17 @@ def _account(selection: Selection) -> LedgerAccount:
 
 
 def _lines(selection: Selection) -> QuerySet[LedgerEntry]:
-    rows = _period(LedgerEntry.objects.filter(account_id=_account(selection).pk), selection.parameters)
-    known_at = selection.parameters.get("known_at")
+    account, parameters = _account(selection), selection.parameters
+    known_at, since = parameters.get("known_at"), _whole_since(account, parameters)
+    rows = _period(
+        LedgerEntry.objects.filter(account_id=account.pk),
+        {**parameters, **({"since": since} if since else {})},
+    )
     return rows.filter(recorded_at__lte=known_at) if known_at else rows
+
+
+def _whole_since(account: LedgerAccount, parameters: Mapping[str, Any]) -> datetime | None:
+    return whole_since(account, *(parameters.get(name) for name in ("since", "until", "known_at")))
 
 
 def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
@@ -142,9 +152,10 @@ def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
         (found,) = account_balances([account], at=at, known_at=parameters.get("known_at"))
         return found.posted
 
-    since, until = parameters.get("since"), parameters.get("until")
+    since, until = _whole_since(account, parameters), parameters.get("until")
     running = balance_before(since) if since else Money.zero(account.currency)
-    yield ("opening", since, None, *nothing, account.currency, None, None, running)
+    why = ARCHIVED if since != parameters.get("since") else None
+    yield ("opening", since, None, None, None, why, None, None, account.currency, None, None, running)
     entries = _lines(selection).order_by("effective_at", "recorded_at", "pk")
     for effective_at, recorded_at, signed, *facts in entries.values_list(
         "effective_at", "recorded_at", "amount", "transaction_id", "transaction__recipe",
@@ -161,7 +172,19 @@ def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
     yield ("closing", until, None, *nothing, account.currency, None, None, closing)
 
 
+def _statement_is_there(selection: Selection) -> None:
+    _whole_since(_account(selection), selection.parameters)
+
+
 # Entries of many accounts
+
+
+def _entries_are_there(selection: Selection) -> None:
+    since = selection.parameters.get("since")
+    if selection.parameters.get("by") == "recorded":
+        require_recorded_since(since)
+    else:
+        require_entries_since(None, since)
 
 
 def _entries(selection: Selection) -> QuerySet[LedgerEntry]:
@@ -262,7 +285,7 @@ register_export(
         rows=_statement,
         count=lambda selection: _lines(selection).count() + 2,
         query=StatementQuery,
-        check=_account,
+        check=_statement_is_there,
     )
 )  # fmt: skip
 register_export(
@@ -278,6 +301,7 @@ register_export(
         rows=_entry_rows,
         count=lambda selection: _entries(selection).count(),
         query=EntriesQuery,
+        check=_entries_are_there,
     )
 )  # fmt: skip
 register_export(
@@ -293,6 +317,7 @@ register_export(
         rows=_transaction_rows,
         count=_transaction_count,
         query=TransactionsQuery,
+        check=_entries_are_there,
     )
 )  # fmt: skip
 register_export(

@@ -5,10 +5,10 @@ returns a part for the whole: it names the month that has to be restored.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import UTC, date, datetime, time
+from contextlib import contextmanager
+from datetime import UTC, datetime, time, timedelta
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 from django.db.models import Max
 
 from commerce.errors import StateConflict
@@ -38,8 +38,8 @@ def begins(account: LedgerAccount) -> datetime | None:
     """From when on, in business time, all entries of the account are present; None when they all are."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT ledger_begins(%s)", [account.pk])
-        (day,) = cursor.fetchone()
-    return _midnight(day) if day else None
+        (first,) = cursor.fetchone()
+    return first
 
 
 def everything_begins() -> datetime | None:
@@ -48,7 +48,7 @@ def everything_begins() -> datetime | None:
         return None
     left = LedgerArchive.objects.filter(month__lt=now.astimezone(UTC).date())
     last = left.aggregate(last=Max("last_day"))["last"]
-    return _midnight(last, after=1) if last else None
+    return datetime.combine(last, time.min, UTC) + timedelta(days=1) if last else None
 
 
 def whole_since(
@@ -58,12 +58,10 @@ def whole_since(
 
     StateConflict when nothing of what was asked for lies behind that.
     """
-    first = begins(account)
-    if first is None:
-        return since
-    if (until is not None and until <= first) or (known_at is not None and known_at < (horizon() or first)):
-        raise archived(_latest_month())
-    return max(first, since or first)
+    with answered(), connection.cursor() as cursor:
+        cursor.execute("SELECT ledger_whole_since(%s, %s, %s, %s)", [account.pk, since, until, known_at])
+        (first,) = cursor.fetchone()
+    return first
 
 
 def require_entries_since(account: LedgerAccount | None, since: datetime | None) -> None:
@@ -82,10 +80,9 @@ def require_recorded_since(since: datetime | None) -> None:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Around SQL that may need archived entries: its refusal becomes ours, and the transaction goes on."""
+    """Around SQL that may need archived entries: its refusal becomes ours."""
     try:
-        with transaction.atomic() if connection.in_atomic_block else nullcontext():
-            yield
+        yield
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", "") != REFUSED:
             raise
@@ -108,7 +105,3 @@ def _latest_month() -> str:
     last = LedgerArchive.objects.order_by("-pk")[0]
     before = LedgerArchive.objects.filter(month__lt=last.horizon.astimezone(UTC).date())
     return f"{before.aggregate(month=Max('month'))['month']:%Y-%m}"
-
-
-def _midnight(day: date, after: int = 0) -> datetime:
-    return datetime.combine(date.fromordinal(day.toordinal() + after), time.min, UTC)

@@ -7,7 +7,7 @@ under the same rules. Where an application's state stands on a posting, its veto
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.transaction import atomic, set_rollback
@@ -21,6 +21,7 @@ from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Kind, Side
 from ledger.rules.recipes import RECIPES, Entry, require_balance
+from ledger.services.horizon import archived, is_archived
 from ledger.services.posting import reverse
 
 OPERATION = "ledger.reverse"
@@ -169,8 +170,8 @@ def _obstacle(transaction: LedgerTransaction, left: Sequence[ReversalLeg]) -> St
         )
     if sentence := reversal_veto(transaction):
         return StateConflict(sentence, code="not_by_hand")
-    if not left:
-        return StateConflict("Its entries are archived; restore their month first.", code="archived")
+    if is_archived(transaction):
+        return archived(f"{transaction.recorded_at.astimezone(UTC):%Y-%m}")
     if not any(leg.amount.minor for leg in left):
         return StateConflict("All of it was reversed already.", code="already_reversed")
     return None

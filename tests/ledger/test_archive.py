@@ -18,28 +18,12 @@ from ledger.models import LedgerEntry, LedgerPeriod, LedgerSeal
 from ledger.rules import recipes
 from ledger.services import archivable, archive_month, balance, compare_archive, keep
 from tests.ledger.conftest import usd
+from tests.ledger.months import GUARDED, unguarded
 
 NOW = datetime.now(UTC)
 THIS_MONTH = NOW.date().replace(day=1)
 LAST_MONTH = (THIS_MONTH - timedelta(days=1)).replace(day=1)
 THEN = datetime(LAST_MONTH.year, LAST_MONTH.month, 10, 12, tzinfo=UTC)
-TABLES = {
-    "ledger_ledgertransaction": ["guard_append_only"],
-    "ledger_ledgerentry": ["guard_append_only"],
-    "ledger_ledgerbalance": ["guard_floor"],
-}
-
-
-def unguarded(statement, *parameters):
-    """As somebody who owns the database and switches its guards off."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for verb in ("DISABLE TRIGGER", "ENABLE ALWAYS TRIGGER"):
-            if verb.startswith("ENABLE"):
-                cursor.execute(statement, parameters)
-            for table, guards in TABLES.items():
-                for guard in guards:
-                    cursor.execute(f"ALTER TABLE {table} {verb} {guard}")
 
 
 def close(month):
@@ -63,7 +47,7 @@ def fund(people, posted):
 def last_month(fund):
     """Two postings recorded last month, one recorded now; all sealed, last month's books closed."""
     fund("old", "1"), fund("older", "2", THEN - timedelta(days=1))
-    for table in TABLES:
+    for table in GUARDED:
         unguarded(f"UPDATE {table} SET recorded_at = %s + (recorded_at - %s)", THEN, NOW)
     fund("new", "4", NOW)
     keep(margin=timedelta(0))
@@ -127,7 +111,7 @@ def test_the_month_that_is_not_over_is_no_candidate_and_is_refused(last_month, t
 
 def test_an_open_month_is_not_written(fund, tmp_path):
     fund("old", "1")
-    for table in TABLES:
+    for table in GUARDED:
         unguarded(f"UPDATE {table} SET recorded_at = %s", THEN)
     assert "is sealed" in next(archivable(before=THIS_MONTH, folder=tmp_path)).why_not
     fund("new", "1", NOW)
@@ -139,7 +123,7 @@ def test_an_open_month_is_not_written(fund, tmp_path):
 
 def test_an_entry_for_a_later_month_waits_until_that_one_is_closed(fund, tmp_path):
     fund("ahead", "1", NOW)
-    for table in TABLES:
+    for table in GUARDED:
         unguarded(f"UPDATE {table} SET recorded_at = %s", THEN)
     fund("new", "1", NOW)
     keep(margin=timedelta(0))

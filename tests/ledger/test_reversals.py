@@ -262,11 +262,6 @@ def test_money_that_was_spent_since_is_refused_at_once(
     assert not LedgerTransaction.objects.filter(recipe="reversal").exists()
 
 
-def test_what_has_no_entries_any_more_is_not_taken_for_reversed(db: None) -> None:
-    archived = LedgerTransaction(status="posted", recipe="fund_wallet", source="test:old")
-    assert "archived" in why_not_reverse(archived)
-
-
 # Approving
 
 
