@@ -2,10 +2,12 @@
 
 `ledger_post` takes N transactions (p_ arrays) with M entries (e_ arrays, `e_posting` is the 1-based
 position of the entry's transaction; amounts are credit positive) and writes all or nothing. It
-answers one row per transaction, in order: its id, its instants, the period it adjusts, and whether it was there before.
-What it refuses it answers as one row with `refusal`, writes nothing and leaves the caller's
-transaction usable. `ledger_transfer` is the same for one posted transaction of two legs between
-accounts whose ids are known, by the shortest way; it raises what it refuses.
+answers a row of place 0 that says when, and one for each transaction that was there before
+(`replayed`) or was moved out of a closed period (`adjusts_period`, `effective_at`). What it refuses
+it answers as `refusal`, writes nothing and leaves the caller's transaction usable.
+`ledger_post_pair` and `ledger_transfer` are the shortest way for one posted transaction of two legs:
+the first answers NULL and has written nothing where `ledger_post` should be asked, the second asks
+it itself and raises what it refuses.
 
 Locks are taken in one order, balance rows by account and stripe and then keys, so that concurrent
 calls wait for each other and never deadlock. A writer keeps to one stripe of an account, chosen by
@@ -27,8 +29,8 @@ BEGIN ATOMIC
       JOIN parties_organization p ON p.id = u.o
      ORDER BY u.o, u.k, u.c
     ON CONFLICT (owner_id, kind, currency) DO NOTHING RETURNING id, owner_id, kind, currency, stripes)
-  INSERT INTO ledger_ledgerbalance (account_id, stripe, posted, held_dr, held_cr, version, floor, recorded_at)
-  SELECT a.id, s.stripe, 0, 0, 0, 0, u.floor, now()
+  INSERT INTO ledger_ledgerbalance (account_id, stripe, stripes, currency, posted, held_dr, held_cr, version, floor, recorded_at)
+  SELECT a.id, s.stripe, a.stripes, a.currency, 0, 0, 0, 0, u.floor, now()
     FROM opened a
     JOIN unnest(p_owner, p_kind, p_currency, p_floor) u(o, k, c, floor)
       ON u.o = a.owner_id AND u.k = a.kind AND u.c = a.currency
@@ -41,7 +43,7 @@ CREATE FUNCTION ledger_post(
   p_id uuid[], p_key text[], p_fingerprint bytea[], p_status text[], p_source text[], p_recipe text[],
   p_description text[], p_actor text, p_effective_at timestamptz[], p_reverses uuid[], p_resolves uuid[],
   e_posting int[], e_owner uuid[], e_kind text[], e_currency text[], e_amount bigint[]
-) RETURNS TABLE (id uuid, effective_at timestamptz, recorded_at timestamptz, adjusts_period uuid, replayed boolean,
+) RETURNS TABLE (place int, recorded_at timestamptz, replayed uuid, adjusts_period uuid, effective_at timestamptz,
                  refusal jsonb)
 LANGUAGE plpgsql SECURITY DEFINER
 -- Array parameters would be planned anew by every call, and a plan made on empty tables would scan them later.
@@ -52,6 +54,7 @@ DECLARE
   n constant int := cardinality(p_key);
   linked constant boolean := cardinality(array_remove(p_reverses || p_resolves, NULL)) > 0;
   looked boolean := false;
+  found_ids uuid[];
   existing uuid[] := array_fill(NULL::uuid, ARRAY[n]);
   e_account bigint[];
   e_stripe int[];
@@ -71,6 +74,9 @@ DECLARE
   written int;
   refused jsonb;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'a posting must see which periods were closed and sealed before it' USING ERRCODE = '25001';
+  END IF;
   SELECT array_agg(a.id ORDER BY u.o),
          array_agg(CASE a.stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % a.stripes END ORDER BY u.o)
     INTO e_account, e_stripe
@@ -78,42 +84,12 @@ BEGIN
     LEFT JOIN ledger_ledgeraccount a
       ON a.owner_id = u.owner AND a.kind = u.kind AND a.currency = u.currency;
   IF array_position(e_account, NULL) IS NOT NULL THEN
-    RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false,
+    RETURN QUERY SELECT 0, NULL::timestamptz, NULL::uuid, NULL::uuid, NULL::timestamptz,
                         '{"code": "unknown_account"}'::jsonb;
     RETURN;
   END IF;
 
-  IF n > 1 OR linked THEN
-    PERFORM 1 FROM ledger_ledgerbalance b
-      JOIN (SELECT * FROM unnest(e_account, e_stripe)
-             UNION SELECT h.account_id, h.stripe FROM ledger_ledgerhold h WHERE h.transaction_id = ANY (p_resolves)
-           ) u(account, stripe) ON b.account_id = u.account AND b.stripe = u.stripe
-     ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b;
-  END IF;
-
   LOOP
-    IF n > 1 OR linked OR looked THEN
-      -- Read after the locks: an equal posting that came first has mostly the same accounts, so it is seen here.
-      SELECT array_agg(t.id ORDER BY u.o),
-             jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
-               FILTER (WHERE t.fingerprint <> u.f) -> 0
-        INTO existing, refused
-        FROM unnest(p_key, p_fingerprint) WITH ORDINALITY u(k, f, o)
-        LEFT JOIN ledger_ledgertransaction t ON t.key = u.k;
-      IF refused IS NULL AND linked THEN
-        refused := ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount);
-      END IF;
-      IF refused IS NOT NULL AND linked AND NOT looked THEN  -- what came before it may be its own first time
-        looked := true;
-        CONTINUE;
-      END IF;
-      IF refused IS NOT NULL THEN
-        RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false, refused;
-        RETURN;
-      END IF;
-      EXIT WHEN array_position(existing, NULL) IS NULL;
-    END IF;
-
     SELECT array_agg(x.account), array_agg(x.stripe), array_agg(x.d_posted), array_agg(x.d_held_dr),
            array_agg(x.d_held_cr), array_agg(x.d_entries), array_agg(x.posted), array_agg(x.version),
            max(x.recorded_at),
@@ -147,13 +123,31 @@ BEGIN
           JOIN ledger_ledgerbalance b ON b.account_id = d.account AND b.stripe = d.stripe
          ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b
       ) x;
-    IF refused IS NOT NULL THEN
-      IF NOT looked THEN  -- it may be the repetition of one that was accepted before
+    IF n > 1 OR linked OR looked OR refused IS NOT NULL THEN
+      -- Read after the locks: an equal posting that came first has mostly the same accounts, so it is seen here.
+      SELECT array_agg(t.id ORDER BY u.o),
+             COALESCE(jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
+               FILTER (WHERE t.fingerprint <> u.f) -> 0, refused)
+        INTO found_ids, refused
+        FROM unnest(p_key, p_fingerprint) WITH ORDINALITY u(k, f, o)
+        LEFT JOIN ledger_ledgertransaction t ON t.key = u.k;
+      IF refused ->> 'code' IS DISTINCT FROM 'key_conflict' AND found_ids <> existing THEN
+        existing := found_ids;
+        EXIT WHEN array_position(existing, NULL) IS NULL;
+        CONTINUE;  -- without them
+      END IF;
+      IF linked AND (refused IS NULL OR refused ->> 'code' <> 'key_conflict') THEN
+        refused := COALESCE(
+          ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount), refused);
+      END IF;
+      IF refused IS NOT NULL AND linked AND NOT looked THEN  -- what came before it may be its own first time
         looked := true;
         CONTINUE;
       END IF;
-      RETURN QUERY SELECT NULL::uuid, NULL::timestamptz, NULL::timestamptz, NULL::uuid, false, refused;
-      RETURN;
+      IF refused IS NOT NULL THEN
+        RETURN QUERY SELECT 0, NULL::timestamptz, NULL::uuid, NULL::uuid, NULL::timestamptz, refused;
+        RETURN;
+      END IF;
     END IF;
 
     -- Read under the locks: whoever closes a period waits for all that could have read it as open.
@@ -218,8 +212,12 @@ BEGIN
     EXIT;
   END LOOP;
 
-  RETURN QUERY SELECT COALESCE(u.e, u.id), u.effective, recorded, u.p, u.e IS NOT NULL, NULL::jsonb
-    FROM unnest(p_id, existing, effective, adjusts) WITH ORDINALITY u(id, e, effective, p, o) ORDER BY u.o;
+  RETURN QUERY SELECT 0, recorded, NULL::uuid, NULL::uuid, NULL::timestamptz, NULL::jsonb;
+  IF open_from IS NOT NULL OR existing <> array_fill(NULL::uuid, ARRAY[n]) THEN
+    RETURN QUERY SELECT u.o::int, recorded, u.e, u.p, u.effective, NULL::jsonb
+      FROM unnest(existing, effective, adjusts) WITH ORDINALITY u(e, effective, p, o)
+     WHERE u.e IS NOT NULL OR u.p IS NOT NULL ORDER BY u.o;
+  END IF;
 END $$;
 """
 
@@ -284,88 +282,143 @@ RETURN encode(
     52, 1), 53, 1), 'hex')::uuid
 """
 
+# Both rows are locked and moved by one statement, in the order of VALUES (no plan without a sequential
+# scan has another); what stands against the posting is left to `ledger_post` to say.
+MOVE = """
+CREATE FUNCTION ledger_move(
+  p_id uuid, p_key text, p_fingerprint bytea, p_source text, p_recipe text, p_description text, p_actor text,
+  p_effective_at timestamptz, p_one bigint, p_other bigint, p_amount bigint
+) RETURNS timestamptz LANGUAGE plpgsql
+AS $$
+-- Moves p_amount from p_other to p_one, the lower account first; NULL and nothing written unless nothing is unusual.
+DECLARE
+  a_account bigint;
+  a_stripe int;
+  a_currency text;
+  a_version bigint;
+  a_amount bigint;
+  a_posted bigint;
+  a_recorded timestamptz;
+  b_account bigint;
+  b_stripe int;
+  b_currency text;
+  b_version bigint;
+  b_amount bigint;
+  b_posted bigint;
+  b_recorded timestamptz;
+  recorded timestamptz;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RETURN NULL;
+  END IF;
+  WITH moved AS (
+    UPDATE ledger_ledgerbalance b
+       SET posted = b.posted + d.amount, version = b.version + 1,
+           recorded_at = greatest((SELECT clock_timestamp()), b.recorded_at)
+      FROM (VALUES (p_one, p_amount), (p_other, -p_amount)) d(account, amount)
+     WHERE b.account_id = d.account AND b.stripe = pg_backend_pid() % b.stripes
+       AND (d.amount < 0 AND b.posted + d.amount - b.held_dr < b.floor) IS NOT TRUE
+       AND abs(b.posted + d.amount) <= 9007199254740991
+    RETURNING b.account_id, b.stripe, b.currency, b.version, d.amount, b.posted, b.recorded_at)
+  SELECT a.*, b.* INTO a_account, a_stripe, a_currency, a_version, a_amount, a_posted, a_recorded,
+                       b_account, b_stripe, b_currency, b_version, b_amount, b_posted, b_recorded
+    FROM moved a LEFT JOIN moved b ON b.account_id <> a.account_id LIMIT 1;
+  IF b_currency = a_currency THEN
+    recorded := greatest(a_recorded, b_recorded);
+    IF recorded > least(a_recorded, b_recorded) THEN
+      UPDATE ledger_ledgerbalance b SET recorded_at = recorded
+        FROM (VALUES (a_account, a_stripe), (b_account, b_stripe)) d(account, stripe)
+       WHERE b.account_id = d.account AND b.stripe = d.stripe;
+    END IF;
+    -- Read under the locks: whoever closes a period or seals waits for all that could have read otherwise.
+    INSERT INTO ledger_ledgertransaction (id, key, fingerprint, status, source, recipe, description, actor, effective_at,
+                                          recorded_at)
+      SELECT p_id, p_key, p_fingerprint, 'posted', p_source, p_recipe, p_description, p_actor, p_effective_at, recorded
+       WHERE p_effective_at >= COALESCE((SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open'
+                                          ORDER BY p.ends_on DESC LIMIT 1)::timestamp AT TIME ZONE 'UTC', '-infinity')
+         AND recorded > COALESCE((SELECT s.until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1), '-infinity')
+      ON CONFLICT (key) DO NOTHING;
+    IF FOUND THEN
+      INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
+                                      effective_at, recorded_at)
+        VALUES (a_account, a_stripe, a_version, p_id, a_currency, a_amount, a_posted, p_effective_at, recorded),
+               (b_account, b_stripe, b_version, p_id, b_currency, b_amount, b_posted, p_effective_at, recorded);
+      RETURN recorded;
+    END IF;
+  END IF;
+  UPDATE ledger_ledgerbalance b SET posted = b.posted - d.amount, version = b.version - 1
+    FROM (VALUES (a_account, a_stripe, a_amount), (b_account, b_stripe, b_amount)) d(account, stripe, amount)
+   WHERE b.account_id = d.account AND b.stripe = d.stripe;
+  RETURN NULL;
+END $$;
+"""
+
+POST_PAIR = """
+CREATE FUNCTION ledger_post_pair(
+  p_id uuid, p_key text, p_fingerprint bytea, p_source text, p_recipe text, p_description text, p_actor text,
+  p_effective_at timestamptz, p_debited uuid, p_debited_kind text, p_credited uuid, p_credited_kind text,
+  p_currency text, p_amount bigint
+) RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+  debited bigint;
+  credited bigint;
+BEGIN
+  SELECT d.id, c.id INTO debited, credited FROM ledger_ledgeraccount d, ledger_ledgeraccount c
+   WHERE d.owner_id = p_debited AND d.kind = p_debited_kind AND d.currency = p_currency
+     AND c.owner_id = p_credited AND c.kind = p_credited_kind AND c.currency = p_currency;
+  IF debited < credited THEN
+    RETURN ledger_move(p_id, p_key, p_fingerprint, p_source, p_recipe, p_description, p_actor, p_effective_at,
+                       debited, credited, -p_amount);
+  ELSIF debited > credited THEN
+    RETURN ledger_move(p_id, p_key, p_fingerprint, p_source, p_recipe, p_description, p_actor, p_effective_at,
+                       credited, debited, p_amount);
+  END IF;
+  RETURN NULL;
+END $$;
+"""
+
 TRANSFER = """
 CREATE FUNCTION ledger_transfer(
   p_key text, p_from bigint, p_to bigint, p_amount bigint, p_effective_at timestamptz DEFAULT now(),
   p_source text DEFAULT 'sql:transfer', p_recipe text DEFAULT 'transfer', p_description text DEFAULT '',
   p_actor text DEFAULT 'system:sql'
-) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
   content constant bytea := sha256(convert_to(ROW(p_from, p_to, p_amount, p_source, p_recipe)::text, 'UTF8'));
-  one constant bigint := least(p_from, p_to);
-  other constant bigint := greatest(p_from, p_to);
-  moved constant bigint := CASE WHEN p_from < p_to THEN -p_amount ELSE p_amount END;
-  known record;
-  written uuid;
-  low record;
-  high record;
-  open_from date;
-  sealed timestamptz;
-  effective timestamptz := p_effective_at;
-  period uuid;
+  made constant uuid := ledger_uuid7();
+  other record;
 BEGIN
   IF p_amount <= 0 OR p_from = p_to THEN
     RAISE EXCEPTION 'a transfer moves more than nothing between two accounts' USING ERRCODE = '22023';
-  END IF;
-  IF p_amount > 9007199254740991 THEN
+  ELSIF p_amount > 9007199254740991 THEN
     RAISE EXCEPTION 'p_amount is %, larger than 2^53 - 1 minor units', p_amount USING ERRCODE = '22003';
+  ELSIF ledger_move(made, p_key, content, p_source, p_recipe, p_description, p_actor, p_effective_at,
+                    least(p_from, p_to), greatest(p_from, p_to),
+                    CASE WHEN p_from < p_to THEN -p_amount ELSE p_amount END) IS NOT NULL THEN
+    RETURN made;
   END IF;
-  SELECT t.id, t.fingerprint, a.stripes AS one_stripes, a.currency AS one_currency,
-         o.stripes AS other_stripes, o.currency AS other_currency INTO known
-    FROM ledger_ledgeraccount a
-   CROSS JOIN ledger_ledgeraccount o
-    LEFT JOIN ledger_ledgertransaction t ON t.key = p_key
-   WHERE a.id = one AND o.id = other;
-  IF known.id IS NOT NULL THEN
-    IF known.fingerprint <> content THEN
-      RAISE EXCEPTION 'the key % was used before for a posting with other content', p_key USING ERRCODE = '23505';
-    END IF;
-    RETURN known.id;
+  SELECT p.* INTO other FROM ledger_ledgeraccount f, ledger_ledgeraccount t, LATERAL ledger_post(
+    ARRAY[made], ARRAY[p_key], ARRAY[content], ARRAY['posted'], ARRAY[p_source], ARRAY[p_recipe], ARRAY[p_description],
+    p_actor, ARRAY[p_effective_at], ARRAY[NULL::uuid], ARRAY[NULL::uuid], ARRAY[1, 1], ARRAY[f.owner_id, t.owner_id],
+    ARRAY[f.kind::text, t.kind], ARRAY[f.currency::text, t.currency], ARRAY[-p_amount, p_amount]) p
+   WHERE f.id = p_from AND t.id = p_to ORDER BY p.place DESC LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'p_from or p_to is no account' USING ERRCODE = '22023';
+  ELSIF other.refusal ->> 'code' = 'key_conflict' THEN
+    RAISE EXCEPTION 'the key % was used before for a posting with other content', p_key USING ERRCODE = '23505';
+  ELSIF other.refusal IS NOT NULL THEN
+    RAISE EXCEPTION 'the ledger refuses the transfer: %', other.refusal ->> 'code'
+      USING ERRCODE = '23514', DETAIL = other.refusal;
   END IF;
-
-  UPDATE ledger_ledgerbalance b SET posted = b.posted + moved, version = b.version + 1,
-         recorded_at = greatest(clock_timestamp(), b.recorded_at)
-   WHERE b.account_id = one AND b.stripe = CASE known.one_stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % known.one_stripes END
-  RETURNING b.stripe, b.version, b.posted, b.recorded_at INTO STRICT low;
-  UPDATE ledger_ledgerbalance b SET posted = b.posted - moved, version = b.version + 1,
-         recorded_at = greatest(clock_timestamp(), b.recorded_at, low.recorded_at)
-   WHERE b.account_id = other AND b.stripe = CASE known.other_stripes WHEN 1 THEN 0 ELSE pg_backend_pid() % known.other_stripes END
-  RETURNING b.stripe, b.version, b.posted, b.recorded_at INTO STRICT high;
-  IF high.recorded_at > clock_timestamp() THEN
-    UPDATE ledger_ledgerbalance b SET recorded_at = high.recorded_at WHERE b.account_id = one AND b.stripe = low.stripe;
-  END IF;
-
-  SELECT (SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open' ORDER BY p.ends_on DESC LIMIT 1),
-         (SELECT s.until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1)
-    INTO open_from, sealed;
-  IF sealed >= high.recorded_at THEN
-    RAISE EXCEPTION 'the clock stands before the latest seal, of %', sealed USING ERRCODE = '40001';
-  END IF;
-  IF p_effective_at < open_from::timestamp AT TIME ZONE 'UTC' THEN
-    effective := open_from::timestamp AT TIME ZONE 'UTC';
-    SELECT p.id INTO period FROM ledger_ledgerperiod p WHERE p.status <> 'open'
-     ORDER BY p.ends_on <= (p_effective_at AT TIME ZONE 'UTC')::date, p.ends_on LIMIT 1;
-  END IF;
-  INSERT INTO ledger_ledgertransaction (id, key, fingerprint, status, source, recipe, description, actor, effective_at,
-                                        recorded_at, adjusts_period_id, meant_at)
-    VALUES (ledger_uuid7(), p_key, content, 'posted', p_source, p_recipe, p_description, p_actor, effective,
-            high.recorded_at, period, CASE WHEN period IS NOT NULL THEN p_effective_at END)
-    ON CONFLICT (key) DO NOTHING RETURNING id INTO written;
-  IF written IS NULL THEN
-    RAISE EXCEPTION 'another posting took the key % meanwhile', p_key USING ERRCODE = '40001';
-  END IF;
-  INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
-                                  effective_at, recorded_at)
-    VALUES (one, low.stripe, low.version, written, known.one_currency, moved, low.posted, effective, high.recorded_at),
-           (other, high.stripe, high.version, written, known.other_currency, -moved, high.posted, effective, high.recorded_at);
-  RETURN written;
+  RETURN COALESCE(other.replayed, made);
 END $$;
 """
 
-UNDO = "DROP FUNCTION ledger_transfer, ledger_uuid7, ledger_post, ledger_refuse_linked, ledger_open"
+UNDO = "DROP FUNCTION ledger_transfer, ledger_post_pair, ledger_move, ledger_uuid7, ledger_post, ledger_refuse_linked, ledger_open"
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0002_guards")]
-    operations = [migrations.RunSQL([OPEN, LINKED, POST, UUID7, TRANSFER], UNDO)]
+    operations = [migrations.RunSQL([OPEN, LINKED, POST, UUID7, MOVE, POST_PAIR, TRANSFER], UNDO)]

@@ -8,9 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from django.db import DataError, OperationalError, connection
@@ -24,6 +24,7 @@ from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerTransaction
 from ledger.rules.kinds import Kind, Side
 from ledger.rules.recipes import RECIPES, Entry, require_balance
+from ledger.services.horizon import require_entries_of
 
 Status = LedgerTransaction.Status
 
@@ -32,6 +33,11 @@ _POST = """
 SELECT * FROM ledger_post(
   %s::uuid[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text,
   %s::timestamptz[], %s::uuid[], %s::uuid[], %s::int[], %s::uuid[], %s::text[], %s::text[], %s::bigint[])
+"""
+_POST_PAIR = """
+SELECT ledger_post_pair(
+  %s::uuid, %s::text, %s::bytea, %s::text, %s::text, %s::text, %s::text, %s::timestamptz,
+  %s::uuid, %s::text, %s::uuid, %s::text, %s::text, %s::bigint)
 """
 _OPEN = (
     "SELECT ledger_open(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::bigint[])"
@@ -182,6 +188,7 @@ def reverse(
             f"Transaction {transaction.key} is {transaction.status}; only a posted one can be reversed.",
             state=transaction.status,
         )
+    require_entries_of(transaction)
     if entries is None:
         entries = opposite(transaction)
     posting = Posting(entries, key, transaction.source, "reversal", at, reason, reverses=transaction.pk)
@@ -220,22 +227,22 @@ def post_all(*, postings: Sequence[Posting], actor: Actor) -> list[LedgerTransac
             "Two postings of one call have the same key.", pointer="/key", code="duplicate_key"
         )
     ids = [uuid7() for _ in postings]
+    if len(postings) == 1 and (recorded_at := _post_pair(postings[0], ids[0], actor)):
+        return [_as_written(postings[0], ids[0], actor, recorded_at)]
     arguments = _arguments(postings, ids, actor)
-    rows = _call(arguments)
-    refusal = _refusal(rows)
-    if refusal and refusal["code"] == "unknown_account":
+    answer, *others = _call(arguments)
+    if _refusal(answer) == {"code": "unknown_account"}:
         open_accounts(
             accounts={(e.owner, Kind(e.kind), e.amount.currency) for p in postings for e in p.entries}
         )
-        rows = _call(arguments)
-        refusal = _refusal(rows)
-    if refusal:
+        answer, *others = _call(arguments)
+    if refusal := _refusal(answer):
         raise _error(refusal)
-    replayed = LedgerTransaction.objects.in_bulk([row.id for row in rows if row.replayed])
-    return [
-        replayed[row.id] if row.replayed else _as_written(posting, row, actor)
-        for posting, row in zip(postings, rows, strict=True)
+    written = [
+        _as_written(posting, made, actor, answer.recorded_at)
+        for posting, made in zip(postings, ids, strict=True)
     ]
+    return _with_others(written, others) if others else written
 
 
 def post_groups(
@@ -312,18 +319,49 @@ def _quoted(values: Iterable[str]) -> str:
     return "{" + ",".join(f'"{value}"' for value in escaped) + "}"
 
 
-class _Row(NamedTuple):
-    """What `ledger_post` answers per transaction, or once when it refuses."""
+def _post_pair(posting: Posting, made: UUID, actor: Actor) -> datetime | None:
+    """Post two legs by the shortest way: when, or None and nothing written if it is not that simple."""
+    if len(posting.entries) != 2 or posting.status != Status.POSTED or posting.reverses or posting.resolves:
+        return None
+    debit, credit = sorted(posting.entries, key=lambda entry: entry.signed)
+    [(recorded_at,)] = _rows(
+        _POST_PAIR,
+        [
+            made,
+            posting.key,
+            posting.fingerprint,
+            posting.source,
+            posting.recipe,
+            posting.description,
+            str(actor),
+            posting.at,
+            debit.owner,
+            debit.kind,
+            credit.owner,
+            credit.kind,
+            debit.amount.currency,
+            debit.amount.minor,
+        ],
+    )
+    return recorded_at
 
-    id: UUID
-    effective_at: datetime
+
+class _Row(NamedTuple):
+    """What `ledger_post` answers: when, and what of a posting came out otherwise than asked."""
+
+    place: int
     recorded_at: datetime
+    replayed: UUID | None
     adjusts_period: UUID | None
-    replayed: bool
+    effective_at: datetime
     refusal: str | None
 
 
 def _call(arguments: list[str]) -> list[_Row]:
+    return [_Row(*row) for row in _rows(_POST, arguments)]
+
+
+def _rows(sql: LiteralString, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
     """Busy when other writers came between; a call of its own transaction tries again first."""
     tries = 1 if connection.in_atomic_block else TRIES
     while True:
@@ -332,8 +370,7 @@ def _call(arguments: list[str]) -> list[_Row]:
             connection.ensure_connection()
             # Prepared on the server, which Django's own cursors do not do.
             with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
-                cursor.execute(_POST, arguments, prepare=True)
-                return [_Row(*row) for row in cursor.fetchall()]
+                return cursor.execute(sql, arguments, prepare=True).fetchall()
         except DataError as error:
             if isinstance(error.__cause__, NumericValueOutOfRange):
                 raise InvalidInput(
@@ -349,8 +386,8 @@ def _call(arguments: list[str]) -> list[_Row]:
                 raise Busy(f"Other postings came between: {error}") from error
 
 
-def _refusal(rows: Sequence[_Row]) -> dict[str, Any] | None:
-    return json.loads(rows[0].refusal) if rows[0].refusal else None
+def _refusal(row: _Row) -> dict[str, Any] | None:
+    return json.loads(row.refusal) if row.refusal else None
 
 
 def _error(refusal: dict[str, Any]) -> CommerceError:
@@ -415,9 +452,9 @@ def _excess_error(refusal: dict[str, Any], code: str) -> CommerceError:
     )
 
 
-def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransaction:
+def _as_written(posting: Posting, made: UUID, actor: Actor, recorded_at: datetime) -> LedgerTransaction:
     values = {
-        "id": written.id,
+        "id": made,
         "key": posting.key,
         "fingerprint": posting.fingerprint,
         "status": posting.status,
@@ -425,11 +462,24 @@ def _as_written(posting: Posting, written: _Row, actor: Actor) -> LedgerTransact
         "recipe": posting.recipe,
         "description": posting.description,
         "actor": str(actor),
-        "effective_at": written.effective_at,
-        "recorded_at": written.recorded_at,
+        "effective_at": posting.at.astimezone(UTC),
+        "recorded_at": recorded_at,
         "reverses_id": posting.reverses,
         "resolves_id": posting.resolves,
-        "adjusts_period_id": written.adjusts_period,
-        "meant_at": posting.at if written.adjusts_period else None,
+        "adjusts_period_id": None,
+        "meant_at": None,
     }
     return LedgerTransaction.from_db(connection.alias, list(values), list(values.values()))
+
+
+def _with_others(written: list[LedgerTransaction], others: Sequence[_Row]) -> list[LedgerTransaction]:
+    """The same rows, except those that were there before or belong to a closed period."""
+    replayed = LedgerTransaction.objects.in_bulk([row.replayed for row in others if row.replayed])
+    for row in others:
+        if row.replayed:
+            written[row.place - 1] = replayed[row.replayed]
+        else:
+            adjustment = written[row.place - 1]
+            adjustment.adjusts_period_id = row.adjusts_period
+            adjustment.meant_at, adjustment.effective_at = adjustment.effective_at, row.effective_at
+    return written

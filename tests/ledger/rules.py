@@ -273,6 +273,22 @@ def a_transfer_into_a_closed_month_goes_to_the_next():
     assert (row.effective_at, row.adjusts_period) == (period.ends_at, period)
 
 
+def a_refused_transfer_moves_nothing():
+    """Neither from the account that is locked first, nor from the one that is locked second."""
+    ids = sorted(LedgerAccount.objects.get(owner=funded(), kind="AVAILABLE").pk for _ in range(2))
+    for source, to in (ids, ids[::-1]):
+        refused = pytest.raises(DatabaseError, match="insufficient")
+        with refused, transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT ledger_transfer(%s, %s, %s, 10001)", [uuid4().hex, source, to])
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT ledger_move(%s, %s, 'x', 's', 'transfer', '', 'a', now(), %s, %s, %s)",
+                [uuid4(), uuid4().hex, *ids, -10_001 if source == ids[0] else 10_001],
+            )
+            assert cursor.fetchone() == (None,)
+    assert wrong() == set()
+
+
 def an_instant_includes_what_is_effective_at_it():
     owner = funded()
     assert available(owner, at=AT) == 10_000
@@ -323,11 +339,11 @@ def sealed_rows_cannot_be_changed_unnoticed():
 # rules that need two connections
 
 
-def who_comes_second_sees_what_the_first_left():
+def a_batch_that_comes_second_sees_what_the_first_left():
     owner = funded("100")
     with transaction.atomic():
-        put(spending(owner, "60"))
-        thread, answers = beside(lambda: put(spending(owner, "60")))
+        put(spending(owner, "20"), spending(owner, "40"))
+        thread, answers = beside(lambda: put(spending(owner, "20"), spending(owner, "40")))
         await_blocked(thread)
     thread.join(WAIT)
     assert [type(answer) for answer in answers] == [InsufficientFunds]

@@ -31,7 +31,6 @@ class Bug:
 
 
 LOCK = "FOR NO KEY UPDATE OF b\n      ) x;"
-BATCH_LOCK = "ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b;"
 CONDITION = "x.posted + x.d_posted - x.held_dr - x.d_held_dr < x.floor"
 NOT_OPEN = "(SELECT p.ends_on FROM ledger_ledgerperiod p WHERE p.status <> 'open'"
 BUGS = [
@@ -179,7 +178,7 @@ BUGS = [
     Bug(
         "closed months take transfers",
         rules.a_transfer_into_a_closed_month_goes_to_the_next,
-        "ledger_transfer",
+        "ledger_move",
         NOT_OPEN,
         f"{NOT_OPEN} AND false",
     ),
@@ -219,6 +218,27 @@ BUGS = [
         "recorded)",
     ),
     Bug(
+        "two legs do not ask for the latest seal",
+        rules.nothing_is_recorded_behind_a_seal,
+        "ledger_move",
+        "AND recorded > COALESCE(",
+        "OR recorded > COALESCE(",
+    ),
+    Bug(
+        "two legs do not ask what the payer has",
+        rules.nobody_spends_more_than_they_have,
+        "ledger_move",
+        "(d.amount < 0 AND b.posted + d.amount - b.held_dr < b.floor) IS NOT TRUE",
+        "true",
+    ),
+    Bug(
+        "what was refused is half undone",
+        rules.a_refused_transfer_moves_nothing,
+        "ledger_move",
+        "SET posted = b.posted - d.amount, version = b.version - 1",
+        "SET version = b.version - 1",
+    ),
+    Bug(
         "seals do not cover who did it",
         rules.sealed_rows_cannot_be_changed_unnoticed,
         "ledger_digests",
@@ -227,7 +247,13 @@ BUGS = [
     ),
 ]
 BUGS_BETWEEN_CONNECTIONS = [
-    Bug("no lock", rules.who_comes_second_sees_what_the_first_left, "ledger_post", LOCK, ") x;"),
+    Bug(
+        "no lock",
+        rules.a_batch_that_comes_second_sees_what_the_first_left,
+        "ledger_post",
+        LOCK,
+        "\n      ) x;",
+    ),
     Bug(
         "no lock on what is taken back",
         rules.two_parts_at_once_share_what_was_posted,
@@ -245,16 +271,16 @@ BUGS_BETWEEN_CONNECTIONS = [
     Bug(
         "locks in the order of arrival",
         rules.locks_are_taken_in_one_order,
-        "ledger_post",
-        f"ORDER BY b.account_id, b.stripe {LOCK}",
-        f"ORDER BY b.account_id DESC {LOCK}",
+        "ledger_move",
+        "(VALUES (p_one, p_amount), (p_other, -p_amount))",
+        "(VALUES (p_other, -p_amount), (p_one, p_amount))",
     ),
     Bug(
         "locks of a batch in the order of arrival",
         rules.locks_of_a_batch_are_taken_in_one_order,
         "ledger_post",
-        BATCH_LOCK,
-        BATCH_LOCK.replace("b.account_id, b.stripe", "b.account_id DESC"),
+        f"ORDER BY b.account_id, b.stripe {LOCK}",
+        f"ORDER BY b.account_id DESC {LOCK}",
     ),
     Bug(
         "one stripe is read",

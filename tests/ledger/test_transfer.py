@@ -1,14 +1,18 @@
 """`ledger_transfer`, the shortest way for two legs, writes what a posting of the same legs writes."""
 
 from datetime import timedelta
+from functools import partial
+from random import sample
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from ledger.models import LedgerAccount, LedgerEntry, LedgerPeriod, LedgerTransaction
+from commerce.ids import uuid7
+from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry, LedgerPeriod, LedgerTransaction
 from ledger.rules import recipes
 from ledger.rules.kinds import Kind
 from ledger.services import balance, open_accounts
+from tests.ledger import rules
 from tests.ledger.conftest import AT, holds, usd
 from tests.ledger.test_invariants import findings
 
@@ -19,7 +23,7 @@ def accounts(people, posted):
     entries = recipes.fund_wallet(platform=people.platform, buyer=people.acme, amount=usd("100"))
     posted("fund_wallet", entries, "fund")
     open_accounts(accounts=[(people.northwind, Kind.PAYABLE, c) for c in ("USD", "EUR")])
-    return {(a.kind, a.currency): a.pk for a in LedgerAccount.objects.all()}
+    return {(a.kind, a.currency): a.pk for a in LedgerAccount.objects.all()} | {("none", "USD"): 10**9}
 
 
 def transfer(accounts, *, key="t", source=("AVAILABLE", "USD"), to=("PAYABLE", "USD"), amount=3000, at=AT):
@@ -56,11 +60,36 @@ def test_the_same_key_moves_once_and_another_content_is_refused(people, accounts
     assert LedgerEntry.objects.count() == 4
 
 
-def test_what_the_payer_does_not_hold_does_not_move(people, accounts):
-    with pytest.raises(IntegrityError, match="balance_not_below_floor"):
-        transfer(accounts, amount=10001)
-    assert holds(people.acme, "AVAILABLE") == usd("100")
+@pytest.mark.parametrize("to", [("PAYABLE", "USD"), ("CASH_BANK", "USD")])
+def test_what_the_payer_does_not_hold_does_not_move(people, accounts, to):
+    before = list(LedgerBalance.objects.order_by("pk").values_list("pk", "posted", "version"))
+    with pytest.raises(IntegrityError, match="insufficient_funds") as refused:
+        transfer(accounts, to=to, amount=10001)
+    said = f'"amount": 10001, "account": {accounts["AVAILABLE", "USD"]}, "balance": 10000'
+    assert said in str(refused.value)
+    assert list(LedgerBalance.objects.order_by("pk").values_list("pk", "posted", "version")) == before
     assert LedgerTransaction.objects.count() == 1
+    assert findings() == {}
+
+
+def test_a_refusal_is_undone_within_the_callers_transaction_too(people, accounts):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT ledger_post_pair(%s, 'k', 'x', 's', 'transfer', '', 'a', %s,"
+            " %s, 'AVAILABLE', %s, 'PAYABLE', 'USD', 10001)",
+            [uuid7(), AT, people.acme, people.northwind],
+        )
+        assert cursor.fetchone() == (None,)
+    assert holds(people.acme, "AVAILABLE") == usd("100")
+    transfer(accounts, amount=10000)
+    assert findings() == {}
+
+
+def test_a_repetition_is_answered_when_the_money_is_gone(people, accounts):
+    first = transfer(accounts, amount=10000)
+    assert transfer(accounts, amount=10000) == first
+    assert holds(people.northwind, "PAYABLE") == usd("100")
+    assert findings() == {}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +99,7 @@ def test_what_the_payer_does_not_hold_does_not_move(people, accounts):
         ({"amount": -1}, "more than nothing"),
         ({"to": ("AVAILABLE", "USD")}, "between two accounts"),
         ({"to": ("PAYABLE", "EUR")}, "off balance"),
+        ({"to": ("none", "USD")}, "p_from or p_to is no account"),
     ],
 )
 def test_what_is_no_transfer_is_refused(accounts, change, reason):
@@ -88,3 +118,41 @@ def test_into_a_closed_period_it_goes_to_the_first_open_instant(people, accounts
     assert {entry.effective_at for entry in row.entries.all()} == {row.effective_at}
     before = {"owner": people.northwind, "kind": "PAYABLE", "currency": "USD"}
     assert balance(**before, at=row.effective_at - timedelta(microseconds=1)) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_posts_with_the_eyes_of_an_earlier_instant():
+    payer, payee = rules.funded("100"), rules.someone()
+    open_accounts(accounts=[(payee, Kind.AVAILABLE, "USD")])
+    debit, credit = (LedgerAccount.objects.get(owner=o, kind=Kind.AVAILABLE).pk for o in (payer, payee))
+    for level in ("REPEATABLE READ", "SERIALIZABLE"):
+        with (
+            pytest.raises(DatabaseError, match="must see which periods"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+            cursor.execute("SELECT ledger_transfer('early', %s, %s, 1)", [debit, credit])
+    assert rules.available(payer) == 10_000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_transfers_against_each_other_neither_wait_for_ever_nor_lose_a_cent():
+    """Pairs in both directions at the same time, over accounts of one stripe: every order of locks occurs."""
+    owners = [rules.funded("100") for _ in range(3)]
+    ids = [LedgerAccount.objects.get(owner=owner, kind=Kind.AVAILABLE).pk for owner in owners]
+
+    def work(number):
+        with connection.cursor() as cursor:
+            for turn in range(30):
+                source, to = sample(ids, 2)
+                cursor.execute("SELECT ledger_transfer(%s, %s, %s, 1)", [f"t:{number}:{turn}", source, to])
+        return "done"
+
+    running = [rules.beside(partial(work, number)) for number in range(6)]
+    for thread, _ in running:
+        thread.join()
+    assert [answers for _, answers in running] == [["done"]] * 6
+    assert sum(rules.available(owner) for owner in owners) == 30_000
+    assert LedgerTransaction.objects.filter(recipe="transfer").count() == 180
+    assert findings() == {}
