@@ -28,8 +28,7 @@ BEGIN
   EXECUTE format('ALTER INDEX entry_by_effective_at RENAME TO %I', part || '_effective');
   EXECUTE format('ALTER INDEX entry_by_recording RENAME TO %I', part || '_recording');
   EXECUTE format('DROP TRIGGER guard_append_only ON %I', part);
-  EXECUTE format('CREATE TABLE ledger_ledgerentry (LIKE %I, CONSTRAINT entry_stripe_counts CHECK (stripe >= 0),
-                  CONSTRAINT entry_moves_something CHECK (amount <> 0)) PARTITION BY RANGE (recorded_at)', part);
+  EXECUTE format('CREATE TABLE ledger_ledgerentry (LIKE %I) PARTITION BY RANGE (recorded_at)', part);
   ALTER TABLE ledger_ledgerentry ADD PRIMARY KEY (account_id, stripe, recorded_at, version);
   CREATE INDEX ledger_ledgerentry_transaction_id ON ledger_ledgerentry (transaction_id);
   CREATE INDEX entry_by_effective_at ON ledger_ledgerentry (account_id, effective_at, recorded_at);
