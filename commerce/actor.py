@@ -13,13 +13,16 @@ from commerce.errors import PermissionDenied
 
 @dataclass(frozen=True)
 class Actor:
-    """`permissions` is consulted for API keys only; people carry Django permissions, the system has all."""
+    """`permissions` and `scopes` are consulted for API keys only; people carry Django permissions, the
+    system has all.
+    """
 
     type: str
     id: str
     label: str = ""
     organization_id: UUID | None = None
     permissions: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
     user: Any = field(default=None, compare=False, repr=False)
     request_id: str = ""
 
@@ -47,3 +50,12 @@ class Actor:
             raise PermissionDenied(
                 f"{self.label or self} lacks the permission {permission}.", permission=permission
             )
+
+    def has_scope(self, scope: str) -> bool:
+        """Always, unless the actor is an API key that lacks it."""
+        return self.type != "api_key" or scope in self.scopes
+
+    def require_scope(self, scope: str) -> None:
+        """PermissionDenied unless the key that acts, if one does, holds `scope`."""
+        if not self.has_scope(scope):
+            raise PermissionDenied(f"The API key lacks the scope {scope}.", scope=scope)

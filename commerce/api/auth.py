@@ -15,7 +15,7 @@ from rest_framework.request import Request
 
 from commerce.actor import Actor
 from commerce.api.models import ApiKey
-from commerce.errors import PermissionDenied, Unauthenticated
+from commerce.errors import Unauthenticated
 from commerce.logs import actor as current_actor
 from commerce.logs import request_id
 
@@ -59,9 +59,7 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, ApiKey):
             raise Unauthenticated("Send an API key: Authorization: Bearer ck_….")
-        scope = required_scope(view, request.method or "GET")
-        if scope not in request.auth.scopes:
-            raise PermissionDenied(f"The API key lacks the scope {scope}.", scope=scope)
+        request.user.require_scope(required_scope(view, request.method or "GET"))
         return True
 
 

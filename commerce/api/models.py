@@ -59,6 +59,7 @@ class ApiKey(models.Model):
             id=str(self.pk),
             label=self.label,
             organization_id=self.organization_id,
+            scopes=frozenset(self.scopes),
             permissions=permissions_of(self.scopes, platform="platform" in self.organization.roles),
             request_id=request_id,
         )

@@ -24,7 +24,7 @@ RESOURCES = {
     "contracts": ("contracts",),
     "usage": ("billing",),
     "invoices": ("billing",),
-    "wallets": ("billing", "ledger"),
+    "wallets": ("billing",),
     "settlements": ("payouts",),
     "payouts": ("payouts",),
     "ledger": ("ledger",),

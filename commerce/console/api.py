@@ -20,7 +20,7 @@ from commerce.actor import Actor
 from commerce.api.serializers import StrictModelSerializer, StrictSerializer
 from commerce.api.views import CommerceViewSet
 from commerce.console.export_formats import CONTENT_TYPES
-from commerce.console.exports import file_of, request_export
+from commerce.console.exports import file_of, request_export, sources
 from commerce.console.models import Export, ExportFormat
 
 
@@ -72,6 +72,11 @@ class ExportViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceVi
 
     def visible(self, queryset: QuerySet, organization: Any) -> QuerySet:
         return queryset.filter(organization=organization)
+
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        """Totals say as much as rows: exports of what the key may not read are not there."""
+        open_ones = [source.name for source in sources() if source.is_open_to(self.actor)]
+        return queryset.filter(source__in=open_ones)
 
     @extend_schema(request=ExportInput, responses={201: ExportOutput})
     def create(self, request: Request) -> Response:

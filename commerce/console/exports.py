@@ -74,17 +74,27 @@ class Source:
     `rows` yields tuples in the order of `columns`, in an order of its own that is always the same,
     and lazily: there may be millions. Cells are text, whole numbers, instants, `Money` or None; the
     first column is a text, and a source with totals has a column `currency`. `query` checks the
-    parameters; `check` refuses a selection early, e.g. because its account does not exist.
+    parameters; `check` refuses a selection early, e.g. because its account does not exist. A person
+    needs `permission`, an API key also the scope to read the resource `scope`.
     """
 
     name: str
     label: str
+    scope: str
     permission: str
     columns: tuple[Column, ...]
     rows: Callable[[Selection], Iterator[Row]]
     count: Callable[[Selection], int]
     query: type[BaseSerializer]
     check: Callable[[Selection], Any] = lambda selection: None
+
+    def is_open_to(self, actor: Actor) -> bool:
+        return actor.has_scope(f"{self.scope}:read") and actor.has_perm(self.permission)
+
+    def require(self, actor: Actor) -> None:
+        """PermissionDenied unless the actor may see such rows."""
+        actor.require_scope(f"{self.scope}:read")
+        actor.require(self.permission)
 
     def selection(self, parameters: Mapping[str, Any], organization_id: UUID | None = None) -> Selection:
         """The selection that these parameters, as a door got them, stand for; 400 when they are not valid."""
@@ -187,7 +197,7 @@ def request_export(
     """Ask for a file; a worker makes it. With `organization_id` it holds only that organization's rows."""
     actor.require(REQUEST)
     found = source_named(source)
-    actor.require(found.permission)
+    found.require(actor)
     if format not in ExportFormat.values:
         raise InvalidInput(f"There is no format {format!r}.", pointer="/format", code="unknown_format")
     selection = found.selection(parameters, organization_id)
@@ -328,7 +338,7 @@ def expire_exports(*, actor: Actor, at: datetime, limit: int = 500) -> int:
 def file_of(export: Export, *, actor: Actor) -> Path:
     """The finished file, for somebody who may see such rows. NotFound says why there is none."""
     actor.require(VIEW)
-    actor.require(source_named(export.source).permission)
+    source_named(export.source).require(actor)
     path = path_of(export)
     if export.status != Export.Status.COMPLETED or not path.exists():
         state = "gone" if export.status == Export.Status.COMPLETED else export.status

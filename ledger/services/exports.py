@@ -277,6 +277,7 @@ register_export(
     Source(
         name="ledger.statement",
         label="Account statement",
+        scope="ledger",
         permission="ledger.view_ledgerentry",
         columns=_columns(
             "line effective_at recorded_at transaction_id recipe description source key currency",
@@ -292,6 +293,7 @@ register_export(
     Source(
         name="ledger.entries",
         label="Entries",
+        scope="ledger",
         permission="ledger.view_ledgerentry",
         columns=_columns(
             "transaction_id account_id owner_id owner account_class kind recipe description source key"
@@ -308,6 +310,7 @@ register_export(
     Source(
         name="ledger.transactions",
         label="Transactions",
+        scope="ledger",
         permission="ledger.view_ledgertransaction",
         columns=_columns(
             "id key status source recipe description effective_at recorded_at reverses_id resolves_id"
@@ -324,6 +327,7 @@ register_export(
     Source(
         name="ledger.balances",
         label="Trial balance",
+        scope="ledger",
         permission="ledger.view_ledgeraccount",
         columns=_columns(_OF_ACCOUNT, DEBIT, CREDIT, Column("pending"), Column("available")),
         rows=_balance_rows,
@@ -335,6 +339,7 @@ register_export(
     Source(
         name="ledger.accounts",
         label="Accounts",
+        scope="ledger",
         permission="ledger.view_ledgeraccount",
         columns=_columns(f"{_OF_ACCOUNT} opened_at"),
         rows=_account_rows,

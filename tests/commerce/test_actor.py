@@ -26,6 +26,15 @@ def test_a_key_may_what_its_permissions_say_and_nothing_else() -> None:
     assert (no.value.status, no.value.extra) == (403, {"permission": APPROVE})
 
 
+def test_only_a_key_needs_scopes(django_user_model: Any) -> None:
+    key = Actor(type="api_key", id="1", scopes=frozenset({"wallets:read"}))
+    key.require_scope("wallets:read")
+    with pytest.raises(PermissionDenied, match="lacks the scope ledger:read"):
+        key.require_scope("ledger:read")
+    Actor.system("relay").require_scope("ledger:read")
+    Actor.for_user(django_user_model(pk=7, username="ann")).require_scope("ledger:read")
+
+
 def test_a_person_may_what_django_says_whatever_else_is_claimed(django_user_model: Any, db: None) -> None:
     from django.contrib.auth.models import Permission
 

@@ -137,6 +137,12 @@ def test_a_scope_gives_the_permissions_of_its_verbs_on_its_apps_only() -> None:
     assert "approve" not in OPERATE
 
 
+def test_only_the_ledgers_scopes_reach_into_the_ledger() -> None:
+    others = [scope for scope in SCOPES if not scope.startswith("ledger:")]
+    assert not {p for p in permissions_of(others, platform=True) if p.startswith("ledger.")}
+    assert "ledger.request_reversal" in permissions_of(["ledger:write"], platform=True)
+
+
 def test_what_only_the_platform_decides_is_not_in_anybody_elses_key() -> None:
     ours, theirs = (permissions_of(SCOPES, platform=platform) for platform in (True, False))
     assert "ledger.hold_ledgerrelease" in ours

@@ -28,6 +28,7 @@ from rest_framework import serializers
 
 from commerce.actor import Actor
 from commerce.api.problems import Invalid
+from commerce.api.scopes import permissions_of
 from commerce.api.serializers import StrictSerializer
 from commerce.api.services import issue_key
 from commerce.console import export_formats, exports
@@ -71,6 +72,7 @@ def numbers(selection: Selection) -> Iterator[tuple[Any, ...]]:
 NUMBERS = Source(
     name="test.numbers",
     label="Numbers",
+    scope="payouts",
     permission="console.view_reviewitem",
     columns=COLUMNS,
     rows=numbers,
@@ -220,11 +222,23 @@ def test_memory_does_not_grow_with_the_rows(format: str, rows: int, tmp_path: Pa
 
 
 def test_who_may_not_see_such_rows_or_have_exports_made_gets_none(db: None) -> None:
-    for permissions in ({"console.request_export"}, {"console.view_reviewitem"}):
-        actor = Actor(type="api_key", id="1", permissions=frozenset(permissions))
+    both, scope = {"console.request_export", "console.view_reviewitem"}, {"payouts:read"}
+    for permissions, scopes in (
+        ({"console.request_export"}, scope),
+        ({"console.view_reviewitem"}, scope),
+        (both, {"payouts:write"}),
+    ):
+        actor = Actor(type="api_key", id="1", permissions=frozenset(permissions), scopes=frozenset(scopes))
         with pytest.raises(PermissionDenied):
             asked(actor=actor)
     assert not Export.objects.exists()
+    assert asked(actor=Actor(type="api_key", id="1", permissions=frozenset(both), scopes=frozenset(scope)))
+
+
+def test_the_permission_that_an_export_asks_for_comes_with_its_scope() -> None:
+    for source in exports.sources():
+        if source is not NUMBERS:
+            assert source.permission in permissions_of([f"{source.scope}:read"], platform=False), source.name
 
 
 def test_what_does_not_exist_is_refused_by_name(db: None) -> None:
@@ -486,12 +500,26 @@ def test_a_key_asks_once_follows_and_downloads(transactional_db: None) -> None:
 
 
 def test_a_key_without_the_scope_of_the_rows_gets_none(db: None) -> None:
-    api = Key(Organization.objects.platform(), "exports:write", "exports:read")
     body = {"source": "ledger.accounts", "format": "csv", "parameters": {}}
-    assert api.post(body, "one").status_code == 403
+    for others in ((), ("wallets:read", "wallets:write"), ("ledger:write",)):
+        api = Key(Organization.objects.platform(), "exports:write", "exports:read", *others)
+        refused = api.post(body, "one")
+        assert (refused.status_code, refused.json()["scope"]) == (403, "ledger:read")
     reader = Key(Organization.objects.platform(), "exports:read", "ledger:read")
     assert reader.post(body, "one").status_code == 403
     assert not Export.objects.exists()
+
+
+def test_a_key_does_not_see_exports_of_what_it_may_not_read(transactional_db: None) -> None:
+    owner = Organization.objects.platform()
+    api = Key(owner, "exports:write", "exports:read", "ledger:read")
+    made = api.post({"source": "ledger.entries", "format": "csv", "parameters": {}}, "one").json()
+    assert run()
+    blind = Key(owner, "exports:read", "wallets:read")
+    assert blind.get("").json()["items"] == []
+    for path in (f"{made['id']}/", f"{made['id']}/file/"):
+        assert api.get(path).status_code == 200
+        assert blind.get(path).status_code == 404
 
 
 class Key:
