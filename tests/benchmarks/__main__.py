@@ -12,7 +12,11 @@ from pathlib import Path
 from tests.benchmarks import report, server
 from tests.benchmarks.run import Run
 
-BENCHMARKS = {"ledger": "tests.benchmarks.ledger", "partitions": "tests.benchmarks.partitions"}
+BENCHMARKS = {
+    "ledger": "tests.benchmarks.ledger",
+    "partitions": "tests.benchmarks.partitions",
+    "partitioning": "tests.benchmarks.partitioning",
+}
 MISSED = 3
 
 

@@ -1,13 +1,21 @@
 """The entries become monthly partitions: nothing that reads, writes or guards them notices."""
 
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
 from commerce import guards, roles
+from commerce.parties.models import Organization
 from ledger.models import LedgerEntry
 from ledger.rules import recipes
-from ledger.services import balance, statement
-from tests.ledger.conftest import usd
+from ledger.services import balance, keep, post, statement, verify_ledger
+from ledger.services.archive import after
+from tests.ledger.conftest import ACTOR, make_people, usd
+from tests.ledger.months import own_database
 from tests.ledger.test_guards import refused
 from tests.ledger.test_invariants import findings
 
@@ -26,8 +34,13 @@ def partitioned(people, posted):
     posted("fund_wallet", entries, "before")
     sql("SET CONSTRAINTS ALL IMMEDIATE")
     assert sql(f"SELECT ledger_partition_entries({BOUND})") == [(True,)]
-    roles.grant()
     return people
+
+
+def fund(key):
+    acme = Organization.objects.get(slug="acme").pk
+    entries = recipes.fund_wallet(platform=Organization.objects.platform().pk, buyer=acme, amount=usd("1"))
+    post(entries=entries, key=key, source="t", recipe="fund_wallet", at=datetime.now(UTC), actor=ACTOR)
 
 
 def partitions():
@@ -95,6 +108,56 @@ def test_the_application_reaches_partitions_through_their_table_only(partitioned
         for table in partitions():
             assert sql(f"SELECT has_table_privilege('{role}', '{table}', '{verb}')") == [(False,)]
     assert sql(f"SELECT has_table_privilege('{role}', 'ledger_ledgerentry', 'SELECT')") == [(True,)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_postings_go_on_while_the_entries_become_partitions(django_db_blocker):
+    """By the command, which leaves no right to be granted afterwards, and beside an old reader."""
+    with own_database():
+        make_people()
+        fund("before")
+        stop, reading, posted, errors = threading.Event(), threading.Event(), [], []
+
+        def write(number):
+            try:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    fund(f"{number}:{began}")
+                    posted.append((began, time.monotonic() - began))
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                connection.close()
+
+        def read():
+            with transaction.atomic():
+                sql("SELECT count(*) FROM ledger_ledgerentry")
+                reading.set()
+                time.sleep(1)
+            connection.close()
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+        threads.append(threading.Thread(target=read))
+        for thread in threads:
+            thread.start()
+        try:
+            assert reading.wait(10)
+            began = time.monotonic()
+            call_command("ledger_partition", f"--ends={after(datetime.now(UTC).date()):%Y-%m}")
+            ended = time.monotonic()
+            time.sleep(0.3)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert errors == [], "the application went on with the rights that it had"
+        assert len(partitions()) == 4
+        assert [str(d) for d in roles.differences() if "DATABASE" not in d.object] == []
+        assert ended - began > 0.5, "it waited for the reader"
+        assert max(took for _, took in posted) < 0.5, "and nobody behind it"
+        assert sum(at > ended for at, _ in posted) > 0
+        keep(margin=timedelta(0))
+        assert list(verify_ledger()) == []
 
 
 def test_the_first_partition_does_not_end_in_the_past(people):
