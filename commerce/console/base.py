@@ -14,6 +14,8 @@ from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
@@ -171,7 +173,7 @@ class ConsoleAdmin(ModelAdmin):
 
     def rendered_panels(self, request: HttpRequest, obj: Model) -> list[dict[str, Any]]:
         found = [
-            {"title": panel.title, "body": panel.render(obj, request)}
+            {"title": panel.title, "body": _body(panel, obj, request)}
             for panel in registry.panels(self.opts.label_lower)
             if not panel.permission or request.user.has_perm(panel.permission)
         ]
@@ -227,6 +229,14 @@ class ConsoleAdmin(ModelAdmin):
 
     def _page_of(self, object_id: str) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id])
+
+
+def _body(panel: registry.Panel, obj: Model, request: HttpRequest) -> SafeString:
+    """What a service refuses to read is a sentence in its panel, and the page is there all the same."""
+    try:
+        return panel.render(obj, request)
+    except CommerceError as error:
+        return format_html('<p class="c-notice c-bad" role="alert">{}</p>', error)
 
 
 def timeline_of(obj: Model) -> list[registry.TimelineRow]:

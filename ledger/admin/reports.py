@@ -4,10 +4,10 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Q, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -19,6 +19,7 @@ from commerce.console.charts import cash_flow, nothing, table
 from commerce.console.export_links import export_link
 from commerce.console.format import badge, money
 from commerce.console.registry import Section, register_section
+from commerce.errors import StateConflict
 from commerce.money import CURRENCIES, STABLECOINS
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry
@@ -40,9 +41,13 @@ def trial_balance_view(request: HttpRequest) -> HttpResponse:
     by = by if by in services.GROUPINGS else "kind"
     currency = request.GET.get("currency", "")
     currency = currency if currency in CURRENCIES | STABLECOINS else ""
-    trial = services.trial_balance(
-        at=asked.get("valid_at"), known_at=asked.get("known_at"), by=by, currency=currency or None
-    )  # fmt: skip
+    try:
+        trial = services.trial_balance(
+            at=asked.get("valid_at"), known_at=asked.get("known_at"), by=by, currency=currency or None
+        )
+    except StateConflict as error:
+        messages.error(request, str(error))
+        return HttpResponseRedirect(reverse("admin:ledger_trial_balance"))
     held = LedgerAccount.objects.order_by("currency").values_list("currency", flat=True).distinct()
     more = format_html(
         "{}{}",
@@ -74,12 +79,13 @@ def trial_balance_view(request: HttpRequest) -> HttpResponse:
 def _trial_table(trial: services.TrialBalance, total: Any, by: str) -> SafeString:
     currency = total.debit.currency
     rows = [row for row in trial.rows if row.currency == currency]
+    counted = by != "account"
     shown = table(
-        [by.capitalize(), ">Accounts", ">Debit", ">Credit", ">Balance"],
+        [by.capitalize(), *([">Accounts"] if counted else []), ">Debit", ">Credit", ">Balance"],
         (
             (
                 _group(row, by),
-                f"{row.accounts:,}",
+                *([f"{row.accounts:,}"] if counted else []),
                 money(row.debit.minor, currency) if row.debit.minor else "",
                 money(row.credit.minor, currency) if row.credit.minor else "",
                 money(row.balance.minor, currency),
@@ -88,7 +94,7 @@ def _trial_table(trial: services.TrialBalance, total: Any, by: str) -> SafeStrin
         ),
         total=(
             "Total",
-            f"{sum(row.accounts for row in rows):,}",
+            *([f"{sum(row.accounts for row in rows):,}"] if counted else []),
             money(total.debit.minor, currency),
             money(total.credit.minor, currency),
             badge("balances", "good") if total.balances else badge("does not balance", "bad"),

@@ -3,11 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection
+from django.urls import reverse as url_of
 
 from commerce.console.exports import Selection, source_named
 from commerce.errors import StateConflict
-from ledger.models import LedgerEntry, LedgerTransaction
+from ledger.models import LedgerArchive, LedgerEntry, LedgerTransaction
 from ledger.services import (
     account_balances,
     entries_of,
@@ -183,6 +185,30 @@ def test_exports_of_many_accounts_are_whole_or_refused(months):
     assert len(exported("ledger.entries", since=since)) == LedgerEntry.objects.count()
     assert len(exported("ledger.entries", since=noon(B, 1).replace(hour=0), by="recorded")) > 0
     assert all(row["debit"] for row in exported("ledger.transactions", since=since))
+
+
+@pytest.fixture
+def reader(months, client):
+    client.force_login(get_user_model().objects.create_superuser("reader"))
+    return client
+
+
+def test_pages_of_the_console_say_what_left(months, reader):
+    def page(name, *arguments, **query):
+        answer = reader.get(url_of(f"admin:ledger_{name}", args=arguments), query, follow=True)
+        assert answer.status_code == 200
+        return answer.content.decode()
+
+    account, row = acme(), LedgerTransaction.objects.get(key=f"fund:{OLD}")
+    gone = LedgerArchive.objects.get(month=OLD)
+    asked = {"valid_at": f"{noon(OLD):%Y-%m-%dT%H:%M}"}
+    assert "older entries are archived" in page("ledgeraccount_change", account.pk)
+    says = f"ledger_archive --month {OLD:%Y-%m} --restore"
+    assert says in page("ledgeraccount_change", account.pk, **asked)
+    assert f"recorded in {OLD:%B %Y}, are in a file" in page("ledgertransaction_change", row.pk)
+    assert f"{A:%B %Y}" in page("ledgerarchive_changelist")
+    assert gone.sha256 in page("ledgerarchive_change", gone.pk)
+    assert says in page("trial_balance", **asked)
 
 
 def test_after_restoring_everything_can_be_read_again(months):
