@@ -5,7 +5,7 @@ from datetime import timedelta
 from threading import Event, Thread
 
 import pytest
-from django.db import InternalError, OperationalError, connection, transaction
+from django.db import InternalError, connection, transaction
 
 from ledger.models import LedgerAccount, LedgerDay, LedgerEntry, LedgerSeal, LedgerTransaction
 from ledger.rules import recipes
@@ -200,5 +200,5 @@ def test_a_clock_that_was_set_back_writes_nothing_behind_a_seal(fund):
     one, other = LedgerAccount.objects.order_by("pk").values_list("pk", flat=True)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ledger_ledgerbalance SET recorded_at = now() - interval '1 day'")
-        with pytest.raises(OperationalError, match="before the latest seal"), transaction.atomic():
-            cursor.execute("SELECT ledger_transfer('t', %s, %s, 1)", [one, other])
+        cursor.execute("SELECT ledger_transfer('t', %s, %s, 1)", [one, other])
+    assert LedgerTransaction.objects.get(key="t").recorded_at > sealed.until
