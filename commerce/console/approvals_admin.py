@@ -96,13 +96,13 @@ class ApprovalAdmin(ConsoleAdmin):
 
     icon = "how_to_reg"
     keyed_by = ("subject_type", "subject_id")
-    list_display = ("title", "subject_of", "shown_state", "shown_value", "maker_name", "requested", "expires")
+    list_display = ("title", "subject_of", "shown_state", "shown_value", "asked_by", "requested", "expires")
     list_filter = ("status",)
     search_fields = ("id__exact", "key__exact")
     search_help_text = "Id, the requester's key, or the subject as model:id."
     fields = (
-        "title", "operation", "subject", "shown_state", "shown_value", "maker_name", "reason", "requested",
-        "expires", "checker_name", "decision", "decided", "outcome", "shown_hash",
+        "title", "operation", "subject", "shown_state", "shown_value", "asked_by", "reason", "requested",
+        "expires", "decided_by", "decision", "decided", "outcome", "shown_hash",
     )  # fmt: skip
 
     def get_object_actions(self, request: HttpRequest, obj: Any) -> tuple[ObjectAction, ...]:
@@ -123,6 +123,14 @@ class ApprovalAdmin(ConsoleAdmin):
     @admin.display(description="At stake")
     def shown_value(self, obj: Approval) -> SafeString:
         return money(obj.value_minor, obj.currency)
+
+    @admin.display(description="Requested by")
+    def asked_by(self, obj: Approval) -> str:
+        return obj.maker_name
+
+    @admin.display(description="Decided by")
+    def decided_by(self, obj: Approval) -> str:
+        return obj.checker_name or NOTHING
 
     @admin.display(description="Requested")
     def requested(self, obj: Approval) -> SafeString:

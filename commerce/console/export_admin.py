@@ -26,8 +26,9 @@ from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
 from commerce.console.export_formats import decimal
 from commerce.console.export_links import may_export
-from commerce.console.format import NOTHING, badge, instant, shown_json
+from commerce.console.format import NOTHING, badge, instant
 from commerce.console.models import Export, ExportFormat
+from commerce.console.panels import in_words
 from commerce.console.registry import register_panel
 from commerce.errors import CommerceError, NotFound
 from commerce.logs import request_id
@@ -181,7 +182,7 @@ class ExportAdmin(ConsoleAdmin):
 
     @admin.display(description="Asked for")
     def shown_parameters(self, obj: Export) -> SafeString:
-        return shown_json(obj.parameters)
+        return in_words(obj.parameters) if obj.parameters else SafeString("everything")
 
     @admin.display(description="By")
     def by(self, obj: Export) -> str:
@@ -214,7 +215,8 @@ def _file_panel(export: Export, request: HttpRequest) -> SafeString:
         done = (
             format_html('value="{}" max="{}"', export.rows_done, max(total, 1)) if total is not None else ""
         )
-        words = f"{export.rows_done:,} of {total:,} rows" if total is not None else "Waits for a worker."
+        begun = "Counting rows." if export.status == Export.Status.RUNNING else "Waits for a worker."
+        words = f"{export.rows_done:,} of {total:,} rows." if total is not None else begun
         bar = '<progress class="c-progress" {}></progress><p>{} This page refreshes itself.</p>'
         return format_html(bar, done, words)
     if export.status != Export.Status.COMPLETED:

@@ -29,6 +29,11 @@ _TONES = {
 _TONE_OF = {state: tone for tone, states in _TONES.items() for state in states.split()}
 
 
+def number(count: int) -> SafeString:
+    """ "1,234" in tabular figures, right-aligned in lists."""
+    return format_html('<span class="c-num">{}</span>', f"{count:,}")
+
+
 def money(minor: int | None, currency: str) -> SafeString:
     """ "1,234.56 USD" in tabular figures, right-aligned in lists; negative amounts keep their sign."""
     if minor is None:

@@ -42,8 +42,8 @@ class LedgerAccountAdmin(ConsoleAdmin):
     search_fields = ("owner__slug__exact", "owner__slug__startswith", "owner__id__exact")
     search_help_text = "The owner's id, or how its slug begins."
     fields = (
-        "owner_link", "kind_link", "account_class", "normal", "currency", "posted", "set_aside", "available",
-        "floor", "entries_posted", "opened",
+        "owner_link", "kind_link", "account_class", "normal_side", "currency", "posted", "set_aside",
+        "available", "floor", "entries_posted", "opened",
     )  # fmt: skip
 
     menu = (("Trial balance", "balance", "admin:ledger_trial_balance"),)
@@ -66,6 +66,10 @@ class LedgerAccountAdmin(ConsoleAdmin):
     @admin.display(description="Owner")
     def owner_link(self, obj: LedgerAccount) -> SafeString:
         return link(obj.owner)
+
+    @admin.display(description="Normal side")
+    def normal_side(self, obj: LedgerAccount) -> str:
+        return obj.get_normal_display()
 
     @admin.display(description="Posted")
     def posted(self, obj: LedgerAccount) -> SafeString:
@@ -220,7 +224,11 @@ def _period(chosen: dict[str, str], kept: dict[str, str], page: services.Stateme
         chosen.get("from", ""),
         chosen.get("to", ""),
         facts(
-            {"Opening": money(page.opening.minor, currency), "Closing": money(page.closing.minor, currency)}
+            {
+                "Opening": money(page.opening.minor, currency),
+                "Closing": money(page.closing.minor, currency),
+                **({"Begins, older entries are archived": instant(page.begins)} if page.begins else {}),
+            }
         ),
     )
 

@@ -12,7 +12,7 @@ from commerce import clock
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import badge, instant, link, money
+from commerce.console.format import badge, instant, link, money, number
 from commerce.console.registry import register_panel
 from ledger import services
 from ledger.models import LedgerPeriod, LedgerPeriodBalance, LedgerSeal
@@ -178,12 +178,12 @@ class LedgerSealAdmin(ConsoleAdmin):
         return instant(obj.until)
 
     @admin.display(description="Transactions")
-    def counted(self, obj: LedgerSeal) -> str:
-        return f"{obj.transactions:,}"
+    def counted(self, obj: LedgerSeal) -> SafeString:
+        return number(obj.transactions)
 
     @admin.display(description="Entries")
-    def counted_entries(self, obj: LedgerSeal) -> str:
-        return f"{obj.entries:,}"
+    def counted_entries(self, obj: LedgerSeal) -> SafeString:
+        return number(obj.entries)
 
     @admin.display(description="Sealed")
     def sealed(self, obj: LedgerSeal) -> SafeString:

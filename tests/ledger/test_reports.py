@@ -257,3 +257,12 @@ def test_the_page_says_what_was_looked_at_only_when_it_was_not_all(played, clien
     part = client.get(page).content.decode()
     assert part.count("Earlier, not looked at") == 2
     assert "were looked at, from" in part
+
+
+def test_the_trial_balances_page_counts_accounts_of_groups_only(played, client):
+    client.force_login(User.objects.create_superuser("root"))
+    page = "/admin/ledger/ledgeraccount/trial-balance/?by="
+    assert ">Accounts</th>" in client.get(f"{page}kind").content.decode()
+    by_account = client.get(f"{page}account").content.decode()
+    assert ">Accounts</th>" not in by_account
+    assert "Acme · Available" in by_account
