@@ -1,14 +1,16 @@
 """What can be read of a ledger whose oldest months have left: exactly, from a later instant on, or not."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.urls import reverse as url_of
 
+from commerce.api.services import issue_key
 from commerce.console.exports import Selection, source_named
 from commerce.errors import StateConflict
+from commerce.parties.models import Organization
 from ledger.models import LedgerArchive, LedgerEntry, LedgerTransaction
 from ledger.services import (
     account_balances,
@@ -22,6 +24,7 @@ from ledger.services import (
     statement_lines,
     trial_balance,
 )
+from tests.commerce.api.conftest import Api
 from tests.ledger.conftest import ACTOR, usd
 from tests.ledger.months import (
     OLD,
@@ -185,6 +188,20 @@ def test_exports_of_many_accounts_are_whole_or_refused(months):
     assert len(exported("ledger.entries", since=since)) == LedgerEntry.objects.count()
     assert len(exported("ledger.entries", since=noon(B, 1).replace(hour=0), by="recorded")) > 0
     assert all(row["debit"] for row in exported("ledger.transactions", since=since))
+
+
+def test_over_http_a_statement_says_since_when_it_is_there_and_the_rest_is_refused(months):
+    account, platform = acme(), Organization.objects.platform()
+    key = issue_key(
+        organization=platform, scopes=["ledger:read"], label="key", actor=ACTOR, at=datetime.now(UTC)
+    )
+    api, url = Api(key[1]), f"/api/v1/ledger/accounts/{account.pk}/"
+    answer = api.get(f"{url}statement/").json()
+    assert datetime.fromisoformat(answer["begins_at"]) == noon(A, 11).replace(hour=0)
+    assert len(answer["items"]) == len(statement(account=account).lines)
+    refusal = api.get(f"{url}?at={noon(OLD):%Y-%m-%dT%H:%M:%SZ}")
+    assert (refusal.status_code, refusal.json()["code"]) == (409, "archived")
+    assert refusal.json()["month"] == f"{OLD:%Y-%m}"
 
 
 @pytest.fixture
