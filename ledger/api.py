@@ -1,12 +1,13 @@
-"""The ledger over HTTP: accounts with balances, statements, transactions, wallets; asking for a reversal.
+"""The ledger over HTTP: accounts, statements, transactions, trial balance, periods, seals, wallets.
 
 Keys of the platform see everything; an organization sees the accounts it owns, the transactions
-that touch them, and of those only its own legs.
+that touch them, and of those only its own legs. The platform can ask for a reversal.
 """
 
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
@@ -20,11 +21,13 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
+from rest_framework.utils.urls import replace_query_param
 
 from commerce.api.pagination import IdCursorPagination
+from commerce.api.problems import Invalid
 from commerce.api.serializers import (
     InstantField,
-    MoneyField,
+    LedgerMoneyField,
     PageQuery,
     Query,
     StrictModelSerializer,
@@ -33,12 +36,15 @@ from commerce.api.serializers import (
 )
 from commerce.api.views import CommerceViewSet
 from commerce.console.approvals_api import ApprovalOutput
-from commerce.errors import PermissionDenied
-from commerce.money import MAX_MINOR, Money
+from commerce.errors import FieldError, InvalidInput, PermissionDenied
+from commerce.money import CURRENCIES, MAX_MINOR, STABLECOINS, Money
 from commerce.parties.models import Organization
 from ledger import services
 from ledger.models import LedgerAccount, LedgerEntry, LedgerHold, LedgerPeriod, LedgerSeal, LedgerTransaction
 from ledger.rules.kinds import WALLET, AccountClass, Kind, Side
+from ledger.services.exports import KnownQuery, PeriodQuery
+
+_CURRENCIES = sorted(CURRENCIES | STABLECOINS)
 
 
 class AsOfQuery(Query):
@@ -49,10 +55,20 @@ class AsOfQuery(Query):
 class AccountQuery(AsOfQuery, PageQuery):
     owner_id = serializers.UUIDField(required=False)
     kind = serializers.ChoiceField(choices=[str(kind) for kind in Kind], required=False)
-    currency = serializers.CharField(required=False, max_length=3)
+    currency = serializers.ChoiceField(choices=_CURRENCIES, required=False)
 
 
-class TransactionQuery(PageQuery):
+class StatementQuery(PeriodQuery, KnownQuery, PageQuery):
+    """`since` is included, `until` is not; both are business time."""
+
+
+class TransactionQuery(PeriodQuery, PageQuery):
+    by = serializers.ChoiceField(
+        choices=["effective", "recorded"],
+        default="effective",
+        help_text="Which instant since and until are about.",
+    )
+    status = serializers.ChoiceField(choices=LedgerTransaction.Status.choices, required=False)
     owner_id = serializers.UUIDField(required=False, help_text="With a leg on this owner's accounts.")
     source = serializers.CharField(required=False, max_length=120)  # type: ignore[assignment]
     recipe = serializers.CharField(required=False, max_length=60)
@@ -70,9 +86,9 @@ class AccountSerializer(StrictSerializer):
     )
     normal_side = serializers.CharField(source="account.normal", help_text="debit or credit")
     currency = serializers.CharField(source="account.currency")
-    posted = MoneyField(help_text="The sum of all entries.")
-    pending = MoneyField(help_text="What posted becomes when every pending transaction is settled.")
-    available = MoneyField(help_text="Posted less what pending transactions set aside.")
+    posted = LedgerMoneyField(help_text="The sum of all entries.")
+    pending = LedgerMoneyField(help_text="What posted becomes when every pending transaction is settled.")
+    available = LedgerMoneyField(help_text="Posted less what pending transactions set aside.")
 
 
 class StatementLineSerializer(StrictSerializer):
@@ -83,8 +99,25 @@ class StatementLineSerializer(StrictSerializer):
     source = serializers.CharField(source="entry.transaction.source")  # type: ignore[assignment]
     effective_at = InstantField(source="entry.effective_at")
     recorded_at = InstantField(source="entry.recorded_at")
-    amount = MoneyField(help_text="On the account's normal side: negative takes away.")
-    balance = MoneyField(help_text="After this entry, in the order of business time.")
+    amount = LedgerMoneyField(help_text="On the account's normal side: negative takes away.")
+    balance = LedgerMoneyField(help_text="After this entry, in the order of business time.")
+
+
+class StatementSerializer(StrictSerializer):
+    """A page, newest first; `opening` and `closing` are those of all that was asked for."""
+
+    items = StatementLineSerializer(source="lines", many=True)
+    next = serializers.SerializerMethodField(help_text="The older entries; null at the end.")
+    opening = LedgerMoneyField(help_text="Just before since, or before the first entry.")
+    closing = LedgerMoneyField(help_text="Just before until, or now.")
+    begins_at = InstantField(
+        source="begins", allow_null=True, help_text="Older entries are archived: it opens here instead."
+    )
+
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    def get_next(self, page: services.Statement) -> str | None:
+        url = self.context["request"].build_absolute_uri()
+        return replace_query_param(url, "cursor", str(page.before)) if page.before else None
 
 
 class LegSerializer(StrictSerializer):
@@ -99,13 +132,16 @@ class LegSerializer(StrictSerializer):
     def get_side(self, leg: LedgerEntry | LedgerHold) -> str:
         return str(Side.CREDIT if leg.amount > 0 else Side.DEBIT)
 
-    @extend_schema_field(MoneyField)
+    @extend_schema_field(LedgerMoneyField)
     def get_amount(self, leg: LedgerEntry | LedgerHold) -> Any:
-        return MoneyField().to_representation(Money(abs(leg.amount), leg.account.currency))
+        return LedgerMoneyField().to_representation(Money(abs(leg.amount), leg.account.currency))
 
 
 class TransactionSerializer(StrictModelSerializer):
     explanation = serializers.CharField(read_only=True)
+    reversal_ids = serializers.ListField(
+        child=serializers.UUIDField(), read_only=True, help_text="The transactions that reverse it."
+    )
     entries = serializers.SerializerMethodField(help_text="What it moved, or sets aside while it is pending.")
 
     class Meta:
@@ -120,7 +156,10 @@ class TransactionSerializer(StrictModelSerializer):
             "description",
             "effective_at",
             "recorded_at",
+            "adjusts_period_id",
+            "meant_at",
             "reverses_id",
+            "reversal_ids",
             "resolves_id",
             "entries",
         )
@@ -133,7 +172,7 @@ class TransactionSerializer(StrictModelSerializer):
 
 class PartInput(StrictSerializer):
     account_id = WholeNumberField(min_value=1, max_value=MAX_MINOR)
-    amount = MoneyField(minimum=1)
+    amount = LedgerMoneyField(minimum=1)
 
 
 class ReversalInput(StrictSerializer):
@@ -147,9 +186,9 @@ class WalletSerializer(StrictSerializer):
     """One currency of a wallet."""
 
     currency = serializers.CharField()
-    available = MoneyField(help_text="Free to spend.")
-    committed = MoneyField(help_text="Set aside for what contracts expect in their period.")
-    committed_downpayment = MoneyField(help_text="Set aside as downpayment; drawn first.")
+    available = LedgerMoneyField(help_text="Free to spend.")
+    committed = LedgerMoneyField(help_text="Set aside for what contracts expect in their period.")
+    committed_downpayment = LedgerMoneyField(help_text="Set aside as downpayment; drawn first.")
 
 
 class WalletsSerializer(StrictSerializer):
@@ -157,26 +196,11 @@ class WalletsSerializer(StrictSerializer):
     wallets = WalletSerializer(many=True)
 
 
-class StatementPagination(IdCursorPagination):
-    ordering = ("-effective_at", "-recorded_at", "-stripe", "-version")  # type: ignore[assignment]
-    offset_cutoff = None  # type: ignore[assignment]  # many entries may have one instant
-
-    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        page = super().get_paginated_response_schema(schema)
-        page["required"] = [*page["required"], "begins_at"]
-        page["properties"]["begins_at"] = {
-            "type": "string",
-            "format": "date-time",
-            "nullable": True,
-            "description": "Older entries are archived; null while none is.",
-        }
-        return page
-
-
 class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
     """Ledger accounts with their balances, now or as of an instant."""
 
     scope = "ledger"
+    read_problems = ("409",)  # what the answer needs is archived
     queryset = services.with_balances(LedgerAccount.objects.select_related("owner"))
     serializer_class = AccountSerializer
     query_serializer = AccountQuery
@@ -204,17 +228,24 @@ class AccountViewSet(mixins.ListModelMixin, CommerceViewSet):
         (found,) = services.account_balances([self.get_object()], **self._instants())
         return Response(AccountSerializer(found).data)
 
-    @extend_schema(responses=StatementLineSerializer(many=True))
-    @action(detail=True, query_serializer=PageQuery, pagination_class=StatementPagination, filter_backends=[])
+    @extend_schema(responses=StatementSerializer)
+    @action(detail=True, query_serializer=StatementQuery, pagination_class=None, filter_backends=[])
     def statement(self, request: Request, pk: str) -> Response:
-        """The account's entries, newest first, each with the balance after it, back to `begins_at`."""
-        account = self.get_object()
-        page = self.paginate_queryset(services.entries_of(account)) or []
-        lines = services.statement_lines(account, page)
-        response = self.get_paginated_response(StatementLineSerializer(lines, many=True).data)
-        first = services.begins(account)
-        response.data["begins_at"] = InstantField().to_representation(first) if first else None
-        return response
+        """The account's entries, newest first, with the balance after each; what they open and close with."""
+        page = services.statement(
+            account=self.get_object(),
+            before=_place(self.query["cursor"]) if "cursor" in self.query else None,
+            limit=self.query.get("page_size", services.PAGE),
+            **{name: self.query.get(name) for name in ("since", "until", "known_at")},
+        )
+        return Response(StatementSerializer(page, context=self.get_serializer_context()).data)
+
+
+def _place(cursor: str) -> services.Place:
+    try:
+        return services.Place.parse(cursor)
+    except InvalidInput as error:
+        raise Invalid([FieldError("?cursor", error.code, "The cursor is not one of ours.")]) from error
 
 
 class TransactionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceViewSet):
@@ -229,7 +260,13 @@ class TransactionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Comme
         return queryset.filter(_touching(organization.pk))
 
     def get_queryset(self) -> QuerySet:
-        queryset = super().get_queryset()
+        queryset, reversals = (
+            super().get_queryset(),
+            LedgerTransaction.objects.filter(reverses=OuterRef("pk")),
+        )
+        if not getattr(self, "swagger_fake_view", False) and not self.sees_everything:
+            reversals = self.visible(reversals, self.api_key.organization)
+        queryset = queryset.annotate(reversal_ids=ArraySubquery(reversals.order_by("pk").values("pk")))
         for name, model in (("entries", LedgerEntry), ("holds", LedgerHold)):
             legs = model.objects.select_related("account").order_by("account", "pk")
             if not getattr(self, "swagger_fake_view", False) and not self.sees_everything:
@@ -240,7 +277,10 @@ class TransactionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Comme
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
         if self.action != "list":
             return queryset
-        chosen = {name: self.query[name] for name in ("source", "recipe", "key") if name in self.query}
+        instant = f"{self.query['by']}_at"
+        columns = {name: name for name in ("status", "source", "recipe", "key")}
+        columns |= {"since": f"{instant}__gte", "until": f"{instant}__lt"}
+        chosen = {column: self.query[name] for name, column in columns.items() if name in self.query}
         if owner_id := self.query.get("owner_id"):
             queryset = queryset.filter(_touching(owner_id))
         return queryset.filter(**chosen)
@@ -324,7 +364,7 @@ class PeriodViewSet(mixins.ListModelMixin, CommerceViewSet):
 
 class TrialBalanceQuery(AsOfQuery):
     by = serializers.ChoiceField(choices=["kind", "class", "owner"], default="kind")
-    currency = serializers.CharField(required=False, max_length=3)
+    currency = serializers.ChoiceField(choices=_CURRENCIES, required=False)
 
 
 class TrialRowSerializer(StrictSerializer):
@@ -332,14 +372,14 @@ class TrialRowSerializer(StrictSerializer):
     name = serializers.CharField(source="label")
     currency = serializers.CharField()
     accounts = serializers.IntegerField()
-    debit = MoneyField(help_text="The sum of the accounts that stand in debit.")
-    credit = MoneyField(help_text="The sum of the accounts that stand in credit.")
-    balance = MoneyField(help_text="On the group's normal side; of an owner, what it is owed.")
+    debit = LedgerMoneyField(help_text="The sum of the accounts that stand in debit.")
+    credit = LedgerMoneyField(help_text="The sum of the accounts that stand in credit.")
+    balance = LedgerMoneyField(help_text="On the group's normal side; of an owner, what it is owed.")
 
 
 class TrialTotalSerializer(StrictSerializer):
-    debit = MoneyField()
-    credit = MoneyField(help_text="Equal to debit, unless only one organization's accounts are seen.")
+    debit = LedgerMoneyField()
+    credit = LedgerMoneyField(help_text="Equal to debit, unless only one organization's accounts are seen.")
 
 
 @extend_schema_serializer(many=False)
@@ -352,6 +392,7 @@ class TrialBalanceViewSet(CommerceViewSet):
     """Every balance on the side where it stands, now or at two instants, summed by group."""
 
     scope = "ledger"
+    read_problems = ("409",)
     queryset = LedgerAccount.objects.all()
     serializer_class = TrialBalanceSerializer
     pagination_class = None

@@ -6,7 +6,7 @@ A request without a usable key is 401 whatever was wrong with it; a key without 
 import hashlib
 import hmac
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -59,7 +59,7 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, ApiKey):
             raise Unauthenticated("Send an API key: Authorization: Bearer ck_….")
-        request.user.require_scope(required_scope(view, request.method or "GET"))
+        cast(Actor, request.user).require_scope(required_scope(view, request.method or "GET"))
         return True
 
 

@@ -93,8 +93,9 @@ class Schema(AutoSchema):
         problem = self.resolve_serializer(Problem, "response").ref
         is_versioned = any(getattr(p, "name", "") == "If-Match" for p in self.get_override_parameters())
         problems = _PROBLEMS | (_VERSION_PROBLEMS if is_versioned else {})
+        read_problems = getattr(self.view, "read_problems", ())
         for status, description in problems.items():
-            if self.method in UNSAFE or status in _READ_PROBLEMS:
+            if self.method in UNSAFE or status in (*_READ_PROBLEMS, *read_problems):
                 content = {CONTENT_TYPE: {"schema": problem}}
                 responses.setdefault(status, {"content": content, "description": description})
         return responses

@@ -10,29 +10,32 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from commerce.errors import InvalidInput
-from commerce.money import CURRENCIES, MAX_MINOR, Money
+from commerce.money import CURRENCIES, MAX_MINOR, STABLECOINS, Money
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 _TEXTS = (serializers.CharField, serializers.UUIDField)
-_MONEY_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "amount_minor": {
-            "type": "integer",
-            "format": "int64",
-            "minimum": -MAX_MINOR,
-            "maximum": MAX_MINOR,
-            "description": "Minor units, for example cents.",
+
+
+def _money_schema(currencies: frozenset[str], description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "amount_minor": {
+                "type": "integer",
+                "format": "int64",
+                "minimum": -MAX_MINOR,
+                "maximum": MAX_MINOR,
+                "description": "Minor units, for example cents.",
+            },
+            "currency": {"type": "string", "enum": sorted(currencies), "description": description},
         },
-        "currency": {"type": "string", "enum": sorted(CURRENCIES), "description": "ISO 4217."},
-    },
-    "required": ["amount_minor", "currency"],
-    "additionalProperties": False,
-    "example": {"amount_minor": 3167500, "currency": "USD"},
-}
+        "required": ["amount_minor", "currency"],
+        "additionalProperties": False,
+        "example": {"amount_minor": 3167500, "currency": "USD"},
+    }
 
 
-@extend_schema_field(_MONEY_SCHEMA)
+@extend_schema_field(_money_schema(CURRENCIES, "ISO 4217."))
 class MoneyField(serializers.Field):
     """`{"amount_minor": 3167500, "currency": "USD"}` in and out, `Money` inside.
 
@@ -40,6 +43,7 @@ class MoneyField(serializers.Field):
     column and the currency from the row's `currency` (or the attribute named by `currency`).
     """
 
+    currencies = CURRENCIES
     default_error_messages = {
         "not_an_object": "Money is an object with amount_minor and currency.",
         "not_an_integer": "A whole number of minor units is expected.",
@@ -83,7 +87,7 @@ class MoneyField(serializers.Field):
             raise serializers.ValidationError(errors)
         try:
             money = Money(amount, data["currency"])
-            if money.currency not in CURRENCIES:
+            if money.currency not in self.currencies:
                 raise InvalidInput(f"{money.currency} is not taken here.", code="unknown_currency")
         except (InvalidInput, TypeError) as error:
             code = getattr(error, "code", "unknown_currency")
@@ -93,6 +97,13 @@ class MoneyField(serializers.Field):
 
     def to_representation(self, value: Money) -> dict[str, Any]:
         return {"amount_minor": value.minor, "currency": value.currency}
+
+
+@extend_schema_field(_money_schema(CURRENCIES | STABLECOINS, "ISO 4217, or a stablecoin."))
+class LedgerMoneyField(MoneyField):
+    """Money that the ledger holds, which may be a stablecoin."""
+
+    currencies = CURRENCIES | STABLECOINS
 
 
 class InstantField(serializers.DateTimeField):

@@ -32,10 +32,12 @@ class CommerceViewSet(GenericViewSet):
     """`scope` names the resource: safe methods need `<scope>:read`, others `<scope>:write`, unless
     `action_scopes` says otherwise for an action. `query_serializer` declares the parameters of the
     list; an extra action names its own: `@action(..., query_serializer=StatementQuery)`.
+    `read_problems` documents by which other statuses reading may be refused.
     """
 
     scope = ""
     action_scopes: dict[str, str] = {}
+    read_problems: tuple[str, ...] = ()
     query_serializer: type[Query] = PageQuery
     metadata_class = None
 

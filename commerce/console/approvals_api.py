@@ -4,14 +4,14 @@ from django.db.models import QuerySet
 from rest_framework import mixins, serializers
 from rest_framework.routers import SimpleRouter
 
-from commerce.api.serializers import MoneyField, PageQuery, StrictModelSerializer
+from commerce.api.serializers import LedgerMoneyField, PageQuery, StrictModelSerializer
 from commerce.api.views import CommerceViewSet
 from commerce.console.models import Approval, ApprovalStatus
 
 
 class ApprovalOutput(StrictModelSerializer):
     arguments = serializers.DictField()
-    value = MoneyField(minor="value_minor", allow_null=True, help_text="What is at stake.")
+    value = LedgerMoneyField(minor="value_minor", allow_null=True, help_text="What is at stake.")
 
     class Meta:
         model = Approval

@@ -40,7 +40,7 @@ class ReviewItem(models.Model):
     detail = models.TextField(blank=True, default="")
     evidence = models.JSONField(default=dict)
     value_minor = models.BigIntegerField(null=True, help_text="What is at stake, in minor units.")
-    currency = models.CharField(max_length=3, blank=True, default="")
+    currency = models.CharField(max_length=5, blank=True, default="")
     status = FSMField(default=ReviewStatus.OPEN, choices=ReviewStatus.choices)
     assignee = models.CharField(max_length=150, blank=True, default="")
     claimed_at = models.DateTimeField(null=True, help_text="Business time.")
@@ -168,7 +168,7 @@ class Approval(models.Model):
     )
     reason = models.TextField()
     value_minor = models.BigIntegerField(null=True, help_text="What is at stake, in minor units.")
-    currency = models.CharField(max_length=3, blank=True, default="")
+    currency = models.CharField(max_length=5, blank=True, default="")
     status = FSMField(default=ApprovalStatus.PENDING, choices=ApprovalStatus.choices)
     maker = models.CharField(max_length=120)
     maker_name = models.CharField(max_length=150)
@@ -358,7 +358,8 @@ class Export(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.source} as {self.get_format_display()}"
+        what = self.source.rpartition(".")[2].replace("_", " ").capitalize()
+        return f"{what} as {self.get_format_display()}"
 
     @property
     def is_under_way(self) -> bool:

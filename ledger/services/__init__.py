@@ -2,6 +2,7 @@
 
 from ledger.services.archive import archivable, archive_month, compare_archive
 from ledger.services.balances import (
+    PAGE,
     AccountBalance,
     Place,
     Statement,
@@ -60,6 +61,7 @@ from ledger.services.verification import LedgerFinding, anchor, compare_anchor, 
 __all__ = [
     "GROUPINGS",
     "LOOKED_AT",
+    "PAGE",
     "AccountBalance",
     "Explanation",
     "LedgerFinding",

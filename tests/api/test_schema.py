@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from commerce.money import STABLECOINS
 from commerce.wsgi import application
 from tests.api.conftest import Api, Deal
 from tests.api.test_tenancy import PLACES, routes
@@ -75,6 +76,16 @@ def test_every_address_is_documented_with_a_key_its_scope_and_its_problems() -> 
         parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
         assert ("Idempotency-Key" in parameters) != name.startswith("GET"), name
     assert len({operation["operationId"] for operation in documented.values()}) == len(documented)
+
+
+def test_amounts_of_the_ledger_may_be_in_stablecoins_and_prices_may_not() -> None:
+    def currencies(name: str, field: str) -> set[str]:
+        amount = DOCUMENT["components"]["schemas"][name]["properties"][field]
+        return set(amount["properties"]["currency"]["enum"])
+
+    for name, field in (("Account", "posted"), ("Leg", "amount"), ("PartInputRequest", "amount")):
+        assert currencies(name, field) >= STABLECOINS, name
+    assert not currencies("InvoiceOutput", "net") & STABLECOINS
 
 
 @schema.parametrize()

@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
                     "value_minor",
                     models.BigIntegerField(help_text="What is at stake, in minor units.", null=True),
                 ),
-                ("currency", models.CharField(blank=True, default="", max_length=3)),
+                ("currency", models.CharField(blank=True, default="", max_length=5)),
                 (
                     "status",
                     django_fsm.FSMField(

@@ -14,6 +14,7 @@ from commerce.console.admin import ReviewItemAdmin
 from commerce.console.models import ReviewItem
 from commerce.errors import StateConflict
 from commerce.models import TransitionLog
+from commerce.money import Money
 from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
 
 Browser = Callable[..., Client]
@@ -185,6 +186,14 @@ def test_only_one_question_per_subject_is_open(item: ReviewItem) -> None:
     assert services.open_review(**same, title="again", actor=SYSTEM, at=AT) == item
     services.resolve_review(item=item, code="fixed", actor=SYSTEM, at=AT)
     assert services.open_review(**same, title="again", actor=SYSTEM, at=AT) != item
+
+
+def test_a_review_item_may_be_about_a_stablecoin(db: None) -> None:
+    coins = Money(12_500_000, "USDC")
+    about = {"kind": "x", "subject_type": "billing.invoice", "subject_id": "1", "title": "x"}
+    made = services.open_review(**about, value=coins, actor=SYSTEM, at=AT)
+    made.refresh_from_db()
+    assert (made.value_minor, made.currency) == (coins.minor, "USDC")
 
 
 def test_what_settles_itself_leaves_the_queue(item: ReviewItem) -> None:
