@@ -18,15 +18,29 @@ _BANNER = """<p class="c-notice c-warn" role="status">{} as of {}, as known {}. 
 <a class="c-link" href="{}">Back to now</a></p>"""
 
 
+# Beyond these a page could not reckon: a day more or another offset would leave the calendar.
+_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def within_calendar(at: datetime) -> datetime | None:
+    """The instant in UTC, which it is in when it has no offset; None in years that no page can show."""
+    try:
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        return None
+    return at if _EARLIEST <= at < _LATEST else None
+
+
 def asked_instants(request: HttpRequest) -> dict[str, datetime]:
     """`valid_at` and `known_at` of the address, UTC; what cannot be read is left out."""
     found = {}
     for name in ("valid_at", "known_at"):
         try:
-            value = datetime.fromisoformat(request.GET.get(name, ""))
+            at = within_calendar(datetime.fromisoformat(request.GET.get(name, "")))
         except ValueError:
             continue
-        found[name] = value if value.tzinfo else value.replace(tzinfo=UTC)
+        if at is not None:
+            found[name] = at
     return found
 
 

@@ -5,7 +5,7 @@ credits are positive amounts in columns of their own; their totals are those of 
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from commerce.errors import InvalidInput
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Kind
-from ledger.services.balances import account_balances
+from ledger.services.balances import account_balances, statement
 from ledger.services.horizon import require_entries_since, require_recorded_since, whole_since
 
 FETCHED = 5000
@@ -145,17 +145,11 @@ def _whole_since(account: LedgerAccount, parameters: Mapping[str, Any]) -> datet
 def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
     """Opening, every entry in the order of business time with the balance after it, closing."""
     account, parameters = _account(selection), selection.parameters
-    nothing = (None,) * 5
-
-    def balance_before(instant: Any) -> Money:
-        at = instant - timedelta(microseconds=1) if instant else None
-        (found,) = account_balances([account], at=at, known_at=parameters.get("known_at"))
-        return found.posted
-
-    since, until = _whole_since(account, parameters), parameters.get("until")
-    running = balance_before(since) if since else Money.zero(account.currency)
-    why = ARCHIVED if since != parameters.get("since") else None
-    yield ("opening", since, None, None, None, why, None, None, account.currency, None, None, running)
+    since, until, known_at = (parameters.get(name) for name in ("since", "until", "known_at"))
+    page = statement(account=account, since=since, until=until, known_at=known_at, limit=1)
+    running, nothing = page.opening, (None,) * 5
+    facts: tuple[Any, ...] = (None, None, ARCHIVED if page.begins else None, None, None)
+    yield ("opening", page.begins or since, None, *facts, account.currency, None, None, running)
     entries = _lines(selection).order_by("effective_at", "recorded_at", "pk")
     for effective_at, recorded_at, signed, *facts in entries.values_list(
         "effective_at", "recorded_at", "amount", "transaction_id", "transaction__recipe",
@@ -164,12 +158,11 @@ def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
         running += Money(account.on_normal_side(signed), account.currency)
         sides = _sides(signed, account.currency)
         yield ("entry", effective_at, recorded_at, *facts, account.currency, *sides, running)
-    closing = balance_before(until)
-    if running != closing:
+    if running != page.closing:
         raise InvalidInput(
-            f"The entries lead to {running}, and the balance is {closing}.", code="statement_differs"
+            f"The entries lead to {running}, and the balance is {page.closing}.", code="statement_differs"
         )
-    yield ("closing", until, None, *nothing, account.currency, None, None, closing)
+    yield ("closing", until, None, *nothing, account.currency, None, None, page.closing)
 
 
 def _statement_is_there(selection: Selection) -> None:

@@ -120,6 +120,15 @@ def test_a_statement_begins_at_its_opening_and_ends_at_its_closing_back_dated_or
     assert found.on_normal_side(99400) == balance(owner=story.acme, kind="AVAILABLE", currency="USD")
 
 
+def test_a_statement_can_be_asked_for_from_the_first_day_to_the_last_of_the_calendar(story: People) -> None:
+    found = account(story, "AVAILABLE")
+    ends = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+    rows, _ = exported("statement", account_id=found.pk, **ends)
+    whole, _ = exported("statement", account_id=found.pk)
+    assert rows[1:-1] == whole[1:-1]
+    assert [minor(rows[place]["balance"]) for place in (0, -1)] == [0, 99400]
+
+
 def test_a_statement_as_known_then_does_not_know_what_came_later(story: People) -> None:
     found = account(story, "AVAILABLE")
     then = LedgerEntry.objects.get(account=found, transaction__key="commit:2").recorded_at
