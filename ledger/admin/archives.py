@@ -19,7 +19,7 @@ class LedgerArchiveAdmin(ConsoleAdmin):
     icon = "archive"
     list_display = ("name", "what", "counted_entries", "counted_transactions", "noted", "actor")
     list_display_links = ("name",)
-    ordering = ("-pk",)
+    ordering = ("-id",)
     fields = (
         "name", "what", "counted_entries", "counted_transactions", "first_recorded", "last_recorded", "file",
         "content_hash", "begins", "noted", "actor",

@@ -57,6 +57,14 @@ def is_partitioned() -> bool:
         return bool(cursor.fetchone()[0])
 
 
+def this_month() -> date:
+    """By the clock of the database, by which entries are recorded."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date")
+        (month,) = cursor.fetchone()
+    return month
+
+
 def partition_entries(*, ends: date, patience: timedelta = PATIENCE) -> timedelta | None:
     """Make the table of entries the first partition, of all that is recorded before `ends`, a month to come.
 
@@ -65,7 +73,7 @@ def partition_entries(*, ends: date, patience: timedelta = PATIENCE) -> timedelt
     """
     if is_partitioned():
         return None
-    if ends.day != 1 or _midnight(ends) <= datetime.now(UTC):
+    if ends.day != 1 or ends <= this_month():
         raise InvalidInput(
             f"The first partition ends with a month to come, not on {ends}.",
             pointer="/ends",

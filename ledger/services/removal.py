@@ -27,7 +27,7 @@ from ledger.services.archive import (
     require_as_sealed,
 )
 from ledger.services.horizon import horizon
-from ledger.services.partitions import Part, owners_session, parts
+from ledger.services.partitions import Part, owners_session, parts, this_month
 
 _COLUMNS = (
     "account_id, stripe, version, transaction_id, currency, amount, balance_after, effective_at, recorded_at"
@@ -125,7 +125,7 @@ def _oldest(month: date) -> Part:
     if not any(part.state != "detached" for part in found):
         raise Conflict("The entries are one table: ledger_partition comes first.", code="not_partitioned")
     oldest = found[0]
-    if after(month) >= datetime.now(UTC).date().replace(day=1):
+    if after(month) >= this_month():
         raise Conflict(
             f"{month:%B %Y} stays: what shows the last weeks reads its entries.", code="month_too_recent"
         )
