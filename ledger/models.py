@@ -55,7 +55,10 @@ class LedgerAccount(models.Model):
             models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3,5}$"), name="account_currency_code"),
             models.CheckConstraint(condition=Q(stripes__gte=1), name="account_has_a_stripe"),
         )
-        indexes = (models.Index(fields=["kind", "currency"], name="account_by_kind"),)
+        indexes = (
+            models.Index(fields=["kind", "currency"], name="account_by_kind"),
+            models.Index(fields=["opened_at"], name="account_by_opening"),
+        )
 
     def __str__(self) -> str:
         return f"{self.owner} · {Kind(self.kind).label} · {self.currency}"
@@ -411,8 +414,8 @@ class LedgerMonth(models.Model):
 class LedgerSeal(models.Model):
     """A block of the tamper-evident chain: every transaction recorded after the previous one, up to `until`.
 
-    `members` is one id (16 bytes) and digest (32 bytes) per transaction in the order of recording;
-    `hash` covers the previous hash, the bounds, the counts and the members.
+    `members` is one id (16 bytes) and digest (32 bytes) per transaction in the order of recording, then
+    per account opened in that time; `hash` covers the previous hash, the bounds, the counts and the members.
     """
 
     append_only = only_functions_write = True

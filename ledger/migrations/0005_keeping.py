@@ -67,6 +67,29 @@ RETURNS TABLE (id uuid, recorded_at timestamptz, entries bigint, digest bytea) L
 $$;
 """
 
+# An account as it was opened, in the place that a transaction has in a seal: its id behind eight empty bytes.
+OPENINGS = """
+CREATE FUNCTION ledger_openings(p_after timestamptz, p_until timestamptz)
+RETURNS TABLE (id uuid, account bigint, opened_at timestamptz, digest bytea) LANGUAGE sql STABLE AS $$
+  SELECT encode(int8send(0) || int8send(a.id), 'hex')::uuid, a.id, a.opened_at,
+         sha256(convert_to(ROW('account', a.id, a.owner_id, a.kind, a.currency, a.account_class, a.normal, a.stripes,
+                               encode(timestamptz_send(a.opened_at), 'hex'))::text, 'UTF8'))
+    FROM ledger_ledgeraccount a WHERE a.opened_at > p_after AND a.opened_at <= p_until
+$$;
+"""
+
+BLOCK = """
+CREATE FUNCTION ledger_block(p_after timestamptz, p_until timestamptz, p_archived timestamptz DEFAULT '-infinity')
+RETURNS TABLE (members bytea, transactions bigint, entries bigint) LANGUAGE sql STABLE AS $$
+-- What a seal has: the transactions whose entries are present, in the order of recording, then the accounts.
+  SELECT COALESCE(string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id), '')
+         || COALESCE((SELECT string_agg(uuid_send(o.id) || o.digest, '' ORDER BY o.id)
+                        FROM ledger_openings(p_after, p_until) o), ''),
+         count(*), COALESCE(sum(x.entries), 0)::bigint
+    FROM ledger_digests(greatest(p_after, p_archived), p_until) x
+$$;
+"""
+
 SEAL_HASH = """
 CREATE FUNCTION ledger_seal_hash(
   p_previous bytea, p_number bigint, p_until timestamptz, p_transactions int, p_entries int, p_members bytea
@@ -129,9 +152,7 @@ BEGIN
     ON CONFLICT (account_id, month, recorded_month) DO UPDATE
        SET debit = m.debit + excluded.debit, credit = m.credit + excluded.credit;
 
-  SELECT block.until, count(*)::int AS transactions, sum(x.entries)::int AS entries,
-         string_agg(uuid_send(x.id) || x.digest, '' ORDER BY x.recorded_at, x.id) AS members
-    INTO block FROM ledger_digests(last.until, block.until) x;
+  SELECT block.until, x.transactions::int, x.entries::int, x.members INTO block FROM ledger_block(last.until, block.until) x;
   INSERT INTO ledger_ledgerseal (number, until, transactions, entries, members, previous, hash, sealed_at)
     VALUES (last.number + 1, block.until, block.transactions, block.entries, block.members, chained,
             ledger_seal_hash(chained, last.number + 1, block.until, block.transactions, block.entries, block.members),
@@ -141,7 +162,9 @@ END $$;
 ALTER TABLE ledger_ledgerseal ALTER COLUMN members SET STORAGE EXTERNAL;
 """
 
-UNDO = "DROP FUNCTION ledger_keep, ledger_seal_hash, ledger_digests, ledger_await_writers"
+UNDO = """
+DROP FUNCTION ledger_keep, ledger_seal_hash, ledger_block, ledger_openings, ledger_digests, ledger_await_writers
+"""
 
 
 class Migration(migrations.Migration):
@@ -183,8 +206,11 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.AddIndex(
+            model_name="ledgeraccount", index=models.Index(fields=["opened_at"], name="account_by_opening")
+        ),
+        migrations.AddIndex(
             model_name="ledgerday",
             index=models.Index(fields=["account", "recorded_day", "day"], name="ledger_day_by_recording"),
         ),
-        migrations.RunSQL([AWAIT, DIGESTS, SEAL_HASH, KEEP], UNDO),
+        migrations.RunSQL([AWAIT, DIGESTS, OPENINGS, BLOCK, SEAL_HASH, KEEP], UNDO),
     ]

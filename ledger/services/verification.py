@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from commerce.errors import InvalidInput
 from ledger.models import LedgerSeal
-from ledger.services.checks import BLOCKS, CHECKS, FLOORED, LIMIT, MEMBERS, Check
+from ledger.services.checks import BLOCKS, CHECKS, LIMIT, MEMBERS, NATURES, Check
 from ledger.services.horizon import horizon
 
 STRETCH = 50_000
@@ -88,14 +88,15 @@ def recent_seal() -> int:
 
 def check_recent(check: Check) -> Findings:
     """One of `CHECKS`, on what was recorded lately."""
-    with transaction.atomic():
+    with _snapshot():
         return _check(check.sql, _bounds(recent_seal()))
 
 
 def check_recent_seals() -> Findings:
     """The newest part of the chain against the rows that it sealed."""
-    ((last,),) = _read("SELECT COALESCE(max(number), 0) FROM ledger_ledgerseal")
-    return check_seals(recent_seal(), last)
+    with _snapshot():
+        ((last,),) = _read("SELECT COALESCE(max(number), 0) FROM ledger_ledgerseal")
+        return check_seals(recent_seal(), last)
 
 
 def check_seals(first: int, last: int) -> Findings:
@@ -110,10 +111,15 @@ def anchor() -> dict[str, Any] | None:
     return _anchor(seal) if seal else None
 
 
-def compare_anchor(kept: dict[str, Any]) -> Findings:
+def compare_anchor(kept: Any) -> Findings:
     """Whether the chain still contains the seal that was kept elsewhere. InvalidInput if it is none."""
-    if not isinstance(kept.get("number"), int) or not isinstance(kept.get("hash"), str):
-        raise InvalidInput("An anchor has a number and a hash.", code="invalid_anchor")
+    if not (
+        isinstance(kept, dict)
+        and type(kept.get("number")) is int
+        and 0 < kept["number"] < 2**63
+        and isinstance(kept.get("hash"), str)
+    ):
+        raise InvalidInput("An anchor is an object with a number and a hash.", code="invalid_anchor")
     seal = LedgerSeal.objects.defer("members").filter(pk=kept["number"]).first()
     if seal is None:
         return [
@@ -179,7 +185,7 @@ def _bounds(since: int) -> dict[str, Any]:
         "since": _instant(before),
         "after": max(left["archived"], _instant(before)),
         "sealed": _instant(latest[1] if latest else None),
-        "floored": FLOORED,
+        "natures": NATURES,
         "limit": LIMIT,
         **left,
     }

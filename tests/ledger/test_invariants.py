@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from commerce.invariants import REGISTRY
-from ledger.models import LedgerAccount, LedgerDay, LedgerEntry, LedgerTransaction
+from ledger.models import LedgerAccount, LedgerBalance, LedgerDay, LedgerEntry, LedgerTransaction
 from ledger.rules import recipes
 from ledger.services import keep
 from tests.ledger.conftest import usd
@@ -155,18 +155,109 @@ def test_money_set_aside_without_a_pending_transaction(wallet):
     assert findings() == {"hold_not_sum": [f"account:{wallet.pk}"]}
 
 
-def test_a_floor_that_was_taken_away(wallet):
-    tamper("UPDATE ledger_ledgerbalance SET floor = NULL WHERE account_id = %s", wallet.pk)
-    assert findings() == {"floor_missing": [f"account:{wallet.pk}"]}
+@pytest.mark.parametrize("floor", ["NULL", "-1000000", "1"])
+def test_a_floor_that_is_not_its_kinds(wallet, floor):
+    tamper(f"UPDATE ledger_ledgerbalance SET floor = {floor} WHERE account_id = %s", wallet.pk)
+    assert findings() == {"floor_differs": [f"account:{wallet.pk}"]}
 
 
-def test_a_wallet_below_its_floor(wallet):
+def test_a_floor_where_there_is_none(wallet):
+    cash = LedgerAccount.objects.get(kind="CASH_BANK")
+    tamper("UPDATE ledger_ledgerbalance SET floor = -99999 WHERE account_id = %s AND stripe = 3", cash.pk)
+    assert findings() == {"floor_differs": [f"account:{cash.pk}"]}
+
+
+def test_a_wallet_below_the_floor_of_its_kind_whatever_its_own_says(wallet):
     tamper(
-        "ALTER TABLE ledger_ledgerbalance DROP CONSTRAINT balance_not_below_floor;"
-        " UPDATE ledger_ledgerbalance SET floor = 15001 WHERE account_id = %s",
+        "UPDATE ledger_ledgerbalance SET floor = -1000000, held_dr = 15001 WHERE account_id = %s", wallet.pk
+    )
+    assert findings() == {
+        "overdrawn": [f"account:{wallet.pk}"],
+        "floor_differs": [f"account:{wallet.pk}"],
+        "hold_not_sum": [f"account:{wallet.pk}"],
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["account_class = 'revenue'", "normal = 'debit'", "stripes = 2", "kind = 'NOTIONAL', normal = 'debit'"],
+)
+def test_an_account_that_is_not_what_its_kind_is(wallet, change):
+    tamper(f"UPDATE ledger_ledgeraccount SET {change} WHERE id = %s", wallet.pk)
+    found = findings()
+    assert found.pop("account_differs") == [f"account:{wallet.pk}"]
+    assert set(found) <= {"floor_differs"}
+
+
+def test_an_account_of_a_kind_that_there_is_not(wallet):
+    tamper("UPDATE ledger_ledgeraccount SET kind = 'POCKET' WHERE id = %s", wallet.pk)
+    assert findings() == {"account_differs": [f"account:{wallet.pk}"]}
+
+
+def test_an_account_that_its_caller_opened_as_something_else(wallet, people):
+    """What opens accounts takes from its caller what they are; the wallet may fall far below zero."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT ledger_open(ARRAY[%s::uuid], '{COMMITTED}', '{USD}', '{revenue}', '{debit}', '{1}',"
+            " '{-100000}')",
+            [people.acme],
+        )
+    account = LedgerAccount.objects.get(kind="COMMITTED")
+    assert findings() == {
+        "account_differs": [f"account:{account.pk}"],
+        "floor_differs": [f"account:{account.pk}"],
+    }
+
+
+@pytest.mark.parametrize("change", ["currency = 'EUR'", "stripes = 15"])
+def test_a_balance_that_is_none_of_its_accounts(wallet, change):
+    cash = LedgerAccount.objects.get(kind="CASH_BANK")
+    tamper(f"UPDATE ledger_ledgerbalance SET {change} WHERE account_id = %s AND stripe = 3", cash.pk)
+    assert findings() == {"stripes_differ": [f"account:{cash.pk}"]}
+
+
+def test_a_balance_that_is_gone_or_one_too_many(wallet):
+    cash = LedgerAccount.objects.get(kind="CASH_BANK")
+    unused = LedgerBalance.objects.filter(account=cash, version=0).first().stripe
+    tamper("DELETE FROM ledger_ledgerbalance WHERE account_id = %s AND stripe = %s", cash.pk, unused)
+    assert findings() == {"stripes_differ": [f"account:{cash.pk}"]}
+    tamper(
+        "INSERT INTO ledger_ledgerbalance (account_id, stripe, stripes, currency, posted, held_dr, held_cr,"
+        " version, recorded_at) SELECT %s, x, 16, 'USD', 0, 0, 0, 0, now() FROM unnest(ARRAY[%s, 16]) x",
+        cash.pk,
+        unused,
+    )
+    assert findings() == {"stripes_differ": [f"account:{cash.pk}"]}
+
+
+def test_a_balance_whose_instant_was_set_back_hides_what_is_not_sealed_yet(wallet):
+    tamper("UPDATE ledger_ledgerbalance SET recorded_at = '2020-01-01' WHERE account_id = %s", wallet.pk)
+    assert findings() == {"balance_instant": [f"account:{wallet.pk}"]}
+
+
+def test_a_balance_whose_instant_is_to_come_would_never_let_the_next_be_sealed(wallet):
+    tamper(
+        "UPDATE ledger_ledgerbalance SET recorded_at = now() + interval '2 hours' WHERE account_id = %s",
         wallet.pk,
     )
-    assert findings() == {"overdrawn": [f"account:{wallet.pk}"]}
+    assert findings() == {"balance_instant": [f"account:{wallet.pk}"]}
+
+
+@pytest.mark.parametrize("named", ["reverses_id", "resolves_id"])
+def test_a_transaction_that_names_another_that_there_is_not(wallet, named):
+    row = LedgerTransaction.objects.get(key="50")
+    tamper(f"UPDATE ledger_ledgertransaction SET {named} = gen_random_uuid() WHERE id = %s", row.pk)
+    assert findings()["reference_missing"] == [f"transaction:{row.pk}"]
+
+
+def test_a_transaction_that_adjusts_a_period_that_there_is_not(wallet):
+    row = LedgerTransaction.objects.get(key="50")
+    tamper(
+        "UPDATE ledger_ledgertransaction SET adjusts_period_id = gen_random_uuid(), meant_at = '2020-01-01'"
+        " WHERE id = %s",
+        row.pk,
+    )
+    assert findings() == {"reference_missing": [f"transaction:{row.pk}"]}
 
 
 def test_a_reversal_of_more_than_was_posted(wallet):

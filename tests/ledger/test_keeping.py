@@ -9,7 +9,8 @@ from django.db import InternalError, connection, transaction
 
 from ledger.models import LedgerAccount, LedgerDay, LedgerEntry, LedgerSeal, LedgerTransaction
 from ledger.rules import recipes
-from ledger.services import balance, discard_pending, keep, post_pending
+from ledger.rules.kinds import Kind
+from ledger.services import balance, discard_pending, keep, open_accounts, post_pending
 from ledger.tasks import keep_days_and_seals
 from tests.ledger.conftest import ACTOR, AT, make_people, usd
 
@@ -26,8 +27,10 @@ def fund(people, posted):
 
 
 def members(seal):
+    """The ids of the transactions and, after them, of the accounts that a seal covers."""
     raw = bytes(seal.members)
-    return [raw[place : place + 16].hex() for place in range(0, len(raw), 48)]
+    ids = [raw[place : place + 16].hex() for place in range(0, len(raw), 48)]
+    return ids[: seal.transactions], [int(account, 16) for account in ids[seal.transactions :]]
 
 
 def test_days_are_the_sums_of_what_was_posted_on_them(fund, people):
@@ -48,9 +51,21 @@ def test_a_seal_names_every_transaction_in_the_order_of_recording(fund):
     rows = [fund(key) for key in "abc"]
     assert keep(margin=NOW) == 3
     seal = LedgerSeal.objects.get()
-    assert members(seal) == [row.pk.hex for row in rows]
+    assert members(seal)[0] == [row.pk.hex for row in rows]
     assert (seal.number, seal.transactions, seal.entries, bytes(seal.previous)) == (1, 3, 6, b"")
     assert seal.until == LedgerTransaction.objects.get(key="c").recorded_at
+
+
+def test_a_seal_names_every_account_that_was_opened_in_its_time(fund, people):
+    fund("a")
+    keep(margin=NOW)
+    opened = sorted(LedgerAccount.objects.values_list("pk", flat=True))
+    open_accounts(accounts=[(people.bridge, Kind.PAYABLE, "USD"), (people.bridge, Kind.PAYABLE, "EUR")])
+    assert keep(margin=NOW) == 0
+    fund("b")
+    keep(margin=NOW)
+    later = LedgerAccount.objects.filter(owner=people.bridge).order_by("pk").values_list("pk", flat=True)
+    assert [members(seal)[1] for seal in LedgerSeal.objects.order_by("number")] == [opened, list(later)]
 
 
 def test_seals_are_a_chain_that_anybody_can_compute(fund):
@@ -145,7 +160,7 @@ def test_a_posting_that_has_not_ended_holds_the_seal_back_and_is_never_left_out(
     commit.set()
     assert keep(margin=NOW) == 2
     thread.join()
-    keys = LedgerTransaction.objects.in_bulk(members(LedgerSeal.objects.get(number=2)))
+    keys = LedgerTransaction.objects.in_bulk(members(LedgerSeal.objects.get(number=2))[0])
     assert {row.key for row in keys.values()} == {"slow", "quick"}
 
 
@@ -169,7 +184,10 @@ def test_two_keepers_seal_nothing_twice_and_postings_do_not_wait_for_them(posted
         thread.join()
     answers.append(keep(margin=NOW))
     assert sum(answers) == 31 == sum(seal.transactions for seal in LedgerSeal.objects.all())
-    assert len({m for seal in LedgerSeal.objects.all() for m in members(seal)}) == 31
+    assert len({m for seal in LedgerSeal.objects.all() for m in members(seal)[0]}) == 31
+    assert [m for seal in LedgerSeal.objects.order_by("number") for m in members(seal)[1]] == sorted(
+        LedgerAccount.objects.values_list("pk", flat=True)
+    )
     assert sum(day.entries for day in LedgerDay.objects.all()) == LedgerEntry.objects.count() == 62
 
 
@@ -188,7 +206,7 @@ def test_the_task_keeps_and_reads_are_the_same_before_and_after(fund, people):
     assert LedgerAccount.objects.count() == 2
 
 
-def test_a_clock_that_was_set_back_writes_nothing_behind_a_seal(fund):
+def test_a_clock_that_was_set_back_writes_nothing_behind_a_seal(fund, people):
     fund("a")
     with connection.cursor() as cursor:  # as if it had been an hour later when this was sealed
         cursor.execute(
@@ -196,8 +214,10 @@ def test_a_clock_that_was_set_back_writes_nothing_behind_a_seal(fund):
             " sealed_at) VALUES (1, now() + interval '1 hour', 0, 0, '', '', '', now())"
         )
     sealed = LedgerSeal.objects.get()
+    open_accounts(accounts=[(people.bridge, Kind.PAYABLE, "USD")])
+    assert LedgerAccount.objects.get(owner=people.bridge).opened_at > sealed.until
     assert fund("b").recorded_at > sealed.until
-    one, other = LedgerAccount.objects.order_by("pk").values_list("pk", flat=True)
+    one, other = LedgerAccount.objects.exclude(owner=people.bridge).values_list("pk", flat=True)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE ledger_ledgerbalance SET recorded_at = now() - interval '1 day'")
         cursor.execute("SELECT ledger_transfer('t', %s, %s, 1)", [one, other])

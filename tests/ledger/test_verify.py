@@ -5,13 +5,20 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
 
 from commerce.errors import InvalidInput
-from ledger.models import LedgerEntry, LedgerSeal, LedgerTransaction
+from ledger.models import LedgerAccount, LedgerEntry, LedgerSeal, LedgerTransaction
 from ledger.rules import recipes
-from ledger.services import anchor, compare_anchor, keep, recent_seal, verify_ledger
-from tests.ledger.conftest import make_people, usd
+from ledger.services import (
+    anchor,
+    compare_anchor,
+    keep,
+    post_pending,
+    recent_seal,
+    settle_pending,
+    verify_ledger,
+)
+from tests.ledger.conftest import ACTOR, AT, make_people, usd
 from tests.ledger.test_invariants import tamper
 from tests.ledger.test_keeping import NOW
 
@@ -59,6 +66,39 @@ def test_a_changed_description_is_found_though_every_sum_is_right(sealed):
 def test_every_column_is_sealed(sealed, change):
     tamper(f"UPDATE ledger_ledgertransaction SET {change} WHERE id = %s", sealed["e"].pk)
     assert found() == [("sealed_row_changed", of(sealed["e"]))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "owner_id = %s",
+        "owner_id = %s, kind = 'COMMITTED'",
+        "owner_id = %s, account_class = 'asset', normal = 'debit'",
+        "owner_id = %s, opened_at = opened_at - interval '1 microsecond'",
+    ],
+)
+def test_whose_account_it_is_is_sealed(sealed, people, change):
+    account = LedgerAccount.objects.get(kind="AVAILABLE")
+    tamper(f"UPDATE ledger_ledgeraccount SET {change} WHERE id = %s", people.northwind, account.pk)
+    assert ("sealed_row_changed", f"account:{account.pk}") in found()
+    assert not any(kind in ("seal_broken", "balance_not_sum") for kind, _ in found())
+
+
+def test_an_account_that_is_gone_or_was_slipped_in_is_not_what_was_sealed(sealed, people):
+    account = LedgerAccount.objects.get(kind="AVAILABLE")
+    tamper(
+        "INSERT INTO ledger_ledgeraccount (owner_id, kind, currency, account_class, normal, stripes,"
+        " opened_at) SELECT %s, kind, currency, account_class, normal, stripes, opened_at"
+        " FROM ledger_ledgeraccount WHERE id = %s",
+        people.northwind,
+        account.pk,
+    )
+    forged = LedgerAccount.objects.get(owner=people.northwind)
+    assert ("row_after_seal", f"account:{forged.pk}") in found()
+    tamper("DELETE FROM ledger_ledgeraccount WHERE id = %s", forged.pk)
+    assert found() == []
+    tamper("DELETE FROM ledger_ledgeraccount WHERE id = %s", account.pk)
+    assert ("sealed_row_missing", f"account:{account.pk}") in found()
 
 
 def test_both_amounts_and_all_that_follows_from_them_rewritten(sealed):
@@ -142,10 +182,9 @@ def rewrite(sql, *numbers):
         tamper(
             """UPDATE ledger_ledgerseal s SET previous = n.previous, members = n.members,
                  hash = ledger_seal_hash(n.previous, s.number, s.until, s.transactions, s.entries, n.members)
-               FROM (SELECT p.hash AS previous,
-                            (SELECT string_agg(uuid_send(d.id) || d.digest, '' ORDER BY d.recorded_at, d.id)
-                               FROM ledger_digests(p.until, o.until) d) AS members
+               FROM (SELECT p.hash AS previous, b.members
                        FROM ledger_ledgerseal o JOIN ledger_ledgerseal p ON p.number = o.number - 1
+                      CROSS JOIN LATERAL ledger_block(p.until, o.until) b
                       WHERE o.number = %s) n WHERE s.number = %s""",
             number,
             number,
@@ -205,21 +244,25 @@ def test_looking_from_a_seal_on_knows_what_each_account_held_before_it(sealed):
     assert ("running_balance", f"entry:{entry.account_id}/0#6") in found(since=3)
 
 
-def test_a_posting_into_a_month_that_was_closed_before(sealed):
-    tamper(
-        "INSERT INTO ledger_ledgerperiod (id, starts_on, ends_on, status)"
-        " VALUES (gen_random_uuid(), '2027-03-01', '2027-04-01', 'closed')"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO commerce_transitionlog (id, model, object_id, field, name, source, target, actor,"
-            " reason, request_id, at, recorded_at) SELECT gen_random_uuid(), 'ledger.ledgerperiod', id::text,"
-            " 'status', 'close', 'closing', 'closed', 'test', '', '', now(), %s FROM ledger_ledgerperiod",
-            [sealed["e"].recorded_at],
-        )
-    findings = found()
-    assert [s for kind, s in findings if kind == "posted_into_closed"] == [of(sealed["f"])]
-    assert sum(kind == "period_not_sum" for kind, _ in findings) == 2
+def test_what_is_set_aside_is_held_against_what_is_pending_from_any_seal_on(sealed, people, posted):
+    """Whether it was set aside before that seal or after it."""
+    entries = recipes.commit(buyer=people.acme, downpayment=usd("1"), expected=usd("1"))
+    rows = {}
+    for key in ("old", "settled", "new"):
+        rows[key] = post_pending(entries=entries, key=key, source="t", recipe="commit", at=AT, actor=ACTOR)
+        keep(margin=NOW)
+    settle_pending(transaction=rows["settled"], key="done", at=AT, actor=ACTOR)
+    keep(margin=NOW)
+    wallet = LedgerAccount.objects.get(kind="AVAILABLE")
+    assert [found(since=number) for number in range(1, 8)] == [[]] * 7
+    tamper("UPDATE ledger_ledgerbalance SET held_dr = 200 WHERE account_id = %s", wallet.pk)
+    assert [found(since=number) for number in (1, 7)] == [[("hold_not_sum", f"account:{wallet.pk}")]] * 2
+
+
+def test_a_resolution_is_looked_at_from_the_seal_that_covers_it(sealed, people, posted):
+    tamper("UPDATE ledger_ledgertransaction SET resolves_id = %s WHERE key = 'c'", sealed["a"].pk)
+    assert ("resolved_twice", of(sealed["a"])) in found(since=2)
+    assert found(since=3) == []
 
 
 def test_the_recent_part_begins_at_the_first_seal_of_a_small_ledger(sealed):
@@ -273,6 +316,19 @@ def test_the_command_prints_an_anchor_and_compares_with_a_file_of_them(sealed, t
     assert (code, out.split()[:2]) == (3, ["anchor_differs", "seal:3:"])
     file.write_text("nothing")
     assert run("--against", str(file))[0] == 2
+    for line in (
+        "[]",
+        "1",
+        "null",
+        '"3"',
+        "{}",
+        '{"number": true, "hash": ""}',
+        '{"number": 1e3, "hash": ""}',
+    ):
+        file.write_text(line)
+        assert run("--against", str(file))[:2] == (6, ""), line
+    file.write_text('{"number": 9999999999999999999999, "hash": "00"}')
+    assert run("--against", str(file))[:2] == (6, "")
 
 
 def test_there_is_no_anchor_before_the_first_seal(db):
