@@ -24,7 +24,9 @@ CREATE FUNCTION ledger_open(
 BEGIN ATOMIC
   WITH opened AS (
     INSERT INTO ledger_ledgeraccount (owner_id, kind, currency, account_class, normal, stripes, opened_at)
-    SELECT u.o, u.k, u.c, u.class, u.normal, u.stripes, now()
+    -- Under the lock that whoever seals waits for, and later than any seal covers (`opened_at`).
+    SELECT u.o, u.k, u.c, u.class, u.normal, u.stripes,
+           greatest(clock_timestamp(), (SELECT max(s.until) FROM ledger_ledgerseal s) + interval '1 microsecond')
       FROM unnest(p_owner, p_kind, p_currency, p_class, p_normal, p_stripes) u(o, k, c, class, normal, stripes)
       JOIN parties_organization p ON p.id = u.o
      ORDER BY u.o, u.k, u.c
@@ -272,14 +274,20 @@ BEGIN
 END $$;
 """
 
-# Version 7 (RFC 9562) for PostgreSQL before 18, which has no uuidv7().
+# Version 7 (RFC 9562), which PostgreSQL has from 18 on.
 UUID7 = """
-CREATE FUNCTION ledger_uuid7() RETURNS uuid LANGUAGE sql VOLATILE
-RETURN encode(
-  set_bit(set_bit(
-    overlay(uuid_send(gen_random_uuid())
-            PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
-    52, 1), 53, 1), 'hex')::uuid
+DO $do$ BEGIN
+  IF current_setting('server_version_num')::int >= 180000 THEN
+    CREATE FUNCTION ledger_uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS 'SELECT uuidv7()';
+  ELSE
+    CREATE FUNCTION ledger_uuid7() RETURNS uuid LANGUAGE sql VOLATILE
+    RETURN encode(
+      set_bit(set_bit(
+        overlay(uuid_send(gen_random_uuid())
+                PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+        52, 1), 53, 1), 'hex')::uuid;
+  END IF;
+END $do$;
 """
 
 # Both rows are locked and moved by one statement, in the order of VALUES (no plan without a sequential
@@ -322,7 +330,7 @@ BEGIN
     RETURNING b.account_id, b.stripe, b.currency, b.version, d.amount, b.posted, b.recorded_at)
   SELECT a.*, b.* INTO a_account, a_stripe, a_currency, a_version, a_amount, a_posted, a_recorded,
                        b_account, b_stripe, b_currency, b_version, b_amount, b_posted, b_recorded
-    FROM moved a LEFT JOIN moved b ON b.account_id <> a.account_id LIMIT 1;
+    FROM moved a LEFT JOIN moved b ON b.account_id <> a.account_id;
   IF b_currency = a_currency THEN
     recorded := greatest(a_recorded, b_recorded);
     IF recorded > least(a_recorded, b_recorded) THEN
@@ -386,7 +394,7 @@ CREATE FUNCTION ledger_transfer(
 ) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
-  content constant bytea := sha256(convert_to(ROW(p_from, p_to, p_amount, p_source, p_recipe)::text, 'UTF8'));
+  content constant bytea := sha256(convert_to(concat_ws(' ', p_from, p_to, p_amount, p_source, p_recipe), 'UTF8'));
   made constant uuid := ledger_uuid7();
   other record;
 BEGIN

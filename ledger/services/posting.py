@@ -39,6 +39,10 @@ SELECT ledger_post_pair(
   %s::uuid, %s::text, %s::bytea, %s::text, %s::text, %s::text, %s::text, %s::timestamptz,
   %s::uuid, %s::text, %s::uuid, %s::text, %s::text, %s::bigint)
 """
+_WRITTEN = (
+    "id", "key", "fingerprint", "status", "source", "recipe", "description", "actor", "effective_at",
+    "recorded_at", "reverses_id", "resolves_id", "adjusts_period_id", "meant_at",
+)  # fmt: skip
 _OPEN = (
     "SELECT ledger_open(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::bigint[])"
 )
@@ -74,9 +78,9 @@ class Posting:
     @cached_property
     def fingerprint(self) -> bytes:
         """The content that a repeated key must repeat; not the instant, which a retry may read anew."""
-        legs = sorted((str(e.owner), str(e.kind), e.amount.currency, e.signed) for e in self.entries)
-        content = [self.status, self.source, self.recipe, str(self.reverses), str(self.resolves), legs]
-        return hashlib.sha256(json.dumps(content).encode()).digest()
+        legs = sorted((e.owner.hex, str(e.kind), e.amount.currency, e.signed) for e in self.entries)
+        content = (str(self.status), self.source, self.recipe, str(self.reverses), str(self.resolves), legs)
+        return hashlib.sha256(repr(content).encode(errors="surrogatepass")).digest()
 
 
 def post(
@@ -228,7 +232,7 @@ def post_all(*, postings: Sequence[Posting], actor: Actor) -> list[LedgerTransac
         )
     ids = [uuid7() for _ in postings]
     if len(postings) == 1 and (recorded_at := _post_pair(postings[0], ids[0], actor)):
-        return [_as_written(postings[0], ids[0], actor, recorded_at)]
+        return [_as_written(postings[0], ids[0], str(actor), recorded_at)]
     arguments = _arguments(postings, ids, actor)
     answer, *others = _call(arguments)
     if _refusal(answer) == {"code": "unknown_account"}:
@@ -238,8 +242,9 @@ def post_all(*, postings: Sequence[Posting], actor: Actor) -> list[LedgerTransac
         answer, *others = _call(arguments)
     if refusal := _refusal(answer):
         raise _error(refusal)
+    author = str(actor)
     written = [
-        _as_written(posting, made, actor, answer.recorded_at)
+        _as_written(posting, made, author, answer.recorded_at)
         for posting, made in zip(postings, ids, strict=True)
     ]
     return _with_others(written, others) if others else written
@@ -271,40 +276,39 @@ def open_accounts(*, accounts: Iterable[tuple[UUID, Kind, str]]) -> None:
     """Make sure that these (owner, kind, currency) exist; posting does it by itself."""
     keys = sorted(accounts)
     natures = [kind.nature for _, kind, _ in keys]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _OPEN,
-            [
-                [owner for owner, _, _ in keys],
-                [str(kind) for _, kind, _ in keys],
-                [currency for _, _, currency in keys],
-                [str(nature.account_class) for nature in natures],
-                [str(nature.normal) for nature in natures],
-                [nature.stripes for nature in natures],
-                [nature.floor for nature in natures],
-            ],
-        )
+    _rows(
+        _OPEN,
+        [
+            [owner for owner, _, _ in keys],
+            [str(kind) for _, kind, _ in keys],
+            [currency for _, _, currency in keys],
+            [str(nature.account_class) for nature in natures],
+            [str(nature.normal) for nature in natures],
+            [nature.stripes for nature in natures],
+            [nature.floor for nature in natures],
+        ],
+    )
 
 
 def _arguments(postings: Sequence[Posting], ids: Sequence[UUID], actor: Actor) -> list[str]:
     legs = [(place, entry) for place, posting in enumerate(postings, 1) for entry in posting.entries]
     return [
         _plain(ids),
-        _quoted(p.key for p in postings),
-        _quoted(f"\\x{p.fingerprint.hex()}" for p in postings),
-        _plain(p.status for p in postings),
-        _quoted(p.source for p in postings),
-        _plain(p.recipe for p in postings),
-        _quoted(p.description for p in postings),
+        _quoted([p.key for p in postings]),
+        _plain([rf"\\x{p.fingerprint.hex()}" for p in postings]),
+        _plain([p.status for p in postings]),
+        _quoted([p.source for p in postings]),
+        _plain([p.recipe for p in postings]),
+        _quoted([p.description for p in postings]),
         str(actor),
-        _quoted(p.at.isoformat() for p in postings),
-        _plain(p.reverses or "NULL" for p in postings),
-        _plain(p.resolves or "NULL" for p in postings),
-        _plain(place for place, _ in legs),
-        _plain(entry.owner for _, entry in legs),
-        _plain(entry.kind for _, entry in legs),
-        _plain(entry.amount.currency for _, entry in legs),
-        _plain(entry.signed for _, entry in legs),
+        _quoted([p.at.isoformat() for p in postings]),
+        _plain([p.reverses or "NULL" for p in postings]),
+        _plain([p.resolves or "NULL" for p in postings]),
+        _plain([place for place, _ in legs]),
+        _plain([entry.owner.hex for _, entry in legs]),
+        _plain([entry.kind for _, entry in legs]),
+        _plain([entry.amount.currency for _, entry in legs]),
+        _plain([entry.signed for _, entry in legs]),
     ]
 
 
@@ -313,10 +317,12 @@ def _plain(values: Iterable[object]) -> str:
     return f"{{{','.join(map(str, values))}}}"
 
 
-def _quoted(values: Iterable[str]) -> str:
+def _quoted(values: Sequence[str]) -> str:
     """An array literal of any texts."""
-    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    return "{" + ",".join(f'"{value}"' for value in escaped) + "}"
+    text = '","'.join(values)
+    if "\\" in text or text.count('"') > 2 * (len(values) - 1):
+        text = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
+    return f'{{"{text}"}}'
 
 
 def _post_pair(posting: Posting, made: UUID, actor: Actor) -> datetime | None:
@@ -371,7 +377,7 @@ def _rows(sql: LiteralString, arguments: Sequence[object]) -> list[tuple[Any, ..
             # Prepared on the server, which Django's own cursors do not do.
             with connection.wrap_database_errors, Cursor(connection.connection) as cursor:
                 return cursor.execute(sql, arguments, prepare=True).fetchall()
-        except DataError as error:
+        except (DataError, UnicodeEncodeError) as error:  # the latter: a lone surrogate
             if isinstance(error.__cause__, NumericValueOutOfRange):
                 raise InvalidInput(
                     "The entries of one account come to more than 2^53 - 1 minor units.",
@@ -452,24 +458,27 @@ def _excess_error(refusal: dict[str, Any], code: str) -> CommerceError:
     )
 
 
-def _as_written(posting: Posting, made: UUID, actor: Actor, recorded_at: datetime) -> LedgerTransaction:
-    values = {
-        "id": made,
-        "key": posting.key,
-        "fingerprint": posting.fingerprint,
-        "status": posting.status,
-        "source": posting.source,
-        "recipe": posting.recipe,
-        "description": posting.description,
-        "actor": str(actor),
-        "effective_at": posting.at.astimezone(UTC),
-        "recorded_at": recorded_at,
-        "reverses_id": posting.reverses,
-        "resolves_id": posting.resolves,
-        "adjusts_period_id": None,
-        "meant_at": None,
-    }
-    return LedgerTransaction.from_db(connection.alias, list(values), list(values.values()))
+def _as_written(posting: Posting, made: UUID, author: str, recorded_at: datetime) -> LedgerTransaction:
+    return LedgerTransaction.from_db(
+        connection.alias,
+        _WRITTEN,
+        (
+            made,
+            posting.key,
+            posting.fingerprint,
+            posting.status,
+            posting.source,
+            posting.recipe,
+            posting.description,
+            author,
+            posting.at.astimezone(UTC),
+            recorded_at,
+            posting.reverses,
+            posting.resolves,
+            None,
+            None,
+        ),
+    )
 
 
 def _with_others(written: list[LedgerTransaction], others: Sequence[_Row]) -> list[LedgerTransaction]:
