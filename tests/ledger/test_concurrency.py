@@ -11,15 +11,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from commerce.embedded import REPOSITORY
-from commerce.errors import CommerceError, InsufficientFunds, StateConflict
+from commerce.errors import Busy, CommerceError, InsufficientFunds, StateConflict
 from ledger.models import LedgerBalance, LedgerEntry, LedgerRelease, LedgerTransaction
 from ledger.rules import recipes
+from ledger.rules.kinds import Kind
 from ledger.rules.recipes import Entry
 from ledger.services import (
     balance,
+    open_accounts,
     post,
     post_pending,
     release_due,
@@ -105,6 +107,22 @@ def test_the_same_key_with_other_content_at_the_same_time_posts_one_of_them():
     assert len(written) == 1
     assert {r.code for r in results if isinstance(r, CommerceError)} == {"key_conflict"}
     assert holds(people.acme, "AVAILABLE").minor == abs(written[0].entries.first().amount)
+
+
+def test_who_loses_a_race_to_open_accounts_is_told_to_come_again():
+    people = make_people()
+    wallets = [(owner, Kind.AVAILABLE, "USD") for owner in (people.acme, people.northwind)]
+    opened = threading.Barrier(2)
+
+    def open_both(number):
+        with transaction.atomic():
+            open_accounts(accounts=[wallets[number]])
+            opened.wait()
+            open_accounts(accounts=[wallets[1 - number]])
+
+    lost = [error for error in together(open_both, threads=2) if error is not None]
+    assert [type(error) for error in lost] == [Busy]
+    assert LedgerBalance.objects.count() == 2
 
 
 def test_writers_over_the_same_few_accounts_in_any_order_do_not_deadlock():

@@ -1,5 +1,6 @@
 """Posting: once per key, balanced, never below zero, and a refusal leaves no trace."""
 
+from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -208,6 +209,18 @@ def test_bad_envelopes_are_refused(funded, change, code):
     with pytest.raises(InvalidInput) as refused:
         post_commit(funded, **{"key": "k", **change})
     assert (refused.value.code, counts()) == (code, before)
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ud800", "caf\udce9"])
+def test_what_is_no_text_is_refused_alone_and_in_a_batch(funded, text):
+    before = counts()
+    for name in ("description", "source", "key"):
+        with pytest.raises(InvalidInput, match="cannot hold this posting"):
+            post_commit(funded, **{"key": "k", name: text})
+    made = posting(funded, "a", "1")
+    with pytest.raises(InvalidInput, match="cannot hold this posting"):
+        post_all(postings=[made, replace(made, key="b", description=text)], actor=ACTOR)
+    assert counts() == before
 
 
 def test_a_balance_that_json_could_not_carry_is_refused(funded):
