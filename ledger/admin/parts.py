@@ -1,12 +1,13 @@
 """What several pages of the ledger have in common: legs, their two sides, causes, days of an address."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, time
+from datetime import datetime, time
 
 from django.http import HttpRequest
 from django.utils.dateparse import parse_date
 from django.utils.safestring import SafeString
 
+from commerce.console.as_of import within_calendar
 from commerce.console.format import aggregate_label, money
 from ledger.models import LedgerEntry, LedgerHold, LedgerTransaction
 
@@ -39,9 +40,9 @@ def sides(signed: int, currency: str) -> tuple[SafeString | str, SafeString | st
 
 
 def day_of(request: HttpRequest, name: str) -> datetime | None:
-    """Midnight UTC of the day in the query; None when there is none or it is no day."""
+    """Midnight UTC of the day in the query; None when there is none, or none that a page can show."""
     try:
         day = parse_date(request.GET.get(name, ""))
     except ValueError:
         return None
-    return datetime.combine(day, time.min, UTC) if day else None
+    return within_calendar(datetime.combine(day, time.min)) if day else None

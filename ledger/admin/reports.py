@@ -1,12 +1,12 @@
 """The trial balance's page, and what home says of the ledger: balances by class, cash in and out."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -22,7 +22,7 @@ from commerce.console.registry import Section, register_section
 from commerce.errors import StateConflict
 from commerce.money import CURRENCIES, STABLECOINS
 from ledger import services
-from ledger.models import LedgerAccount, LedgerEntry
+from ledger.models import LedgerAccount
 from ledger.rules.kinds import Kind
 from ledger.services.reports import TrialRow
 
@@ -161,18 +161,8 @@ def _cash_section(request: HttpRequest) -> SafeString:
     """Cash in and out at the bank, per day and currency, by business time."""
     today = clock.now().date()
     first = today - timedelta(days=CASH_DAYS - 1)
-    moved = (
-        LedgerEntry.objects.filter(
-            account__kind=Kind.CASH_BANK, effective_at__gte=datetime.combine(first, time.min, UTC)
-        )
-        .values("account__currency", "effective_at__date")
-        .annotate(out=Sum("amount", filter=Q(amount__gt=0)), into=Sum("amount", filter=Q(amount__lt=0)))
-        .order_by("account__currency")
-    )
-    by_day = {
-        (row["account__currency"], row["effective_at__date"]): (-(row["into"] or 0), row["out"] or 0)
-        for row in moved
-    }
+    moved = services.moved_by_day(kind=Kind.CASH_BANK, first=first, last=today)
+    by_day = {(row.debit.currency, row.day): (row.debit.minor, row.credit.minor) for row in moved}
     days = [first + timedelta(days=number) for number in range(CASH_DAYS)]
     charts = [
         (cash_flow([(day, *by_day.get((currency, day), (0, 0))) for day in days], currency),)

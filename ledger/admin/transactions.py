@@ -16,6 +16,7 @@ from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
 from commerce.console.format import NOTHING, badge, instant, link, money, subject, subject_link
 from commerce.console.registry import Hit, register_panel, register_search
+from ledger import services
 from ledger.admin.parts import Leg, legs_of, sides, subject_of, sums_of
 from ledger.admin.reversals import reversal_action
 from ledger.models import LedgerEntry, LedgerHold, LedgerSeal, LedgerTransaction
@@ -108,29 +109,22 @@ def with_legs(transactions: QuerySet[LedgerTransaction]) -> QuerySet[LedgerTrans
     )
 
 
-def _chain_of(transaction: LedgerTransaction) -> list[LedgerTransaction]:
-    """The transaction with which it began, and all that settles, discards or reverses from there."""
-    root = transaction
-    while (before := root.resolves or root.reverses) is not None:
-        root = before
-    found = {root.pk: root}
-    latest = [root.pk]
-    while latest and len(found) < CHAIN_SHOWN:
+def _chain_of(transaction: LedgerTransaction) -> tuple[list[LedgerTransaction], bool]:
+    """What it began with, all that settles, discards or reverses from there; whether there is more of it."""
+    way = [transaction]
+    while (before := way[0].resolves or way[0].reverses) is not None:
+        way.insert(0, before)
+    found = {row.pk: row for row in way}
+    latest = {way[0].pk}
+    while latest:
+        room = max(CHAIN_SHOWN - len(found), 0)
         following = LedgerTransaction.objects.filter(Q(reverses__in=latest) | Q(resolves__in=latest))
-        rows = list(with_legs(following).order_by("id")[:CHAIN_SHOWN])
-        found |= {row.pk: row for row in rows}
-        latest = [row.pk for row in rows]
-    return list(found.values())
-
-
-def _left(transaction: LedgerTransaction, reversals: Iterable[LedgerTransaction]) -> SafeString:
-    """How much of a posted transaction can still be taken back."""
-    taken: dict[str, int] = {}
-    for reversal in reversals:
-        for currency, (debit, _) in sums_of(legs_of(reversal)).items():
-            taken[currency] = taken.get(currency, 0) + debit
-    left = {c: debit - taken.get(c, 0) for c, (debit, _) in sums_of(legs_of(transaction)).items()}
-    return format_html_join(" ", "{}", ((money(minor, currency),) for currency, minor in left.items()))
+        rows = list(with_legs(following).exclude(pk__in=found).order_by("id")[: room + 1])
+        found |= {row.pk: row for row in rows[:room]}
+        if len(rows) > room:
+            return list(found.values()), True
+        latest = {row.pk for row in found.values() if (row.reverses_id or row.resolves_id) in latest}
+    return list(found.values()), False
 
 
 def _relation(row: LedgerTransaction) -> str:
@@ -143,17 +137,15 @@ def _relation(row: LedgerTransaction) -> str:
 
 def _chain_panel(transaction: LedgerTransaction, request: HttpRequest) -> SafeString:
     """From the first transaction down; what is indented settles, discards or reverses what is above it."""
-    chain = _chain_of(transaction)
+    chain, more = _chain_of(transaction)
     if len(chain) == 1:
         return SafeString("")
     children: dict[Any, list[LedgerTransaction]] = {}
     for row in chain[1:]:
         children.setdefault(row.reverses_id or row.resolves_id, []).append(row)
+    left = services.sums_left(row for row in chain if row.status == LedgerTransaction.Status.POSTED)
 
     def rows(row: LedgerTransaction, depth: int) -> Iterator[tuple[Any, ...]]:
-        following = children.get(row.pk, [])
-        reversals = [child for child in following if child.reverses_id]
-        posted = row.status == LedgerTransaction.Status.POSTED
         amounts = ((money(debit, c),) for c, (debit, _) in sums_of(legs_of(row)).items())
         name = format_html("<strong>{}</strong>", row) if row.pk == transaction.pk else link(row)
         yield (
@@ -165,13 +157,21 @@ def _chain_panel(transaction: LedgerTransaction, request: HttpRequest) -> SafeSt
             ),
             badge(row.status),
             format_html_join(" ", "{}", amounts) or NOTHING,
-            _left(row, reversals) if posted else "",
+            format_html_join(" ", "{}", ((money(m.minor, m.currency),) for m in left.get(row.pk, ()))),
             instant(row.effective_at),
         )
-        for child in following:
+        for child in sorted(children.get(row.pk, ()), key=lambda child: child.pk):
             yield from rows(child, depth + 1)
 
-    return table(["Transaction", "Status", ">Amount", ">Left to reverse", "Effective"], rows(chain[0], 0))
+    shown = table(["Transaction", "Status", ">Amount", ">Left to reverse", "Effective"], rows(chain[0], 0))
+    if not more:
+        return shown
+    return format_html(
+        '{}<p class="c-help">The chain is longer: {} of its transactions are shown. '
+        "What is left to reverse counts all.</p>",
+        shown,
+        len(chain),
+    )
 
 
 def _legs_panel(transaction: LedgerTransaction, request: HttpRequest) -> SafeString:

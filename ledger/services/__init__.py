@@ -45,7 +45,15 @@ from ledger.services.posting import (
 )
 from ledger.services.releases import cancel_release, hold_release, lift_release, release_due, schedule_release
 from ledger.services.removal import remove_month, restore_month
-from ledger.services.reports import GROUPINGS, LOOKED_AT, Explanation, TrialBalance, explain, trial_balance
+from ledger.services.reports import (
+    GROUPINGS,
+    LOOKED_AT,
+    Explanation,
+    TrialBalance,
+    explain,
+    moved_by_day,
+    trial_balance,
+)
 from ledger.services.reversals import (
     Part,
     ReversalLeg,
@@ -54,6 +62,7 @@ from ledger.services.reversals import (
     request_reversal,
     reversal_in_words,
     reversal_veto,
+    sums_left,
     why_not_reverse,
 )
 from ledger.services.verification import LedgerFinding, anchor, compare_anchor, recent_seal, verify_ledger
@@ -96,6 +105,7 @@ __all__ = [
     "keep",
     "left_to_reverse",
     "lift_release",
+    "moved_by_day",
     "next_month",
     "open_accounts",
     "opposite",
@@ -120,6 +130,7 @@ __all__ = [
     "show_next_month",
     "statement",
     "statement_lines",
+    "sums_left",
     "trial_balance",
     "verify_ledger",
     "why_not_close",

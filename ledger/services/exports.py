@@ -148,8 +148,8 @@ def _statement(selection: Selection) -> Iterator[tuple[Any, ...]]:
     since, until, known_at = (parameters.get(name) for name in ("since", "until", "known_at"))
     page = statement(account=account, since=since, until=until, known_at=known_at, limit=1)
     running, nothing = page.opening, (None,) * 5
-    facts: tuple[Any, ...] = (None, None, ARCHIVED if page.begins else None, None, None)
-    yield ("opening", page.begins or since, None, *facts, account.currency, None, None, running)
+    why = (None, None, ARCHIVED if page.begins else None, None, None)
+    yield ("opening", page.begins or since, None, *why, account.currency, None, None, running)
     entries = _lines(selection).order_by("effective_at", "recorded_at", "pk")
     for effective_at, recorded_at, signed, *facts in entries.values_list(
         "effective_at", "recorded_at", "amount", "transaction_id", "transaction__recipe",

@@ -6,7 +6,7 @@ others post.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +36,24 @@ SELECT {key} AS key, {label} AS label, a.currency, count(*), min(a.account_class
    AND (%(owner)s::uuid IS NULL OR a.owner_id = %(owner)s)
  GROUP BY 1, a.currency HAVING sum(abs(b.balance)) > 0
  ORDER BY a.currency, min(a.account_class), 2, 1
+"""
+# Whole days come from their sums, and from the entries what no seal covers yet.
+_BY_DAY = """
+SELECT a.currency, m.day, sum(m.debit)::bigint, sum(m.credit)::bigint
+  FROM ledger_ledgeraccount a
+ CROSS JOIN (SELECT COALESCE(max(until), '-infinity') AS until FROM ledger_ledgerseal) s
+ CROSS JOIN LATERAL (
+   SELECT d.day, d.debit, d.credit FROM ledger_ledgerday d
+    WHERE d.account_id = a.id AND d.day BETWEEN %(first)s AND %(last)s
+    UNION ALL
+   SELECT (e.effective_at AT TIME ZONE 'UTC')::date, greatest(-e.amount, 0), greatest(e.amount, 0)
+     FROM ledger_ledgerbalance b
+     JOIN ledger_ledgerentry e ON e.account_id = b.account_id AND e.stripe = b.stripe
+                              AND e.recorded_at > s.until
+    WHERE b.account_id = a.id AND b.recorded_at > s.until
+      AND (e.effective_at AT TIME ZONE 'UTC')::date BETWEEN %(first)s AND %(last)s) m
+ WHERE a.kind = %(kind)s
+ GROUP BY a.currency, m.day ORDER BY a.currency, m.day
 """
 _EXPLAIN = """
 WITH newest AS MATERIALIZED (
@@ -108,6 +126,15 @@ class TrialBalance:
 
 
 @dataclass(frozen=True)
+class DayMoved:
+    """What one day of business time moved on all accounts of a kind, in one currency."""
+
+    day: date
+    debit: Money
+    credit: Money
+
+
+@dataclass(frozen=True)
 class Part:
     """What one recipe, or the accounts of one kind, did to a balance, in its normal side's sense."""
 
@@ -176,6 +203,16 @@ def trial_balance(
         before = totals.get(row.currency, TrialTotal(Money.zero(row.currency), Money.zero(row.currency)))
         totals[row.currency] = TrialTotal(before.debit + row.debit, before.credit + row.credit)
     return TrialBalance(rows, list(totals.values()))
+
+
+def moved_by_day(*, kind: Kind, first: date, last: date) -> list[DayMoved]:
+    """Debits and credits of each day (UTC) on which accounts of a kind moved, by currency and day."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_DAY, {"kind": str(kind), "first": first, "last": last})
+        return [
+            DayMoved(day, Money(debit, currency), Money(credit, currency))
+            for currency, day, debit, credit in cursor.fetchall()
+        ]
 
 
 def explain(

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Sum
 from django.db.transaction import atomic, set_rollback
 
 from commerce.actor import Actor
@@ -87,6 +89,25 @@ def left_to_reverse(transaction: LedgerTransaction) -> list[ReversalLeg]:
     return [
         ReversalLeg(account, side, Money(minor, account.currency)) for (account, side), minor in left.items()
     ]
+
+
+def sums_left(transactions: Iterable[LedgerTransaction]) -> dict[UUID, list[Money]]:
+    """How much of each can still be taken back, per currency; two questions for all, whatever was taken.
+
+    Of what is archived, nothing is said.
+    """
+    ids = [transaction.pk for transaction in transactions]
+    left: dict[UUID, dict[str, int]] = {}
+    for of in ("transaction", "transaction__reverses"):
+        debits = LedgerEntry.objects.filter(**{f"{of}__in": ids}, amount__lt=0)
+        for pk, currency, minor in debits.values_list(of, "currency").annotate(minor=-Sum("amount")):
+            if of == "transaction":
+                left.setdefault(pk, {})[currency] = int(minor)
+            elif pk in left:
+                left[pk][currency] -= int(minor)
+    return {
+        pk: [Money(minor, currency) for currency, minor in sorted(sums.items())] for pk, sums in left.items()
+    }
 
 
 def why_not_reverse(transaction: LedgerTransaction) -> str:

@@ -208,6 +208,57 @@ def test_a_chain_shows_what_is_left_to_reverse_and_the_seal_that_covers_it(story
     assert "Seal 1" in body
 
 
+def test_what_is_left_to_reverse_counts_also_what_the_chain_does_not_show(story, as_role):
+    fund = LedgerTransaction.objects.get(key="fund")
+    part = recipes.mirrored(recipes.fund_wallet(platform=story.platform, buyer=story.acme, amount=usd("1")))
+    for number in range(60):
+        last = reverse_posting(
+            transaction=fund, key=f"part:{number}", at=AT, actor=ACTOR, reason=f"no. {number}", entries=part
+        )
+    client = as_role("viewer")
+    for shown, own in ((fund, "no. 48"), (last, "no. 59")):
+        chain = client.get(page(shown)).content.decode().partition('id="chain"')[2].partition("</section>")[0]
+        assert "940.00" in chain
+        assert "950.00" not in chain
+        assert "The chain is longer: 50 of its transactions are shown." in chain
+        assert own in chain
+    back = client.get(page(LedgerTransaction.objects.get(key="commit:1"))).content.decode()
+    assert "The chain is longer" not in back
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=0001-01-01",
+        "to=9999-12-31",
+        "from=0001-01-01&to=9999-12-31",
+        "since=0001-01-01",
+        "since=2027-03-01&until=9999-12-31",
+        "valid_at=0001-01-01T00:00",
+        "valid_at=9999-12-31T23:59:59.999999",
+        "known_at=9999-12-31T23:59",
+        "valid_at=0001-01-01T00:00%2B23:59",
+        "valid_at=9999-12-31T23:59-23:59",
+        "valid_at=2027-03-01T00:00%2B23:59",
+        "before=0001-01-01T00:00:00~9999-12-31T23:59:59~0~1",
+        "from=2027-02-30",
+    ],
+)
+def test_no_day_or_instant_in_an_address_breaks_a_page(story, as_role, query):
+    client = as_role("viewer")
+    account = LedgerAccount.objects.get(owner=story.acme, kind="AVAILABLE")
+    for address in (page(account), reverse("admin:ledger_trial_balance")):
+        assert client.get(f"{address}?{query}").status_code == 200
+
+
+def test_an_instant_with_an_offset_is_shown_and_exported_in_utc(story, as_role):
+    url = reverse("admin:ledger_trial_balance")
+    body = as_role("operator").get(f"{url}?valid_at=2027-03-02T01:30%2B02:00").content.decode()
+    assert 'value="2027-03-01T23:30"' in body
+    assert "at=2027-03-01T23%3A30%3A00" in body
+    assert "T01:30" not in body
+
+
 def test_the_trial_balance_proves_itself_at_any_instant_and_by_any_group(story, as_role):
     client, url = as_role("viewer"), reverse("admin:ledger_trial_balance")
     for query in (

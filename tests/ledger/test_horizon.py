@@ -12,10 +12,12 @@ from commerce.console.exports import Selection, source_named
 from commerce.errors import StateConflict
 from commerce.parties.models import Organization
 from ledger.models import LedgerArchive, LedgerEntry, LedgerTransaction
+from ledger.rules.kinds import Kind
 from ledger.services import (
     account_balances,
     entries_of,
     explain,
+    moved_by_day,
     remove_month,
     request_reversal,
     restore_month,
@@ -139,6 +141,13 @@ def test_the_trial_balance_within_a_day_that_left_is_refused(months):
     refused(A, trial_balance, at=noon(A))
     for at in (None, end_of(OLD), noon(A, 11), noon(B)):
         assert all(total.balances for total in trial_balance(at=at).totals)
+
+
+def test_what_a_day_moved_is_known_though_its_entries_left(months):
+    day = noon(OLD).date()
+    assert not LedgerEntry.objects.filter(account__kind="CASH_BANK", effective_at__date=day).exists()
+    (moved,) = moved_by_day(kind=Kind.CASH_BANK, first=day, last=day)
+    assert (moved.day, moved.debit.is_zero) == (day, False)
 
 
 def test_why_a_balance_changed_is_not_told_by_half(months):

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from commerce.actor import Actor
 from commerce.console.approvals import approve
@@ -408,7 +409,9 @@ def test_the_command_shows_closes_and_asks_for_reopening(clock):
     call_command("ledger_close", "2027-03", "--dry-run", stdout=out, stderr=StringIO())
     assert "debit 100.00 USD" in out.getvalue()
     assert not LedgerPeriod.objects.exists()
-    call_command("ledger_close", "2027-03", stdout=out, stderr=StringIO())
+    with CaptureQueriesContext(connection) as asked:
+        call_command("ledger_close", "2027-03", stdout=out, stderr=StringIO())
+    assert "ledger_moved" not in str(asked.captured_queries), "what only --dry-run shows"
     assert LedgerPeriod.objects.get().status == "closed"
     with pytest.raises(SystemExit) as refused:
         call_command("ledger_close", "2027-03", stdout=out, stderr=StringIO())
@@ -424,6 +427,8 @@ def test_the_command_shows_closes_and_asks_for_reopening(clock):
         (["March"], "'March' is not a month such as 2027-03."),
         (["2027-13"], "'2027-13' is not a month"),
         (["2027-03-01"], "'2027-03-01' is not a month"),
+        (["9999-12", "--dry-run"], "'9999-12' is not a month"),
+        (["0001-01"], "'0001-01' is not a month"),
         (["2027-03", "--reopen"], "--reopen and --reason go together"),
         (["2027-03", "--reopen", "--reason", " "], "--reopen and --reason go together"),
         (["2027-03", "--reason", "Late"], "--reopen and --reason go together"),

@@ -13,7 +13,8 @@ from commerce.errors import InvalidInput
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerEntry
 from ledger.rules import recipes
-from ledger.services import explain, post, trial_balance
+from ledger.rules.kinds import Kind
+from ledger.services import explain, moved_by_day, post, trial_balance
 from ledger.services import reverse as reverse_posting
 from tests.ledger.conftest import ACTOR, AT, make_people, usd
 from tests.ledger.test_periods import close, seal
@@ -266,3 +267,21 @@ def test_the_trial_balances_page_counts_accounts_of_groups_only(played, client):
     by_account = client.get(f"{page}account").content.decode()
     assert ">Accounts</th>" not in by_account
     assert "Acme · Available" in by_account
+
+
+def test_what_each_day_moved_is_the_sum_of_its_entries_sealed_or_not(db):
+    people, dice = make_people(), random.Random(7)
+    first, last = date(2027, 3, 1), date(2027, 3, 20)
+    for part in ("kept", "since"):
+        play(people, dice, part=part)
+        naive = {}
+        for entry in LedgerEntry.objects.filter(account__kind="CASH_BANK"):
+            day = entry.effective_at.astimezone(UTC).date()
+            if first <= day <= last:
+                debit, credit = naive.get(day, (0, 0))
+                naive[day] = (debit - min(entry.amount, 0), credit + max(entry.amount, 0))
+        found = moved_by_day(kind=Kind.CASH_BANK, first=first, last=last)
+        assert {row.day: (row.debit.minor, row.credit.minor) for row in found} == naive
+        assert naive
+        seal()
+    assert moved_by_day(kind=Kind.CASH_BANK, first=last, last=first) == []

@@ -11,6 +11,7 @@ from commerce.management.ops import Exit, OpsCommand
 from ledger import services
 from ledger.models import LedgerPeriod
 
+FIRST, LAST = date(1900, 1, 1), date(9999, 1, 1)
 WAIT_SECONDS = 60
 LOOK_AGAIN_SECONDS = 0.5
 
@@ -49,6 +50,8 @@ class Command(OpsCommand):
         try:
             month = date.fromisoformat(f"{options['month']}-01")
         except ValueError:
+            month = date.max
+        if not FIRST <= month < LAST:
             self.say(f"{options['month']!r} is not a month such as 2027-03.")
             return Exit.USAGE
         if options["reopen"] is not bool(options["reason"].strip()):
@@ -59,8 +62,8 @@ class Command(OpsCommand):
             return Exit.USAGE
         if options["reopen"]:
             return self._ask(month, options["reason"])
-        seen = services.outlook(month=month, at=clock.now())
         if options["dry_run"]:
+            seen = services.outlook(month=month, at=clock.now())
             self._show(seen)
             return Exit.REFUSED if seen.why_not else Exit.DONE
         period = LedgerPeriod.objects.filter(starts_on=month, status=LedgerPeriod.Status.CLOSING).first()
