@@ -151,9 +151,19 @@ def hash_of(path: Path) -> str:
 
 
 def compare_archive(*, folder: Path) -> Iterator[tuple[str, str]]:
-    """(file, what is wrong) for each file that is not what its manifest says, or not what the ledger says."""
-    for line in read_manifest(folder):
+    """(file, what is wrong) for each file that is not what its manifest says, or not what the ledger says.
+
+    A folder without a manifest is wrong, and so is one that lacks a month which was removed.
+    """
+    lines = read_manifest(folder)
+    if not lines:
+        yield MANIFEST, f"{folder} has none that names a month: nothing could be compared."
+    for line in lines:
         yield from _differences(line, folder)
+    named = {line.month for line in lines}
+    for row in LedgerArchive.objects.order_by("month", "-pk").distinct("month"):
+        if row.step == LedgerArchive.Step.REMOVED and f"{row.month:%Y-%m}" not in named:
+            yield row.file, "The month was removed for it, and the manifest does not name it."
 
 
 def _differences(line: Archived, folder: Path) -> Iterator[tuple[str, str]]:

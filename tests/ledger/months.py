@@ -78,7 +78,7 @@ def unguarded(statement: str, *parameters: object) -> None:
     guards = sql(
         "SELECT tgrelid::regclass::text, tgname FROM pg_trigger"
         " WHERE tgname LIKE 'guard%%' AND tgenabled = 'A' AND tgrelid::regclass::text ~ %s",
-        "^ledger_ledger(transaction|balance|entry|archive|carriedbalance)",
+        "^ledger_ledger(account|transaction|balance|entry|archive|carriedbalance)",
     )
     for table, guard in guards:
         sql(f"ALTER TABLE {table} DISABLE TRIGGER {guard}")

@@ -336,6 +336,14 @@ def sealed_rows_cannot_be_changed_unnoticed():
     assert wrong() == {"sealed_row_changed"}
 
 
+def accounts_cannot_be_given_away_unnoticed():
+    owner = funded()
+    assert keep(margin=NOW)
+    assert wrong() == set()
+    tamper("UPDATE ledger_ledgeraccount SET owner_id = %s WHERE owner_id = %s", someone(), owner)
+    assert wrong() == {"sealed_row_changed"}
+
+
 # rules that need two connections
 
 

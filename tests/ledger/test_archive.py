@@ -155,6 +155,17 @@ def test_a_changed_file_a_missing_one_and_a_changed_ledger_are_found(last_month,
     assert (line.file, "The ledger has other rows than were written.") in compare_archive(folder=tmp_path)
 
 
+def test_a_folder_in_which_nothing_is_named_is_not_what_was_written(last_month, tmp_path):
+    archive_month(month=LAST_MONTH, folder=tmp_path)
+    manifest = tmp_path / "manifest.jsonl"
+    for folder in (tmp_path / "elsewhere", tmp_path):
+        manifest.unlink(missing_ok=True)
+        assert [file for file, _ in compare_archive(folder=folder)] == ["manifest.jsonl"]
+        assert run("--check", "--output", str(folder)) == 3
+    manifest.write_text("")
+    assert run("--check", "--output", str(tmp_path)) == 3
+
+
 def test_what_was_sealed_anew_does_not_pass_for_what_was_archived(last_month, tmp_path):
     line = archive_month(month=LAST_MONTH, folder=tmp_path)
     with connection.cursor() as cursor:

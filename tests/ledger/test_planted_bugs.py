@@ -245,6 +245,13 @@ BUGS = [
         "t.description, t.actor,",
         "t.description, t.source,",
     ),
+    Bug(
+        "seals do not cover whose an account is",
+        rules.accounts_cannot_be_given_away_unnoticed,
+        "ledger_openings",
+        "a.id, a.owner_id, a.kind,",
+        "a.id, a.kind,",
+    ),
 ]
 BUGS_BETWEEN_CONNECTIONS = [
     Bug(

@@ -1,6 +1,7 @@
 """Months leave the database and come back: nothing else changes, nobody waits, every crash can be resumed."""
 
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from commerce.actor import Actor
 from commerce.embedded import REPOSITORY
 from commerce.errors import CommerceError, Conflict
 from ledger.models import LedgerArchive, LedgerBalance, LedgerEntry, LedgerTransaction
-from ledger.services import balance, keep, remove_month, restore_month, verify_ledger
+from ledger.services import balance, compare_archive, keep, remove_month, restore_month, verify_ledger
 from ledger.services.partitions import parts
 from tests.ledger.months import (
     LAST,
@@ -254,6 +255,7 @@ def test_what_is_written_down_is_never_changed(months, tmp_path, table):
         ("DELETE FROM ledger_ledgerentry WHERE version = 4", "gap_in_versions"),
         ("DELETE FROM ledger_ledgertransaction WHERE recorded_at < %s", "sealed_row_missing"),
         ("UPDATE ledger_ledgertransaction SET source = 'x' WHERE recorded_at > %s", "sealed_row_changed"),
+        ("UPDATE ledger_ledgeraccount SET opened_at = opened_at - interval '1 us'", "sealed_row_changed"),
     ],
 )
 def test_damage_is_found_on_both_sides_of_the_horizon(months, tmp_path, change, kind):
@@ -270,6 +272,16 @@ def test_a_balance_that_nobody_moved_since_is_held_against_what_was_carried(mont
     row = LedgerBalance.objects.get(account__owner=owner_of("bridge"), account__kind="AVAILABLE")
     unguarded("UPDATE ledger_ledgerbalance SET version = 2 WHERE account_id = %s", row.account_id)
     assert found() == [("balance_not_sum", f"account:{row.account_id}")]
+
+
+def test_a_manifest_that_lacks_what_was_removed_is_wrong(months, tmp_path):
+    remove(OLD, tmp_path)
+    assert list(compare_archive(folder=tmp_path)) == []
+    manifest = tmp_path / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("")
+    found = [file for file, _ in compare_archive(folder=tmp_path)]
+    assert found == ["manifest.jsonl", *(line["file"] for line in lines)]
 
 
 # Nobody waits
