@@ -10,12 +10,10 @@ from ledger.services.balances import (
     account_balances,
     balance,
     balances,
-    entries_of,
     statement,
-    statement_lines,
     with_balances,
 )
-from ledger.services.horizon import begins, horizon, is_archived
+from ledger.services.horizon import horizon, is_archived
 from ledger.services.keeping import keep
 from ledger.services.partitions import partition_entries
 from ledger.services.periods import (
@@ -90,12 +88,10 @@ __all__ = [
     "balance",
     "balances",
     "begin_closing",
-    "begins",
     "cancel_release",
     "compare_anchor",
     "compare_archive",
     "discard_pending",
-    "entries_of",
     "explain",
     "finish_closing",
     "finish_closings",
@@ -129,7 +125,6 @@ __all__ = [
     "settle_pending",
     "show_next_month",
     "statement",
-    "statement_lines",
     "sums_left",
     "trial_balance",
     "verify_ledger",

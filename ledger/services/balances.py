@@ -17,13 +17,12 @@ from commerce.errors import InvalidInput
 from commerce.money import Money
 from ledger.models import LedgerAccount, LedgerBalance, LedgerEntry, LedgerTransaction
 from ledger.rules.kinds import Side
-from ledger.services.horizon import answered, begins
+from ledger.services.horizon import answered
 
 PAGE = 50
 _PAST = """
 SELECT a.id, ledger_balance(a.id, %s::timestamptz, %s::timestamptz) FROM unnest(%s::bigint[]) a(id)
 """
-_BELOW = "SELECT ledger_balance_below(%s, %s::timestamptz, %s::timestamptz, %s, %s, %s::timestamptz)"
 _STATEMENT = """
 SELECT * FROM ledger_statement(%s, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
                                %s::timestamptz, %s::timestamptz, %s, %s)
@@ -239,35 +238,6 @@ def _line(account: LedgerAccount, balance: int, *columns: Any) -> StatementLine:
         DEFAULT_DB_ALIAS, ("id", *_TRANSACTION), (entry.transaction_id, *columns[len(_ENTRY) :])
     )
     return StatementLine(entry, _money(account, entry.amount), _money(account, balance))
-
-
-def entries_of(account: LedgerAccount) -> QuerySet[LedgerEntry]:
-    """The account's entries with their transactions, in the order of its statement, newest first.
-
-    None of before its `begins`, though some of them may not be archived: those have no line above them.
-    """
-    first = begins(account)
-    return (
-        LedgerEntry.objects.filter(account_id=account.pk, **({"effective_at__gte": first} if first else {}))
-        .select_related("transaction")
-        .order_by("-effective_at", "-recorded_at", "-stripe", "-version")
-    )
-
-
-def statement_lines(
-    account: LedgerAccount, entries: Sequence[LedgerEntry], *, known_at: datetime | None = None
-) -> list[StatementLine]:
-    """Consecutive entries of `entries_of`, each with the account's balance after it."""
-    if not entries:
-        return []
-    with answered(), connection.cursor() as cursor:
-        cursor.execute(_BELOW, [account.pk, *Place.of(entries[0]), known_at])
-        running = cursor.fetchone()[0] + entries[0].amount
-    lines = []
-    for entry in entries:
-        lines.append(StatementLine(entry, _money(account, entry.amount), _money(account, running)))
-        running -= entry.amount
-    return lines
 
 
 def _money(account: LedgerAccount, signed: int) -> Money:

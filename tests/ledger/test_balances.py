@@ -8,7 +8,7 @@ import pytest
 from commerce.errors import InvalidInput
 from ledger.models import LedgerAccount, LedgerMonth, LedgerTransaction
 from ledger.rules import recipes
-from ledger.services import Place, balance, balances, entries_of, keep, statement, statement_lines
+from ledger.services import Place, balance, balances, keep, statement
 from tests.ledger.conftest import AT, holds, usd
 
 HOUR = timedelta(hours=1)
@@ -199,23 +199,6 @@ def test_a_statement_refuses_a_naive_instant(history, name):
     with pytest.raises(InvalidInput, match="no offset") as refused:
         statement(account=account, **{name: datetime(2027, 3, 1)})
     assert [error.pointer for error in refused.value.errors] == [f"/{name}"]
-
-
-def test_entries_of_any_query_get_the_same_balances(history, posted):
-    for number in range(3):
-        entries = recipes.fund_wallet(platform=history.platform, buyer=history.acme, amount=usd("16"))
-        posted("fund_wallet", entries, f"same:{number}", at=AT + 30 * HOUR)
-    known_at = LedgerTransaction.objects.get(key="same:1").recorded_at
-    for account in LedgerAccount.objects.all():
-        lines = statement(account=account).lines
-        entries = list(entries_of(account))
-        for start in range(len(entries)):
-            assert statement_lines(account, entries[start:]) == list(lines[start:])
-        known = [entry for entry in entries if entry.recorded_at <= known_at]
-        lines = statement(account=account, known_at=known_at).lines
-        for start in range(len(known)):
-            assert statement_lines(account, known[start:], known_at=known_at) == list(lines[start:])
-    assert statement_lines(account, []) == []
 
 
 def test_a_statement_of_a_period_runs_from_its_opening_to_its_closing(history):
