@@ -306,8 +306,9 @@ class LedgerTransaction(models.Model):
 class LedgerEntry(models.Model):
     """One leg of a posted transaction: the `version`-th movement of one stripe of an account.
 
-    Partitioned by month of `recorded_at`. References are checked by the function that writes the row
-    and by `ledger_verify`, not by foreign keys, which would lock the platform's accounts on each posting.
+    One table, or one for each month of `recorded_at` (`ledger_partition`). References are checked by the
+    function that writes the row and by `ledger_verify`, not by foreign keys, which would lock the
+    platform's accounts on each posting.
     """
 
     append_only = only_functions_write = True

@@ -1,4 +1,4 @@
-"""The ticks: release what has seasoned, and close the periods that are being closed."""
+"""The ticks: release what has seasoned, finish closing periods, fold and seal what was recorded."""
 
 from celery import shared_task
 

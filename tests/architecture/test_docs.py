@@ -8,7 +8,9 @@ import pytest
 from django.apps import apps
 from django.core.management import get_commands
 from django_fsm import FSMFieldMixin
+from drf_spectacular.generators import SchemaGenerator
 
+from commerce.celery import app as celery
 from commerce.invariants import REGISTRY
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,28 @@ def test_the_findings_table_has_every_invariant_that_is_checked() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     for code in {invariant.code for invariant in REGISTRY}:
         assert f"| {code} |" in text, code
+
+
+def test_the_timetable_has_every_task() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text.partition("## Tasks and the timetable")[2].partition("\n## ")[0]
+    assert {entry["task"] for entry in celery.conf.beat_schedule.values()} <= set(
+        re.findall(r"`([\w.]+)`", table)
+    )
+
+
+def test_the_api_of_the_ledger_is_listed_with_its_parameters() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    table = text.partition("## Ledger")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    for path, operations in SchemaGenerator().get_schema(request=None, public=True)["paths"].items():
+        if not path.startswith("/api/v1/ledger/") or "get" not in operations:
+            continue
+        address = re.sub(r"{\w+}", "{id}", path.removeprefix("/api/v1/ledger/"))
+        (row,) = (row for row in rows if f"`{address}`" in row.split("|")[1])
+        paging = {"cursor", "page_size"}
+        parameters = {p["name"] for p in operations["get"]["parameters"] if p["in"] == "query"} - paging
+        assert parameters <= set(re.findall(r"`(\w+)`", row.split("|")[3])), address
 
 
 def declared_transitions() -> Iterator[tuple[str, set[tuple[str, str, str, str, str]]]]:

@@ -285,8 +285,12 @@ def test_at_another_instant_the_page_warns_and_offers_no_operation(
     assert "Back to now" in text
     assert "36,000.00" in text
     assert "/do/" not in text
-    text = browser("operator").get(page(active, "?valid_at=rubbish")).content.decode()
-    assert "90,000.00" in text
+    for none in ("rubbish", "9999-12-31T23:59-23:59", "0001-01-01T00:00%2B23:59"):
+        text = browser("operator").get(page(active, f"?valid_at={none}")).content.decode()
+        assert "90,000.00" in text
+    text = browser("operator").get(page(active, "?valid_at=2027-03-11T12:00%2B23:59")).content.decode()
+    assert "36,000.00" in text
+    assert 'value="2027-03-10T12:01"' in text
 
 
 def test_lists_and_the_log_are_read_only_and_products_are_the_administrators(

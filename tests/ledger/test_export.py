@@ -277,6 +277,7 @@ def test_an_interrupted_command_leaves_no_half_file_and_the_old_one(
         (["balances", "--known-at", "now"], "--known-at: An instant"),
         (["balances", "--format", "xlsx"], "--format xlsx and --json need --output FILE."),
         (["balances", "--json"], "--format xlsx and --json need --output FILE."),
+        (["balances", "--output", "/tmp"], "--output: /tmp is a folder."),
         (["balances", "--output", "/nowhere/at/all.csv"], "--output: there is no folder /nowhere/at."),
     ],
 )

@@ -71,6 +71,9 @@ class Command(OpsCommand):
         if output is not None and not output.parent.is_dir():
             self.say(f"--output: there is no folder {output.parent}.")
             return Exit.USAGE
+        if output is not None and output.is_dir():
+            self.say(f"--output: {output} is a folder.")
+            return Exit.USAGE
         if output is None and (options["format"] == "xlsx" or self.json):
             self.say("--format xlsx and --json need --output FILE.")
             return Exit.USAGE
