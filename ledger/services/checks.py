@@ -182,7 +182,7 @@ HOLDS = """
 WITH lately AS (
   SELECT h.account_id, h.stripe, sum(greatest(-h.amount, 0)) AS dr, sum(greatest(h.amount, 0)) AS cr
     FROM ledger_ledgertransaction t JOIN ledger_ledgerhold h ON h.transaction_id = t.id
-   WHERE t.recorded_at > %(after)s::timestamptz
+   WHERE t.recorded_at > %(after)s::timestamptz AND t.status = 'pending'
      AND NOT EXISTS (SELECT FROM ledger_ledgertransaction r WHERE r.resolves_id = t.id)
    GROUP BY 1, 2)
 SELECT 'hold_not_sum', 'account:' || account_id,
