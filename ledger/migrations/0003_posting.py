@@ -68,12 +68,14 @@ DECLARE
   d_entries bigint[];
   b_posted bigint[];
   b_version bigint[];
+  earliest timestamptz;
   recorded timestamptz;
   open_from date;
   sealed timestamptz;
   effective timestamptz[] := p_effective_at;
   adjusts uuid[] := array_fill(NULL::uuid, ARRAY[n]);
   written int;
+  short jsonb;
   refused jsonb;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -92,64 +94,83 @@ BEGIN
   END IF;
 
   LOOP
-    SELECT array_agg(x.account), array_agg(x.stripe), array_agg(x.d_posted), array_agg(x.d_held_dr),
-           array_agg(x.d_held_cr), array_agg(x.d_entries), array_agg(x.posted), array_agg(x.version),
-           max(x.recorded_at),
-           min(jsonb_build_object(
-               'code', CASE WHEN abs(x.posted + x.d_posted) > 9007199254740991 THEN 'balance_overflow'
-                            ELSE 'insufficient_funds' END,
-               'account', x.account, 'balance', x.posted - x.held_dr, 'amount', x.d_held_dr - x.d_posted)::text)
-             FILTER (WHERE abs(x.posted + x.d_posted) > 9007199254740991
-                        OR (x.d_posted < x.d_held_dr
-                            AND x.posted + x.d_posted - x.held_dr - x.d_held_dr < x.floor))
-      INTO d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries, b_posted, b_version, recorded, refused
-      FROM (
-        SELECT d.*, b.posted, b.held_dr, b.version, b.floor, b.recorded_at
-          FROM (
-            SELECT m.account, m.stripe, sum(m.posted)::bigint AS d_posted, sum(m.held_dr)::bigint AS d_held_dr,
-                   sum(m.held_cr)::bigint AS d_held_cr, sum(m.entries)::bigint AS d_entries
-              FROM (
-                SELECT u.account, u.stripe,
-                       CASE p_status[u.x] WHEN 'posted' THEN u.m ELSE 0 END AS posted,
-                       CASE p_status[u.x] WHEN 'pending' THEN greatest(-u.m, 0) ELSE 0 END AS held_dr,
-                       CASE p_status[u.x] WHEN 'pending' THEN greatest(u.m, 0) ELSE 0 END AS held_cr,
-                       CASE p_status[u.x] WHEN 'posted' THEN 1 ELSE 0 END AS entries
-                  FROM unnest(e_posting, e_account, e_stripe, e_amount) u(x, account, stripe, m)
-                 WHERE existing[u.x] IS NULL
-                UNION ALL
-                SELECT h.account_id, h.stripe, 0, -greatest(-h.amount, 0), -greatest(h.amount, 0), 0
-                  FROM unnest(p_resolves, existing) u(s, e)
-                  JOIN ledger_ledgerhold h ON h.transaction_id = u.s WHERE linked AND u.e IS NULL
-              ) m GROUP BY m.account, m.stripe
-          ) d
-          JOIN ledger_ledgerbalance b ON b.account_id = d.account AND b.stripe = d.stripe
-         ORDER BY b.account_id, b.stripe FOR NO KEY UPDATE OF b
-      ) x;
-    IF n > 1 OR linked OR looked OR refused IS NOT NULL THEN
+    IF d_account IS NOT NULL THEN  -- what an earlier turn moved
+      UPDATE ledger_ledgerbalance b
+         SET posted = b.posted - d.posted, held_dr = b.held_dr - d.held_dr, held_cr = b.held_cr - d.held_cr,
+             version = b.version - d.entries
+        FROM unnest(d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries)
+               d(account, stripe, posted, held_dr, held_cr, entries)
+       WHERE b.account_id = d.account AND b.stripe = d.stripe;
+    END IF;
+    IF refused IS NOT NULL AND (looked OR NOT linked) THEN
+      RETURN QUERY SELECT 0, NULL::timestamptz, NULL::uuid, NULL::uuid, NULL::timestamptz, refused;
+      RETURN;
+    END IF;
+    looked := looked OR refused IS NOT NULL;  -- what came before it may be its own first time
+    EXIT WHEN array_position(existing, NULL) IS NULL;
+
+    WITH delta AS (
+      SELECT m.account, m.stripe, sum(m.posted)::bigint AS posted, sum(m.held_dr)::bigint AS held_dr,
+             sum(m.held_cr)::bigint AS held_cr, sum(m.entries)::bigint AS entries
+        FROM (
+          SELECT u.account, u.stripe,
+                 CASE p_status[u.x] WHEN 'posted' THEN u.m ELSE 0 END AS posted,
+                 CASE p_status[u.x] WHEN 'pending' THEN greatest(-u.m, 0) ELSE 0 END AS held_dr,
+                 CASE p_status[u.x] WHEN 'pending' THEN greatest(u.m, 0) ELSE 0 END AS held_cr,
+                 CASE p_status[u.x] WHEN 'posted' THEN 1 ELSE 0 END AS entries
+            FROM unnest(e_posting, e_account, e_stripe, e_amount) u(x, account, stripe, m)
+           WHERE existing[u.x] IS NULL
+          UNION ALL
+          SELECT h.account_id, h.stripe, 0, -greatest(-h.amount, 0), -greatest(h.amount, 0), 0
+            FROM unnest(p_resolves, existing) u(s, e)
+            JOIN ledger_ledgerhold h ON h.transaction_id = u.s WHERE linked AND u.e IS NULL
+        ) m GROUP BY m.account, m.stripe ORDER BY m.account, m.stripe
+    ), moved AS (
+      UPDATE ledger_ledgerbalance b
+         SET posted = b.posted + d.posted, held_dr = b.held_dr + d.held_dr, held_cr = b.held_cr + d.held_cr,
+             version = b.version + d.entries, recorded_at = greatest((SELECT clock_timestamp()), b.recorded_at)
+        FROM delta d
+       WHERE b.account_id = d.account AND b.stripe = d.stripe
+         AND abs(b.posted + d.posted) <= 9007199254740991
+         AND least(b.held_dr + d.held_dr, b.held_cr + d.held_cr) >= 0
+         AND (d.posted < d.held_dr AND b.posted + d.posted - b.held_dr - d.held_dr < b.floor) IS NOT TRUE
+      RETURNING d.*, b.posted AS after, b.version, b.recorded_at)
+    SELECT array_agg(m.account), array_agg(m.stripe), array_agg(m.posted), array_agg(m.held_dr), array_agg(m.held_cr),
+           array_agg(m.entries), array_agg(m.after - m.posted), array_agg(m.version - m.entries),
+           min(m.recorded_at), max(m.recorded_at),
+           CASE WHEN count(*) < (SELECT count(*) FROM delta) THEN (
+             SELECT to_jsonb(d) FROM delta d
+              WHERE (d.account, d.stripe) NOT IN (SELECT x.account, x.stripe FROM moved x) ORDER BY d.account LIMIT 1) END
+      INTO d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries, b_posted, b_version, earliest, recorded, short
+      FROM moved m;
+
+    refused := NULL;
+    IF n > 1 OR linked OR looked OR short IS NOT NULL THEN
       -- Read after the locks: an equal posting that came first has mostly the same accounts, so it is seen here.
       SELECT array_agg(t.id ORDER BY u.o),
-             COALESCE(jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
-               FILTER (WHERE t.fingerprint <> u.f) -> 0, refused)
+             jsonb_agg(jsonb_build_object('code', 'key_conflict', 'key', t.key, 'transaction', t.id))
+               FILTER (WHERE t.fingerprint <> u.f) -> 0
         INTO found_ids, refused
         FROM unnest(p_key, p_fingerprint) WITH ORDINALITY u(k, f, o)
         LEFT JOIN ledger_ledgertransaction t ON t.key = u.k;
-      IF refused ->> 'code' IS DISTINCT FROM 'key_conflict' AND found_ids <> existing THEN
+      IF refused IS NULL AND found_ids <> existing THEN
         existing := found_ids;
-        EXIT WHEN array_position(existing, NULL) IS NULL;
-        CONTINUE;  -- without them
-      END IF;
-      IF linked AND (refused IS NULL OR refused ->> 'code' <> 'key_conflict') THEN
-        refused := COALESCE(
-          ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount), refused);
-      END IF;
-      IF refused IS NOT NULL AND linked AND NOT looked THEN  -- what came before it may be its own first time
-        looked := true;
         CONTINUE;
       END IF;
-      IF refused IS NOT NULL THEN
-        RETURN QUERY SELECT 0, NULL::timestamptz, NULL::uuid, NULL::uuid, NULL::timestamptz, refused;
-        RETURN;
+      IF refused IS NULL AND linked THEN
+        refused := ledger_refuse_linked(p_key, p_status, p_reverses, p_resolves, existing, e_posting, e_account, e_amount);
       END IF;
+      IF refused IS NULL AND short IS NOT NULL THEN
+        SELECT jsonb_build_object(
+                 'code', CASE WHEN abs(b.posted + s.posted) > 9007199254740991 THEN 'balance_overflow'
+                              WHEN least(b.held_dr + s.held_dr, b.held_cr + s.held_cr) < 0 THEN 'less_is_held'
+                              ELSE 'insufficient_funds' END,
+                 'account', s.account, 'balance', b.posted - b.held_dr, 'amount', s.held_dr - s.posted)
+          INTO refused
+          FROM jsonb_to_record(short) s(account bigint, stripe int, posted bigint, held_dr bigint, held_cr bigint)
+          JOIN ledger_ledgerbalance b ON b.account_id = s.account AND b.stripe = s.stripe;
+      END IF;
+      CONTINUE WHEN refused IS NOT NULL;
     END IF;
 
     -- Read under the locks: whoever closes a period waits for all that could have read it as open.
@@ -157,7 +178,11 @@ BEGIN
            (SELECT s.until FROM ledger_ledgerseal s ORDER BY s.number DESC LIMIT 1)
       INTO open_from, sealed;
     -- Later than what these stripes have and any seal covers, also when the clock was set back.
-    recorded := greatest(clock_timestamp(), recorded, sealed + interval '1 microsecond');
+    recorded := greatest(recorded, sealed + interval '1 microsecond');
+    IF earliest < recorded THEN
+      UPDATE ledger_ledgerbalance b SET recorded_at = recorded FROM unnest(d_account, d_stripe) d(account, stripe)
+       WHERE b.account_id = d.account AND b.stripe = d.stripe;
+    END IF;
     IF open_from IS NOT NULL THEN
       SELECT array_agg(CASE WHEN p.id IS NULL THEN u.at ELSE open_from::timestamp AT TIME ZONE 'UTC' END ORDER BY u.o),
              array_agg(p.id ORDER BY u.o)
@@ -204,13 +229,6 @@ BEGIN
               WINDOW w AS (PARTITION BY u.account, u.stripe ORDER BY u.o)) e
         JOIN unnest(d_account, d_stripe, b_version, b_posted) d(account, stripe, version, posted)
           ON d.account = e.account AND d.stripe = e.stripe;
-
-    UPDATE ledger_ledgerbalance b
-       SET posted = b.posted + d.posted, held_dr = b.held_dr + d.held_dr, held_cr = b.held_cr + d.held_cr,
-           version = b.version + d.entries, recorded_at = recorded
-      FROM unnest(d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries)
-             d(account, stripe, posted, held_dr, held_cr, entries)
-     WHERE b.account_id = d.account AND b.stripe = d.stripe;
     EXIT;
   END LOOP;
 

@@ -289,6 +289,17 @@ def a_refused_transfer_moves_nothing():
     assert wrong() == set()
 
 
+def a_refused_batch_moves_nothing():
+    """Not of what could have been moved either, and the caller's transaction goes on."""
+    rich, poor = funded("100"), funded("10")
+    with transaction.atomic():
+        with pytest.raises(InsufficientFunds):
+            put(spending(rich, "60"), spending(poor, "60"))
+        put(spending(rich, "100"))
+    assert (available(rich), available(poor)) == (0, 1_000)
+    assert wrong() == set()
+
+
 def an_instant_includes_what_is_effective_at_it():
     owner = funded()
     assert available(owner, at=AT) == 10_000
@@ -345,17 +356,6 @@ def accounts_cannot_be_given_away_unnoticed():
 
 
 # rules that need two connections
-
-
-def a_batch_that_comes_second_sees_what_the_first_left():
-    owner = funded("100")
-    with transaction.atomic():
-        put(spending(owner, "20"), spending(owner, "40"))
-        thread, answers = beside(lambda: put(spending(owner, "20"), spending(owner, "40")))
-        await_blocked(thread)
-    thread.join(WAIT)
-    assert [type(answer) for answer in answers] == [InsufficientFunds]
-    assert available(owner) == 4_000
 
 
 def between_hot_accounts(amount):
