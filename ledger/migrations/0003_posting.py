@@ -48,8 +48,8 @@ CREATE FUNCTION ledger_post(
 ) RETURNS TABLE (place int, recorded_at timestamptz, replayed uuid, adjusts_period uuid, effective_at timestamptz,
                  refusal jsonb)
 LANGUAGE plpgsql SECURITY DEFINER
--- Array parameters would be planned anew by every call, and a plan made on empty tables would scan them later.
-SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+-- Array parameters would be planned anew by every call; a plan made on small tables would scan them when they are large.
+SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET random_page_cost = 0
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -66,8 +66,6 @@ DECLARE
   d_held_dr bigint[];
   d_held_cr bigint[];
   d_entries bigint[];
-  b_posted bigint[];
-  b_version bigint[];
   earliest timestamptz;
   recorded timestamptz;
   open_from date;
@@ -134,14 +132,13 @@ BEGIN
          AND abs(b.posted + d.posted) <= 9007199254740991
          AND least(b.held_dr + d.held_dr, b.held_cr + d.held_cr) >= 0
          AND (d.posted < d.held_dr AND b.posted + d.posted - b.held_dr - d.held_dr < b.floor) IS NOT TRUE
-      RETURNING d.*, b.posted AS after, b.version, b.recorded_at)
+      RETURNING d.*, b.recorded_at)
     SELECT array_agg(m.account), array_agg(m.stripe), array_agg(m.posted), array_agg(m.held_dr), array_agg(m.held_cr),
-           array_agg(m.entries), array_agg(m.after - m.posted), array_agg(m.version - m.entries),
-           min(m.recorded_at), max(m.recorded_at),
+           array_agg(m.entries), min(m.recorded_at), max(m.recorded_at),
            CASE WHEN count(*) < (SELECT count(*) FROM delta) THEN (
              SELECT to_jsonb(d) FROM delta d
               WHERE (d.account, d.stripe) NOT IN (SELECT x.account, x.stripe FROM moved x) ORDER BY d.account LIMIT 1) END
-      INTO d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries, b_posted, b_version, earliest, recorded, short
+      INTO d_account, d_stripe, d_posted, d_held_dr, d_held_cr, d_entries, earliest, recorded, short
       FROM moved m;
 
     refused := NULL;
@@ -221,14 +218,13 @@ BEGIN
 
     INSERT INTO ledger_ledgerentry (account_id, stripe, version, transaction_id, currency, amount, balance_after,
                                     effective_at, recorded_at)
-      SELECT e.account, e.stripe, d.version + e.place, p_id[e.x], e.c, e.m, d.posted + e.run, effective[e.x], recorded
-        FROM (SELECT u.account, u.stripe, u.x, u.c, u.m, row_number() OVER w AS place, sum(u.m) OVER w AS run
+      SELECT e.account, e.stripe, b.version - e.later, p_id[e.x], e.c, e.m, b.posted - e.follows, effective[e.x], recorded
+        FROM (SELECT u.account, u.stripe, u.x, u.c, u.m, row_number() OVER w - 1 AS later, sum(u.m) OVER w - u.m AS follows
                 FROM unnest(e_posting, e_account, e_stripe, e_currency, e_amount)
                        WITH ORDINALITY u(x, account, stripe, c, m, o)
                WHERE existing[u.x] IS NULL AND p_status[u.x] = 'posted'
-              WINDOW w AS (PARTITION BY u.account, u.stripe ORDER BY u.o)) e
-        JOIN unnest(d_account, d_stripe, b_version, b_posted) d(account, stripe, version, posted)
-          ON d.account = e.account AND d.stripe = e.stripe;
+              WINDOW w AS (PARTITION BY u.account, u.stripe ORDER BY u.o DESC ROWS UNBOUNDED PRECEDING)) e
+        JOIN ledger_ledgerbalance b ON b.account_id = e.account AND b.stripe = e.stripe;
     EXIT;
   END LOOP;
 
@@ -384,7 +380,7 @@ CREATE FUNCTION ledger_post_pair(
   p_id uuid, p_key text, p_fingerprint bytea, p_source text, p_recipe text, p_description text, p_actor text,
   p_effective_at timestamptz, p_debited uuid, p_debited_kind text, p_credited uuid, p_credited_kind text,
   p_currency text, p_amount bigint
-) RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+) RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET random_page_cost = 0
 AS $$
 DECLARE
   debited bigint;
@@ -409,7 +405,7 @@ CREATE FUNCTION ledger_transfer(
   p_key text, p_from bigint, p_to bigint, p_amount bigint, p_effective_at timestamptz DEFAULT now(),
   p_source text DEFAULT 'sql:transfer', p_recipe text DEFAULT 'transfer', p_description text DEFAULT '',
   p_actor text DEFAULT 'system:sql'
-) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET random_page_cost = 0
 AS $$
 DECLARE
   content constant bytea := sha256(convert_to(concat_ws(' ', p_from, p_to, p_amount, p_source, p_recipe), 'UTF8'));
