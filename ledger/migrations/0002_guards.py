@@ -37,7 +37,8 @@ CREATE DOMAIN ledger_amount AS bigint
   CONSTRAINT amount_representable CHECK (VALUE BETWEEN -9007199254740991 AND 9007199254740991);
 CREATE DOMAIN ledger_sum AS bigint
   CONSTRAINT balance_representable CHECK (VALUE BETWEEN -9007199254740991 AND 9007199254740991);
-CREATE DOMAIN ledger_held AS bigint CONSTRAINT balance_holds_not_negative CHECK (VALUE >= 0);
+CREATE DOMAIN ledger_held AS bigint
+  CONSTRAINT balance_holds_representable CHECK (VALUE BETWEEN 0 AND 9007199254740991);
 ALTER TABLE ledger_ledgerentry ALTER COLUMN amount TYPE ledger_amount;
 ALTER TABLE ledger_ledgerhold ALTER COLUMN amount TYPE ledger_amount;
 ALTER TABLE ledger_ledgerbalance ALTER COLUMN posted TYPE ledger_sum,

@@ -129,7 +129,8 @@ BEGIN
              version = b.version + d.entries, recorded_at = greatest((SELECT clock_timestamp()), b.recorded_at)
         FROM delta d
        WHERE b.account_id = d.account AND b.stripe = d.stripe
-         AND abs(b.posted + d.posted) <= 9007199254740991
+         AND greatest(b.posted + d.posted + b.held_cr + d.held_cr,
+                      b.held_dr + d.held_dr - b.posted - d.posted) <= 9007199254740991
          AND least(b.held_dr + d.held_dr, b.held_cr + d.held_cr) >= 0
          AND (d.posted < d.held_dr AND b.posted + d.posted - b.held_dr - d.held_dr < b.floor) IS NOT TRUE
       RETURNING d.*, b.recorded_at)
@@ -159,7 +160,9 @@ BEGIN
       END IF;
       IF refused IS NULL AND short IS NOT NULL THEN
         SELECT jsonb_build_object(
-                 'code', CASE WHEN abs(b.posted + s.posted) > 9007199254740991 THEN 'balance_overflow'
+                 'code', CASE WHEN greatest(b.posted + s.posted + b.held_cr + s.held_cr,
+                                            b.held_dr + s.held_dr - b.posted - s.posted)
+                                   > 9007199254740991 THEN 'balance_overflow'
                               WHEN least(b.held_dr + s.held_dr, b.held_cr + s.held_cr) < 0 THEN 'less_is_held'
                               ELSE 'insufficient_funds' END,
                  'account', s.account, 'balance', b.posted - b.held_dr, 'amount', s.held_dr - s.posted)
@@ -340,7 +343,7 @@ BEGIN
       FROM (VALUES (p_one, p_amount), (p_other, -p_amount)) d(account, amount)
      WHERE b.account_id = d.account AND b.stripe = pg_backend_pid() % b.stripes
        AND (d.amount < 0 AND b.posted + d.amount - b.held_dr < b.floor) IS NOT TRUE
-       AND abs(b.posted + d.amount) <= 9007199254740991
+       AND greatest(b.posted + d.amount + b.held_cr, b.held_dr - b.posted - d.amount) <= 9007199254740991
     RETURNING b.account_id, b.stripe, b.currency, b.version, d.amount, b.posted, b.recorded_at)
   SELECT a.*, b.* INTO a_account, a_stripe, a_currency, a_version, a_amount, a_posted, a_recorded,
                        b_account, b_stripe, b_currency, b_version, b_amount, b_posted, b_recorded

@@ -13,7 +13,7 @@ from commerce.parties.models import Organization
 from ledger.models import LedgerAccount, LedgerBalance, LedgerTransaction
 from ledger.rules import recipes
 from ledger.rules.recipes import Entry
-from ledger.services import Posting, post, post_all, post_pending
+from ledger.services import Posting, balances, post, post_all, post_pending
 from tests.commerce.api.conftest import Api
 from tests.ledger.conftest import ACTOR, AT, People, usd
 
@@ -47,6 +47,19 @@ def test_the_entries_of_a_transaction_do_not_sum_to_more_than_an_amount(people: 
             write(entries=entries, key="k", source="s", recipe="fund_wallet", at=AT, actor=ACTOR)
         assert facts(refused.value) == ("amount_overflow", "/entries")
     assert nothing_was_written()
+
+
+def test_what_is_set_aside_and_what_is_there_stay_an_amount_together(people: People) -> None:
+    entries = recipes.fund_wallet(platform=people.platform, buyer=people.acme, amount=LARGEST)
+    words = {"source": "s", "recipe": "fund_wallet", "at": AT, "actor": ACTOR}
+    post_pending(entries=entries, key="first", **words)
+    for write, key in ((post_pending, "second"), (post, "third")):
+        with pytest.raises(InvalidInput, match=r"cannot hold more than 2\^53 - 1") as refused:
+            write(entries=entries, key=key, **words)
+        assert refused.value.code == "amount_overflow"
+    [wallet] = balances(owner=people.acme)
+    assert (wallet.posted, wallet.pending) == (usd("0"), LARGEST)
+    assert LedgerTransaction.objects.count() == 1
 
 
 def test_the_postings_of_one_call_do_not_overflow_an_account(people: People) -> None:

@@ -75,6 +75,11 @@ def test_more_than_was_charged_cannot_be_refunded(charged, refunded, before):
         clawed_back(usd("4"), charged=usd(charged), refunded=usd(refunded), before=usd(before))
 
 
+def test_a_commission_is_in_the_currency_of_what_was_charged():
+    with pytest.raises(InvalidInput, match="not in EUR"):
+        clawed_back(Money(4, "EUR"), charged=usd("200"), refunded=usd("50"), before=usd("0"))
+
+
 def test_10000_dollars_at_0_9120_are_9120_euros_and_cost_32_79_against_mid():
     client, mid = Decimal("0.9120"), Decimal("0.9150")
     assert exchanged(usd("10000"), client, "EUR") == Money.parse("9120", "EUR")

@@ -35,6 +35,11 @@ def clawed_back(commission: Money, *, charged: Money, refunded: Money, before: M
     The sum so far is rounded, not each step, so that a charge refunded in any steps takes back all of it.
     """
     so_far = before + refunded
+    if commission.currency != charged.currency:
+        raise InvalidInput(
+            f"A commission on {charged} is in {charged.currency}, not in {commission.currency}.",
+            code="currency_mismatch",
+        )
     if min(before.minor, refunded.minor) < 0 or charged.minor <= 0 or not so_far <= charged:
         raise InvalidInput(f"Of {charged}, {so_far} cannot be refunded.", code="over_refunded")
 

@@ -31,17 +31,20 @@ def run(run: Run) -> list[Row]:
     with Worker(**OURS, database="ledger") as ours:
         ours.ask("migrate")
         ours.ask("close")
-    for database in ("history", "hordak"):
+    for database in ("history", "hordak", "service"):
         run.server.create(database, template="ledger")
     return [*_posting(run, sizes), *_reading(run, sizes)]
 
 
 def _posting(run: Run, sizes: dict[str, Any]) -> list[Row]:
     server, seconds = run.server, run.seconds
+    accounts = sizes["accounts"]
     server.fill_pgbench("pgbench", sizes["scale"])
-    with Worker(**OURS, database="ledger") as ours, Worker(**HORDAK, database="hordak") as hordak:
-        accounts = sizes["accounts"]
+    with Worker(**OURS, database="ledger") as ours:
         ids = ours.ask("open_wallets", count=accounts)
+        ours.ask("close")
+    with Worker(**OURS, database="service") as ours, Worker(**HORDAK, database="hordak") as hordak:
+        ours.ask("open_wallets", count=accounts)
         hordak.ask("migrate")
         hordak.ask("open_accounts", count=accounts)
         _raw(server, accounts)
