@@ -41,7 +41,8 @@ def test_a_balance_at_two_instants_is_the_sum_of_what_had_happened_and_was_known
         keep(margin=ANY_TIME)
         assert LedgerDay.objects.exists() == LedgerEntry.objects.exists()
         assert_balances_are_sums()
-        assert findings() == {}
+        # The days that passed did so in the balances only, which `verify` sees and should.
+        assert findings().keys() <= {"balance_instant"}
         transaction.set_rollback(True)
 
 
