@@ -8,6 +8,7 @@ from ledger.rules.recipes.base import FLOWS, RECIPES, Entry, Flow, mirrored, req
 from ledger.rules.recipes.cards import (
     accrue_processing_fee,
     capture_card,
+    release_processing_fee,
     release_processor_reserve,
     settle_card_batch,
     sweep_processor_cash,
@@ -31,6 +32,7 @@ from ledger.rules.recipes.disputes import (
 )
 from ledger.rules.recipes.earnings import (
     accrue_referral,
+    bill_on_terms,
     claw_back_referral,
     collect,
     collect_as_principal,
@@ -39,6 +41,7 @@ from ledger.rules.recipes.earnings import (
     remit_tax,
 )
 from ledger.rules.recipes.exchange import (
+    book_fx_gain,
     book_fx_spread,
     book_stablecoin_gain,
     book_stablecoin_loss,
@@ -98,6 +101,8 @@ __all__ = [
     "accrue_referral",
     "advance_to_buyer",
     "advance_to_seller",
+    "bill_on_terms",
+    "book_fx_gain",
     "book_fx_spread",
     "book_stablecoin_gain",
     "book_stablecoin_loss",
@@ -138,6 +143,7 @@ __all__ = [
     "receive_stablecoin",
     "refund_charge",
     "release",
+    "release_processing_fee",
     "release_processor_reserve",
     "release_reserve",
     "release_with_reserve",

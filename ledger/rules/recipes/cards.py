@@ -4,7 +4,7 @@ from uuid import UUID
 
 from commerce.money import Money
 from ledger.rules.kinds import Kind
-from ledger.rules.recipes.base import Entry, Flow, against, balanced, recipe
+from ledger.rules.recipes.base import Entry, Flow, against, balanced, mirrored, recipe
 
 
 @recipe(Flow.CARD, "A card was charged for a buyer's wallet; the processor owes us the amount.")
@@ -20,6 +20,11 @@ def accrue_processing_fee(*, platform: UUID, amount: Money) -> tuple[Entry, ...]
         debits=[(platform, Kind.PROCESSING_FEES, amount)],
         credits=[(platform, Kind.ACCRUED_PROCESSING_FEES, amount)],
     )
+
+
+@recipe(Flow.CARD, "A processing fee came out lower than it was booked; the difference is no expense.")
+def release_processing_fee(*, platform: UUID, amount: Money) -> tuple[Entry, ...]:
+    return mirrored(accrue_processing_fee(platform=platform, amount=amount))
 
 
 @recipe(

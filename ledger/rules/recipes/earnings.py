@@ -70,6 +70,20 @@ def collect_as_principal(
     )
 
 
+@recipe(
+    Flow.USAGE, "An invoice with a term of payment is divided at once; until it is paid, the buyer owes it."
+)
+def bill_on_terms(
+    *, platform: UUID, buyer: UUID, tax: Money, fee: Money, payees: Mapping[UUID, Money]
+) -> tuple[Entry, ...]:
+    credits = [
+        (platform, Kind.TAX_PAYABLE, tax),
+        (platform, Kind.PLATFORM_FEES, fee),
+        *each(Kind.PAY_IN_HOLDING, payees),
+    ]
+    return balanced(debits=against(buyer, Kind.BUYER_RECEIVABLE, credits), credits=credits)
+
+
 @recipe(Flow.DOWNPAYMENT, "A buyer broke off; what is left of the downpayment goes to platform and payees.")
 def forfeit_downpayment(
     *, platform: UUID, buyer: UUID, fee: Money, payees: Mapping[UUID, Money]

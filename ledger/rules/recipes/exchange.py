@@ -26,6 +26,11 @@ def book_fx_spread(*, platform: UUID, amount: Money) -> tuple[Entry, ...]:
     )
 
 
+@recipe(Flow.FX, "What an exchange brought above the mid rate; it lowers what exchanges cost.")
+def book_fx_gain(*, platform: UUID, amount: Money) -> tuple[Entry, ...]:
+    return mirrored(book_fx_spread(platform=platform, amount=amount))
+
+
 @recipe(Flow.STABLECOIN, "Coins arrived for a buyer; the wallet gets what they are worth at the stored rate.")
 def receive_stablecoin(*, platform: UUID, buyer: UUID, received: Money, worth: Money) -> tuple[Entry, ...]:
     return _coins(platform, buyer, received, [(platform, Kind.FX_POSITION, worth)])
