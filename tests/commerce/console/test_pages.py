@@ -92,7 +92,10 @@ def test_one_entry_of_the_menu_is_current_on_each_page(browser: Browser) -> None
         assert len(current(link)) == 1, link
 
 
-def test_search_asks_with_the_term_as_typed_and_within_permissions(browser: Browser) -> None:
+def test_search_asks_with_the_term_as_typed_and_within_permissions(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_searches", registry.searches().copy())
     asked: list[str] = []
 
     def find(term: str) -> list[Hit]:
