@@ -69,7 +69,6 @@ def test_the_badge_names_the_environment_and_the_business_clock(browser: Browser
     assert "1 Mar 2027 00:00 test clock" in text(browser("viewer").get("/admin/"))
 
 
-@pytest.mark.usefixtures("_own_registry")
 def test_one_entry_of_the_menu_is_current_on_each_page(browser: Browser) -> None:
     """A page below another one in the address is not the other one; what has no entry has its nearest."""
 
@@ -92,10 +91,8 @@ def test_one_entry_of_the_menu_is_current_on_each_page(browser: Browser) -> None
         assert len(current(link)) == 1, link
 
 
-def test_search_asks_with_the_term_as_typed_and_within_permissions(
-    browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_searches", registry.searches().copy())
+@pytest.mark.usefixtures("_own_registry")
+def test_search_asks_with_the_term_as_typed_and_within_permissions(browser: Browser) -> None:
     asked: list[str] = []
 
     def find(term: str) -> list[Hit]:
