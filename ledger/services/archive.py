@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from commerce.errors import Conflict, InvalidInput
 from ledger.models import LedgerArchive, LedgerPeriod, LedgerSeal, LedgerTransaction
+from ledger.rules.months import after, midnight
 from ledger.services.horizon import horizon
 from ledger.services.verification import check_seals
 
@@ -270,11 +271,3 @@ def _keep(file: Any) -> None:
 
 def _bounds(month: date) -> dict[str, Any]:
     return {"start": midnight(month), "end": midnight(after(month))}
-
-
-def midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min, UTC)
-
-
-def after(month: date) -> date:
-    return (month.replace(day=28) + timedelta(days=4)).replace(day=1)

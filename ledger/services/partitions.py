@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 from django.db import OperationalError, connection, transaction
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from commerce.errors import Busy, Conflict, InvalidInput, PermissionDenied
+from ledger.rules.months import after, midnight
 
 ENTRIES = "ledger_ledgerentry"
 BRIEFLY = timedelta(milliseconds=100)
@@ -80,7 +81,7 @@ def partition_entries(*, ends: date, patience: timedelta = PATIENCE) -> timedelt
             code="invalid_month",
         )
     with owners_session():
-        bound = sql.Literal(_midnight(ends))
+        bound = sql.Literal(midnight(ends))
         add = "ALTER TABLE {0} ADD CONSTRAINT entry_recorded_before CHECK (recorded_at < {1}) NOT VALID"
         drop = "ALTER TABLE {0} DROP CONSTRAINT IF EXISTS entry_recorded_before"
         _briefly([sql.SQL(text).format(sql.Identifier(ENTRIES), bound) for text in (drop, add)], patience)
@@ -129,8 +130,4 @@ def _part(name: str, state: str) -> Part:
     month = date(int(name[-6:-2]), int(name[-2:]), 1)
     if "_until_" in name:
         return Part(name, state, None, month)
-    return Part(name, state, month, (month.replace(day=28) + timedelta(days=4)).replace(day=1))
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return Part(name, state, month, after(month))

@@ -7,7 +7,7 @@ account opened, moved and closed with, proves it and closes. A second person reo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
@@ -28,6 +28,7 @@ from ledger.models import (
     LedgerRelease,
     LedgerTransaction,
 )
+from ledger.rules.months import after, midnight
 
 CLOSE = "ledger.close_ledgerperiod"
 REOPEN_OPERATION = "ledger.reopen_period"
@@ -118,7 +119,7 @@ def why_not_close(*, month: date, at: datetime) -> str:
         return f"{name} is closed already." if closed else f"Nothing was posted in {name} or before it."
     if month > due:
         return f"{due:%B %Y} comes first."
-    if at < _midnight(_month_after(month)):
+    if at < midnight(after(month)):
         return f"{name} is not over."
     period = LedgerPeriod.objects.filter(starts_on=month).first()
     return available(period, "begin_closing") if period else ""
@@ -127,8 +128,8 @@ def why_not_close(*, month: date, at: datetime) -> str:
 def outlook(*, month: date, at: datetime) -> Outlook:
     """What closing a month would mean, in numbers; changes nothing."""
     starts_on = month.replace(day=1)
-    ends_on = _month_after(starts_on)
-    end = _midnight(ends_on)
+    ends_on = after(starts_on)
+    end = midnight(ends_on)
     waiting = LedgerRelease.objects.filter(
         status__in=[LedgerRelease.Status.SCHEDULED, LedgerRelease.Status.HELD], due_at__lt=end
     )
@@ -136,7 +137,7 @@ def outlook(*, month: date, at: datetime) -> Outlook:
         waiting.values("currency").annotate(n=Count("pk"), minor=Sum("amount_minor")).order_by("currency")
     )
     with connection.cursor() as cursor:
-        cursor.execute(_TOTALS, [_midnight(starts_on), end])
+        cursor.execute(_TOTALS, [midnight(starts_on), end])
         moved = [
             Moved(accounts, Money(debit, currency), Money(credit, currency))
             for currency, accounts, debit, credit in cursor.fetchall()
@@ -171,7 +172,7 @@ def begin_closing(*, month: date, actor: Actor, at: datetime, reason: str = "") 
         if why_not.endswith("is not over."):
             raise InvalidInput(why_not, pointer="/month", code="period_not_over")
         raise StateConflict(why_not, code="period_not_next")
-    period, _ = LedgerPeriod.objects.get_or_create(starts_on=month, defaults={"ends_on": _month_after(month)})
+    period, _ = LedgerPeriod.objects.get_or_create(starts_on=month, defaults={"ends_on": after(month)})
     return transition(period, "begin_closing", actor=actor, at=at, reason=reason)
 
 
@@ -242,7 +243,7 @@ def show_next_month() -> None:
     """Make sure that the month to be closed next has a row, so that people find it."""
     month = next_month()
     if month and not LedgerPeriod.objects.filter(starts_on=month).exists():
-        LedgerPeriod.objects.get_or_create(starts_on=month, defaults={"ends_on": _month_after(month)})
+        LedgerPeriod.objects.get_or_create(starts_on=month, defaults={"ends_on": after(month)})
 
 
 def why_not_reopen(period: LedgerPeriod) -> str:
@@ -364,11 +365,3 @@ def _one_at_a_time() -> None:
     """Closed periods are a prefix of all months; who changes one waits for who changes another."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('ledger.periods', 0))")
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min, UTC)
-
-
-def _month_after(month: date) -> date:
-    return (month.replace(day=28) + timedelta(days=4)).replace(day=1)

@@ -17,15 +17,8 @@ from commerce.actor import Actor
 from commerce.crash import crash_point
 from commerce.errors import Conflict
 from ledger.models import LedgerArchive
-from ledger.services.archive import (
-    Archived,
-    after,
-    hash_of,
-    midnight,
-    months_until,
-    prove_archived,
-    require_as_sealed,
-)
+from ledger.rules.months import after, midnight
+from ledger.services.archive import Archived, hash_of, months_until, prove_archived, require_as_sealed
 from ledger.services.horizon import horizon
 from ledger.services.partitions import Part, owners_session, parts, this_month
 

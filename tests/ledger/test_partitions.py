@@ -12,8 +12,8 @@ from commerce import guards, roles
 from commerce.parties.models import Organization
 from ledger.models import LedgerEntry
 from ledger.rules import recipes
+from ledger.rules.months import after
 from ledger.services import balance, keep, post, statement, verify_ledger
-from ledger.services.archive import after
 from tests.ledger.conftest import ACTOR, make_people, usd
 from tests.ledger.months import own_database
 from tests.ledger.test_guards import refused
