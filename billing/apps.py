@@ -9,7 +9,7 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
-        from billing import handlers, invariants  # noqa: F401
+        from billing import events, handlers, invariants  # noqa: F401
         from billing.services import require_downpayment, reversals  # noqa: F401
         from contracts.services import register_activation_guard
 

@@ -89,6 +89,12 @@ class Busy(CommerceError):
     code, status, title, retryable = "busy", 503, "Others came between; try again", True
 
 
+class UnknownVersion(CommerceError):
+    """A newer release wrote it: nothing but that release can read it."""
+
+    code, title = "unknown_version", "This release is too old to read it"
+
+
 class ProviderError(CommerceError):
     code, status, title = "provider_error", 502, "A provider did not do what was asked"
 

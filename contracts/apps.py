@@ -9,4 +9,4 @@ class ContractsConfig(AppConfig):
     verbose_name = "Contracts"
 
     def ready(self) -> None:
-        from contracts import handlers, invariants  # noqa: F401
+        from contracts import events, handlers, invariants  # noqa: F401

@@ -9,5 +9,5 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        from ledger import handlers, invariants  # noqa: F401
+        from ledger import events, handlers, invariants  # noqa: F401
         from ledger.services import exports  # noqa: F401

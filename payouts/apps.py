@@ -9,5 +9,5 @@ class PayoutsConfig(AppConfig):
     verbose_name = "Payouts"
 
     def ready(self) -> None:
-        from payouts import handlers, invariants  # noqa: F401
+        from payouts import events, handlers, invariants  # noqa: F401
         from payouts.services import reversals  # noqa: F401

@@ -10,6 +10,6 @@ class ConsoleConfig(AppConfig):
     verbose_name = "Console"
 
     def ready(self) -> None:
-        from commerce.console import groups, handlers, invariants  # noqa: F401
+        from commerce.console import events, groups, handlers, invariants  # noqa: F401
 
         post_migrate.connect(groups.after_migrate, dispatch_uid="console.groups")

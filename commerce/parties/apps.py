@@ -9,4 +9,4 @@ class PartiesConfig(AppConfig):
     verbose_name = "Organizations"
 
     def ready(self) -> None:
-        from commerce.parties import handlers, invariants  # noqa: F401
+        from commerce.parties import events, handlers, invariants  # noqa: F401

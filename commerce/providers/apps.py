@@ -7,3 +7,6 @@ class ProvidersConfig(AppConfig):
     name = "commerce.providers"
     label = "providers"
     verbose_name = "Providers"
+
+    def ready(self) -> None:
+        from commerce.providers import events  # noqa: F401

@@ -1,0 +1,117 @@
+"""The events of contracts: an edit was recorded, or its instant came. One stream per contract."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+from uuid import UUID
+
+from commerce.outbox.catalog import event
+from commerce.outbox.payloads import Public
+
+EXAMPLE = {
+    "contract_id": "01956f1c-3c00-7000-8000-00000000c001",
+    "number": "C-2027-0001",
+    "buyer_id": "01956f1c-3c00-7000-8000-0000000000b1",
+    "effective_at": "2027-03-01T00:00:00Z",
+    "changed_interval": ["2027-03-01T00:00:00Z", None],
+    "before": {"/lines/01956f1c-3c00-7000-8000-00000000a001/quantity": 5},
+    "after": {"/lines/01956f1c-3c00-7000-8000-00000000a001/quantity": 8},
+    "status": {"before": "active", "after": "active"},
+    "lines": [
+        {
+            "line_id": "01956f1c-3c00-7000-8000-00000000a001",
+            "product": "gpu-server",
+            "seller_id": "01956f1c-3c00-7000-8000-0000000000e1",
+            "quantity": 8,
+            "price_hash": "1f0f5f0a0a3a3f8e4b0cbd2d9d1d5b6f1f0f5f0a0a3a3f8e4b0cbd2d9d1d5b6f",
+            "live": True,
+        }
+    ],
+    "state_hash": "9a1c7e21c3f34de8b1a52f8d9bb4a0c79a1c7e21c3f34de8b1a52f8d9bb4a0c7",
+    "from_version": 3,
+    "to_version": 4,
+    "operation": "change_quantity",
+    "edits": [4],
+}
+
+
+@dataclass(frozen=True)
+class StatusChange:
+    """The contract's status around the change; the same twice when it did not move."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class ChangedLine:
+    """A line as it is after the change."""
+
+    line_id: UUID
+    product: str
+    seller_id: UUID
+    quantity: int
+    price_hash: Annotated[str, "SHA-256 of rate and model"]
+    live: bool
+
+
+@dataclass(frozen=True)
+class ContractChange:
+    """What changed, over which stretch of valid time."""
+
+    contract_id: Public[UUID]
+    number: Public[str]
+    buyer_id: Public[UUID]
+    effective_at: Public[datetime]
+    changed_interval: Annotated[tuple[datetime | None, ...], "first instant, and the last or null"]
+    before: Annotated[dict[str, Any], "JSON pointer into the state → value"]
+    after: Annotated[dict[str, Any], "JSON pointer into the state → value"]
+    status: Public[StatusChange]
+    lines: tuple[ChangedLine, ...]
+    state_hash: Annotated[str, "SHA-256 of the state after it"]
+    from_version: Public[int]
+    to_version: Public[int]
+    operation: Annotated[str, "of the last edit; empty for the end of the term"]
+    edits: Annotated[tuple[int, ...], "numbers in the contract's log"]
+
+
+@dataclass(frozen=True)
+class ContractEdit(ContractChange):
+    """An edit was recorded."""
+
+    recorded_at: Public[datetime]
+    retroactive: Public[Annotated[bool, "effective before it was recorded"]]
+    pending: Public[Annotated[bool, "effective later: `contract.took_effect` follows"]]
+    reason: str
+
+
+edited = partial(
+    event,
+    payload=ContractEdit,
+    aggregate="contract",
+    audience="buyer_id",
+    example={
+        **EXAMPLE,
+        "recorded_at": "2027-03-01T09:30:00.000123Z",
+        "retroactive": True,
+        "pending": False,
+        "reason": "Three more servers for the launch.",
+    },
+)
+arrived = partial(event, payload=ContractChange, aggregate="contract", audience="buyer_id", example=EXAMPLE)
+
+edited("contract.created", summary="A draft was made.")
+edited("contract.submitted", summary="Its lines are final; it went out for signature.")
+edited("contract.withdrawn", summary="It is a draft again, and signatures are void.")
+edited("contract.signed", summary="Every party has signed.")
+edited("contract.activated", summary="It runs from `effective_at`.")
+edited("contract.product_added", summary="A line was added.")
+edited("contract.product_removed", summary="A line ends at `effective_at`.")
+edited("contract.quantity_changed", summary="A line has another quantity from `effective_at`.")
+edited("contract.suspended", summary="A hold was placed on the contract or on some of its lines.")
+edited("contract.resumed", summary="A hold was lifted.")
+edited("contract.terminated", summary="It ends at `effective_at`.")
+edited("contract.cancelled", summary="It was given up before it started.")
+arrived("contract.took_effect", summary="The instant came at which edits recorded earlier are effective.")
+arrived("contract.expired", summary="Its term ended.")
