@@ -15,6 +15,7 @@ from tests.benchmarks.run import Run
 BENCHMARKS = {
     "ledger": "tests.benchmarks.ledger",
     "partitions": "tests.benchmarks.partitions",
+    "outbox": "tests.benchmarks.outbox",
     "partitioning": "tests.benchmarks.partitioning",
 }
 MISSED = 3
@@ -25,7 +26,13 @@ def main() -> int:
     began = time.monotonic()
     try:
         with server.running() as postgres:
-            run = Run(postgres, seconds=arguments.seconds, rounds=arguments.rounds, quick=arguments.quick)
+            run = Run(
+                postgres,
+                seconds=arguments.seconds,
+                rounds=arguments.rounds,
+                quick=arguments.quick,
+                backlog=arguments.backlog,
+            )
             facts = {"machine": _machine(), "postgresql": postgres.facts(), "run": run.facts()}
             rows = importlib.import_module(BENCHMARKS[arguments.name]).run(run)
     except server.Busy as error:
@@ -49,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="does it run? Tiny sizes, no verdict")
     parser.add_argument("--seconds", type=float, help="length of one measurement")
     parser.add_argument("--rounds", type=int, help="measurements of which the median counts")
+    parser.add_argument("--backlog", type=int, default=0, help="outbox: events to drain at once")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (1 if arguments.quick else 10)
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)

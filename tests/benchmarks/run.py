@@ -9,8 +9,9 @@ from tests.benchmarks.server import Server
 
 
 class Run:
-    def __init__(self, server: Server, *, seconds: float, rounds: int, quick: bool) -> None:
+    def __init__(self, server: Server, *, seconds: float, rounds: int, quick: bool, backlog: int = 0) -> None:
         self.server, self.seconds, self.rounds, self.quick = server, seconds, rounds, quick
+        self.backlog = backlog
         self.began = time.monotonic()
 
     def facts(self) -> dict[str, Any]:
