@@ -35,7 +35,7 @@ def set_aside_at_signature(event: OutboxEvent) -> None:
     )
 
 
-@on(*SUBSCRIPTION_EVENTS, group="billing.openmeter", remote=True)
+@on(*SUBSCRIPTION_EVENTS, group="billing.openmeter", provider="openmeter")
 def follow_the_contract(event: OutboxEvent) -> None:
     services.sync_subscription(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
@@ -57,27 +57,27 @@ def spend_what_was_given_back(event: OutboxEvent) -> None:
         services.spend_what_was_given_back(account_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
-@on("usage.accepted", group="billing.openmeter", remote=True)
+@on("usage.accepted", group="billing.openmeter", provider="openmeter")
 def forward_usage(event: OutboxEvent) -> None:
     services.forward_usage(batch_id=event.aggregate_id, at=clock.now())
 
 
-@on("openmeter.invoice_changed", group="billing.openmeter", remote=True)
+@on("openmeter.invoice_changed", group="billing.openmeter", provider="openmeter")
 def fetch_invoice(event: OutboxEvent) -> None:
     services.refresh_invoice(provider_id=event.payload["object_id"], actor=RELAY, at=clock.now())
 
 
-@on("invoice.verified", group="billing.openmeter", remote=True)
+@on("invoice.verified", group="billing.openmeter", provider="openmeter")
 def confirm_invoice(event: OutboxEvent) -> None:
     services.confirm_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
-@on("invoice.paid", group="billing.openmeter", remote=True)
+@on("invoice.paid", group="billing.openmeter", provider="openmeter")
 def report_paid(event: OutboxEvent) -> None:
     services.report_paid(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
-@on("invoice.overdue", group="billing.openmeter", remote=True)
+@on("invoice.overdue", group="billing.openmeter", provider="openmeter")
 def report_overdue(event: OutboxEvent) -> None:
     services.report_overdue(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
@@ -87,7 +87,7 @@ def collect_invoice(event: OutboxEvent) -> None:
     services.collect_invoice(invoice_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
-@on("modern_treasury.incoming_payment_changed", group="billing.modern_treasury", remote=True)
+@on("modern_treasury.incoming_payment_changed", group="billing.modern_treasury", provider="modern_treasury")
 def fetch_incoming_payment(event: OutboxEvent) -> None:
     services.refresh_incoming_payment(provider_id=event.payload["object_id"], actor=RELAY, at=clock.now())
 

@@ -30,15 +30,20 @@ def _load_before_the_fork(**_: Any) -> None:
     import modern_treasury  # noqa: F401
 
 
-def _every(seconds: float, task: str) -> dict[str, Any]:
+def _every(seconds: float, task: str, *arguments: str, **options: Any) -> dict[str, Any]:
     # A tick that could not run before the next one is dropped rather than piled up.
-    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1)}}
+    options["expires"] = max(seconds, 1)
+    return {"task": task, "args": arguments, "schedule": seconds, "options": options}
 
 
 app.conf.beat_schedule = {
     "heartbeat": _every(min(30, settings.TICK_SECONDS * 5), "commerce.heartbeat"),
-    "outbox.drain": _every(settings.TICK_SECONDS, "outbox.drain"),
-    "outbox.drain_remote": _every(settings.TICK_SECONDS, "outbox.drain_remote"),
+    "outbox.local": _every(settings.TICK_SECONDS, "outbox.drain", "local"),
+    "outbox.batch": _every(settings.TICK_SECONDS, "outbox.drain", "batch"),
+    "outbox.openmeter": _every(settings.TICK_SECONDS, "outbox.drain", "openmeter", queue="providers"),
+    "outbox.modern_treasury": _every(
+        settings.TICK_SECONDS, "outbox.drain", "modern_treasury", queue="providers"
+    ),
     "outbox.publish": _every(settings.TICK_SECONDS * 5, "outbox.publish"),
     "contracts.take_effect": _every(settings.TICK_SECONDS, "contracts.take_effect"),
     "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),

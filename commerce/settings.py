@@ -76,6 +76,7 @@ INSTALLED_APPS = [
     "commerce.parties",
     "commerce.api",
     "commerce.console",
+    "commerce.webhooks",
     "ledger",
     "contracts",
     "billing",
@@ -186,7 +187,6 @@ CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TASK_QUEUES = [Queue("celery"), Queue("providers"), Queue("exports")]
 CELERY_TASK_ROUTES = {
     "console.run_exports": {"queue": "exports"},
-    "outbox.drain_remote": {"queue": "providers"},
     "*.poll*": {"queue": "providers"},
 }
 CELERY_TIMEZONE = "UTC"
@@ -204,6 +204,11 @@ OPENMETER_TOKEN = env.str("OPENMETER_TOKEN", default="")
 OPENMETER_WEBHOOK_SECRETS = env.list("OPENMETER_WEBHOOK_SECRET", default=[])
 PROVIDER_TIMEOUT_SECONDS = env.float("PROVIDER_TIMEOUT_SECONDS", default=10.0)
 SANDBOX_URL = env.str("SANDBOX_URL", default="")
+
+# Outgoing webhooks
+
+# Networks besides the public internet that webhooks may go to, such as 127.0.0.0/8, by http too.
+WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
 
 # Policy
 

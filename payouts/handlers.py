@@ -57,27 +57,27 @@ def pay_to_new_account(event: OutboxEvent) -> None:
         services.wake_payee(organization_id=UUID(event.payload["organization_id"]), at=event.occurred_at)
 
 
-@on("payout.approved", group="payouts.modern_treasury", remote=True)
+@on("payout.approved", group="payouts.modern_treasury", provider="modern_treasury")
 def submit(event: OutboxEvent) -> None:
     services.submit_payout(payout_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
 
 
-@on("payout.poll_requested", group="payouts.poll", remote=True)
+@on("payout.poll_requested", group="payouts.poll", provider="modern_treasury")
 def poll(event: OutboxEvent) -> None:
     services.poll_payout(payout_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
 
 
-@on("settlement.poll_requested", group="payouts.poll", remote=True)
+@on("settlement.poll_requested", group="payouts.poll", provider="modern_treasury")
 def poll_all(event: OutboxEvent) -> None:
     services.poll_settlement(settlement_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
 
 
-@on("modern_treasury.payment_order_changed", group="payouts.modern_treasury", remote=True)
+@on("modern_treasury.payment_order_changed", group="payouts.modern_treasury", provider="modern_treasury")
 def read_order(event: OutboxEvent) -> None:
     services.read_order(order_id=event.payload["object_id"], actor=RELAY, at=clock.now())
 
 
-@on("modern_treasury.return_changed", group="payouts.modern_treasury", remote=True)
+@on("modern_treasury.return_changed", group="payouts.modern_treasury", provider="modern_treasury")
 def read_return(event: OutboxEvent) -> None:
     services.read_return(return_id=event.payload["object_id"], actor=RELAY, at=clock.now())
 

@@ -214,7 +214,7 @@ def condition_of(stream: OutboxStream) -> tuple[str, str]:
     """A word and a tone for what the stream is doing."""
     if stream.parked_at:
         return "parked", "bad"
-    if stream.lease_until and stream.lease_until > timezone.now():
+    if stream.lease_token and stream.due_at and stream.due_at > timezone.now():
         return "working", "busy"
     if stream.due_at and stream.attempts:
         return "retrying", "warn"

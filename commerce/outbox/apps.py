@@ -1,6 +1,7 @@
 """The outbox application; its check runs once all handlers are known."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class OutboxConfig(AppConfig):
@@ -9,4 +10,6 @@ class OutboxConfig(AppConfig):
     verbose_name = "Outbox"
 
     def ready(self) -> None:
-        from commerce.outbox import invariants  # noqa: F401
+        from commerce.outbox import claims, invariants  # noqa: F401
+
+        post_migrate.connect(claims.assign_lanes, sender=self, dispatch_uid="outbox.lanes")

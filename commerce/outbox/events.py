@@ -2,18 +2,20 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
-from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from commerce.actor import Actor
+from commerce.ids import uuid7
 from commerce.logs import request_id as current_request
-from commerce.outbox import registry
+from commerce.outbox import catalog, registry
 from commerce.outbox.models import OutboxEvent
 
 log = logging.getLogger(__name__)
@@ -21,19 +23,34 @@ log = logging.getLogger(__name__)
 QUIET_SECONDS = 10.0
 _quiet_until = 0.0
 
-_HEAD = """
-INSERT INTO outbox_outboxstream AS s
-  (aggregate_type, aggregate_id, "group", cursor, attempts, last_error, parked_reason)
-VALUES (%s, %s, '', 1, 0, '', '')
-ON CONFLICT (aggregate_type, aggregate_id, "group") DO UPDATE SET cursor = s.cursor + 1
-RETURNING cursor
-"""
-_WAKE = """
-INSERT INTO outbox_outboxstream AS s
-  (aggregate_type, aggregate_id, "group", cursor, attempts, last_error, parked_reason, due_at)
-SELECT %s, %s, g, %s - 1, 0, '', '', now() FROM unnest(%s::text[]) g ORDER BY g
-ON CONFLICT (aggregate_type, aggregate_id, "group") DO UPDATE
-  SET due_at = CASE WHEN s.parked_at IS NULL THEN COALESCE(s.due_at, now()) END
+# One statement, one round trip. The head's row is locked before the groups', for they read its result;
+# `pending_since` looks back to whichever transaction began first, not to the one that came first.
+_APPEND = """
+WITH head AS (
+  INSERT INTO outbox_outboxstream AS s
+    (aggregate_type, aggregate_id, "group", lane, cursor, attempts, last_error, parked_reason)
+  VALUES (%(aggregate_type)s, %(aggregate_id)s, '', '', 1, 0, '', '')
+  ON CONFLICT (aggregate_type, aggregate_id, "group") DO UPDATE SET cursor = s.cursor + 1
+  RETURNING cursor
+), woken AS (
+  INSERT INTO outbox_outboxstream AS s
+    (aggregate_type, aggregate_id, "group", lane, cursor, attempts, last_error, parked_reason,
+     due_at, pending_since)
+  SELECT %(aggregate_type)s, %(aggregate_id)s, g, lane, head.cursor - 1, 0, '', '', now(), now()
+  FROM head, unnest(%(groups)s::text[], %(lanes)s::text[]) listening (g, lane) ORDER BY g
+  ON CONFLICT (aggregate_type, aggregate_id, "group") DO UPDATE
+    SET due_at = CASE WHEN s.parked_at IS NULL THEN COALESCE(s.due_at, now()) END,
+        pending_since = LEAST(s.pending_since, now()), lane = EXCLUDED.lane
+  RETURNING 1
+)
+INSERT INTO outbox_outboxevent
+  (event_id, aggregate_type, aggregate_id, sequence, type, version, payload, headers,
+   occurred_at, recorded_at, published_at)
+SELECT %(event_id)s, %(aggregate_type)s, %(aggregate_id)s, head.cursor, %(type)s, %(version)s,
+       %(payload)s, %(headers)s, %(occurred_at)s, now(),
+       CASE WHEN NOT EXISTS (SELECT FROM woken) THEN now() END
+FROM head
+RETURNING id, sequence, recorded_at, published_at
 """
 
 
@@ -45,73 +62,82 @@ def append(
     *,
     at: datetime,
     actor: Actor | None = None,
-    version: int = 1,
+    version: int | None = None,
     causation_id: UUID | None = None,
 ) -> OutboxEvent:
     """Record that `type` happened to an aggregate at business time `at`.
 
     Locks the aggregate's head row, so that sequence order is commit order, and then the rows of the
     groups it wakes. Call it last in a service: locks are taken domain rows, head, groups. Raises
-    outside a transaction, and for a type that nobody handles and nobody declared external.
+    outside a transaction, and for a type or a payload that is not in the catalogue.
     """
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("append() belongs in the transaction of the change.")
     if not registry.is_known(type):
-        raise ImproperlyConfigured(f"Nobody handles {type} and it is not declared external.")
-    groups = registry.groups_of(type)
-    with connection.cursor() as cursor:
-        cursor.execute(_HEAD, [aggregate_type, str(aggregate_id)])
-        sequence = cursor.fetchone()[0]
-        if groups:
-            cursor.execute(_WAKE, [aggregate_type, str(aggregate_id), sequence, groups])
+        raise ImproperlyConfigured(f"Nobody handles {type} and it is not in the catalogue of events.")
+    version = catalog.verify(aggregate_type, type, version, payload)
+    handlers = registry.handlers_of(type)
     headers: dict[str, str] = {"request_id": (actor and actor.request_id) or current_request.get()}
     if actor:
         headers["actor"] = str(actor)
     if causation_id:
         headers["causation_id"] = str(causation_id)
-    event = OutboxEvent.objects.create(
-        aggregate_type=aggregate_type,
-        aggregate_id=str(aggregate_id),
+    facts: dict[str, Any] = {
+        "event_id": uuid7(),
+        "aggregate_type": aggregate_type,
+        "aggregate_id": str(aggregate_id),
+        "type": type,
+        "version": version,
+        "occurred_at": at,
+    }
+    arguments = {
+        **facts,
+        "payload": Jsonb(payload),
+        "headers": Jsonb(headers),
+        "groups": [handler.group for handler in handlers],
+        "lanes": [handler.lane for handler in handlers],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND, arguments)
+        id_, sequence, recorded_at, published_at = cursor.fetchone()
+    nudge(handler.lane for handler in handlers)
+    return OutboxEvent(
+        id=id_,
         sequence=sequence,
-        type=type,
-        version=version,
+        recorded_at=recorded_at,
+        published_at=published_at,
         payload=payload,
         headers=headers,
-        occurred_at=at,
-        published_at=None if groups else timezone.now(),
+        **facts,
     )
-    if groups:
-        nudge(groups)
-    return event
 
 
-def nudge(groups: Iterable[str]) -> None:
-    """Ask for a drain of these groups after the commit; the beat tick finds the work anyway if it is lost."""
-    remote = frozenset(registry.remote_groups())
-    for wake in {_wake_remote if group in remote else _wake_local for group in groups}:
+def nudge(lanes: Iterable[str]) -> None:
+    """Ask for a drain of these lanes after the commit; the beat tick finds the work anyway if it is lost."""
+    for wake in {_waker(lane) for lane in lanes}:
         if not any(callback is wake for _, callback, *_ in connection.run_on_commit):
             transaction.on_commit(wake, robust=True)
 
 
-def _wake_local() -> None:
-    from commerce.outbox.tasks import drain_local
+@cache
+def _waker(lane: str) -> Callable[[], None]:
+    """The same object for the same lane, by which a second wake-up in one transaction is recognised."""
 
-    _wake(drain_local)
+    def wake() -> None:
+        from commerce.outbox.tasks import drain_lane, queue_of
+
+        _send(drain_lane, lane, queue_of(lane))
+
+    return wake
 
 
-def _wake_remote() -> None:
-    from commerce.outbox.tasks import drain_remote
-
-    _wake(drain_remote)
-
-
-def _wake(drain: Any) -> None:
+def _send(task: Any, lane: str, queue: str) -> None:
     """Never raises. A broker that did not answer is left alone for a while, for each try costs its caller."""
     global _quiet_until
     if time.monotonic() < _quiet_until:
         return
     try:
-        drain.apply_async(retry=False, expires=10)
-    except drain.OperationalError:
+        task.apply_async((lane,), queue=queue, retry=False, expires=10)
+    except task.OperationalError:
         _quiet_until = time.monotonic() + QUIET_SECONDS
         log.warning("no broker: the next tick will drain the outbox")

@@ -3,10 +3,12 @@
 A stream is one aggregate's events in order (`sequence` has no gaps). `OutboxStream` with an empty
 group is the aggregate's head: it hands out sequence numbers, and its row lock makes the order of
 sequence the order of commit. Every other row is one subscriber group's cursor, lease and back-off.
+`OutboxFailure` remembers each delivery that failed, `Circuit` whether a provider answers at all.
 """
 
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from commerce.ids import uuid7
@@ -59,16 +61,22 @@ class OutboxEvent(models.Model):
 
 
 class OutboxStream(models.Model):
-    """A group's cursor on one aggregate. `due_at` is NULL when there is nothing to do."""
+    """A group's cursor on one aggregate. `due_at` is NULL when there is nothing to do, else the instant
+    from which a worker may claim it: its back-off's end, or, while `lease_token` is set, its lease's."""
 
     id = models.BigAutoField(primary_key=True)
     aggregate_type = models.CharField(max_length=40)
     aggregate_id = models.CharField(max_length=64)
     group = models.CharField(max_length=60, help_text="Empty for the head, which counts the events.")
+    lane = models.CharField(
+        max_length=40, blank=True, default="", help_text="Who drains it: local, batch or a provider's name."
+    )
     cursor = models.BigIntegerField(default=0, help_text="Sequence of the last event dealt with.")
+    pending_since = models.DateTimeField(
+        null=True, help_text="No event after the cursor was recorded before; NULL when there is none."
+    )
     due_at = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
-    lease_until = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0)
     last_error = models.TextField(blank=True, default="")
     last_tried_at = models.DateTimeField(null=True)
@@ -79,12 +87,23 @@ class OutboxStream(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["aggregate_type", "aggregate_id", "group"], name="stream_once"),
             models.CheckConstraint(
-                condition=models.Q(parked_at__isnull=True) | models.Q(due_at__isnull=True),
+                condition=models.Q(parked_at__isnull=True)
+                | models.Q(due_at__isnull=True, lease_token__isnull=True),
                 name="parked_stream_is_not_due",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(due_at__isnull=True) | models.Q(pending_since__isnull=False),
+                name="due_stream_has_events",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(lease_token__isnull=True) | models.Q(due_at__isnull=False),
+                name="leased_stream_has_an_end",
             ),
         )
         indexes = (
-            models.Index(fields=["due_at"], name="stream_due", condition=models.Q(due_at__isnull=False)),
+            models.Index(
+                fields=["lane", "due_at"], name="stream_due", condition=models.Q(due_at__isnull=False)
+            ),
             models.Index(
                 fields=["parked_at"], name="stream_parked", condition=models.Q(parked_at__isnull=False)
             ),
@@ -93,3 +112,63 @@ class OutboxStream(models.Model):
 
     def __str__(self) -> str:
         return f"{self.aggregate_type} {self.aggregate_id} → {self.group or 'head'}"
+
+
+class OutboxFailure(models.Model):
+    """One delivery that failed: what an operator reads before deciding about a stream."""
+
+    append_only = True
+
+    id = models.BigAutoField(primary_key=True)
+    stream = models.ForeignKey(
+        OutboxStream,
+        on_delete=models.DO_NOTHING,
+        related_name="failures",
+        db_constraint=False,
+        db_index=False,
+    )
+    event_id = models.UUIDField()
+    type = models.CharField(max_length=80)
+    group = models.CharField(max_length=60)
+    attempt = models.PositiveIntegerField(help_text="Counted from 1 since the stream last went on.")
+    error = models.TextField()
+    retryable = models.BooleanField()
+    failed_at = models.DateTimeField()
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["stream", "-id"], name="failure_by_stream"),
+            models.Index(fields=["event_id"], name="failure_by_event"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.type} to {self.group}, attempt {self.attempt}"
+
+
+class Circuit(models.Model):
+    """Whether a lane's provider answers. While `open_until` is set, nothing but one probe is sent to it.
+
+    `failures` and `streams` count what failed in a row and where; `trips`, how often the probe failed.
+    """
+
+    lane = models.CharField(max_length=40, primary_key=True)
+    failures = models.PositiveIntegerField(default=0)
+    streams = ArrayField(models.BigIntegerField(), default=list)
+    trips = models.PositiveIntegerField(default=0)
+    opened_at = models.DateTimeField(null=True)
+    open_until = models.DateTimeField(null=True)
+    last_error = models.TextField(blank=True, default="")
+    paused_at = models.DateTimeField(null=True, help_text="A person stopped the lane; only a person goes on.")
+    paused_reason = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(opened_at__isnull=True, open_until__isnull=True)
+                | models.Q(opened_at__isnull=False, open_until__isnull=False),
+                name="open_circuit_has_an_end",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.lane

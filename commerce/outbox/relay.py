@@ -10,51 +10,33 @@ takes the head and then the group's row, and the other order would deadlock with
 import logging
 import random
 import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.conf import settings
-from django.db import OperationalError, close_old_connections, connection, transaction
+from django.db import OperationalError, close_old_connections, transaction
 from django.utils import timezone
 
 from commerce.crash import crash_point
-from commerce.errors import CommerceError
+from commerce.errors import CommerceError, ProviderError
 from commerce.logs import bound, redact
-from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.registry import Handler, handler_of, remote_groups, subscriptions
+from commerce.outbox import breaker, claims, registry
+from commerce.outbox.breaker import Way, listening
+from commerce.outbox.claims import Claimed, LeaseLost
+from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
+from commerce.outbox.registry import BATCH, LOCAL, Handler, handler_of
+
+Effect = Callable[[Any], None]
 
 log = logging.getLogger(__name__)
 
-STREAMS_PER_CLAIM = 20
-EVENTS_PER_STREAM = 50
+STREAMS_PER_CLAIM = {LOCAL: 20, BATCH: 500}
 ATTEMPTS_BEFORE_PARKING = 12
 LONGEST_DELAY = 3600.0
-
-_CLAIM = """
-UPDATE outbox_outboxstream s SET lease_token = %(token)s, lease_until = now() + %(lease)s
-FROM (
-  SELECT id FROM outbox_outboxstream
-  WHERE due_at <= now() AND (lease_until IS NULL OR lease_until < now())
-    AND (%(groups)s::text[] IS NULL OR "group" = ANY (%(groups)s))
-    AND (%(remote)s::boolean IS NULL OR ("group" = ANY (%(remote_groups)s)) = %(remote)s)
-  ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) due WHERE s.id = due.id RETURNING s.id
-"""
-_PUBLISH = """
-UPDATE outbox_outboxevent e SET published_at = now()
-WHERE e.published_at IS NULL
-  AND (%(type)s::text IS NULL OR (e.aggregate_type, e.aggregate_id) = (%(type)s, %(id)s))
-  AND NOT EXISTS (SELECT 1 FROM outbox_outboxstream s
-                  WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
-                    AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s))
-"""
-
-
-class LeaseLost(Exception):
-    """Another worker holds the stream now; whatever was in hand is abandoned."""
 
 
 @dataclass
@@ -68,173 +50,202 @@ class DrainReport:
 
 
 def drain(
-    *, limit: int = 10_000, groups: list[str] | None = None, remote: bool | None = None, seconds: float = 300
+    *,
+    lanes: list[str] | None = None,
+    groups: list[str] | None = None,
+    limit: int = 10_000,
+    seconds: float = 300,
 ) -> DrainReport:
-    """Deliver due events until none is left, `limit` were handled, or `seconds` have passed.
+    """Deliver due events until none is left, about `limit` were handled, or `seconds` have passed.
 
-    `remote` chooses the groups that talk to providers, or all others. Those are claimed one stream at
-    a time: while one waits for a slow provider, the next is not held back with it.
+    A provider's streams are claimed one at a time: while one waits for an answer, the next is not
+    held back with it.
     """
     report = DrainReport()
     deadline = time.monotonic() + seconds
-    while report.handled < limit and time.monotonic() < deadline:
-        token = uuid4()
-        claimed = _claim(token, groups, remote)
-        if not claimed:
-            break
-        try:
-            for stream_id in claimed:
-                if time.monotonic() >= deadline:
-                    break
-                report.streams.add(stream_id)
-                try:
-                    _work(stream_id, token, report, deadline)
-                except LeaseLost:
-                    log.warning("lease lost", extra={"stream": stream_id})
-        finally:
-            _let_go(claimed, token)
+    waiting = registry.lanes() if lanes is None else list(lanes)
+    while waiting and report.handled < limit and time.monotonic() < deadline:
+        waiting = [lane for lane in waiting if _drain_once(lane, groups, report, deadline)]
     return report
 
 
-def _claim(token: UUID, groups: list[str] | None, remote: bool | None) -> list[int]:
-    arguments: dict[str, Any] = {
-        "token": token,
-        "lease": lease(),
-        "groups": groups,
-        "remote": remote,
-        "remote_groups": remote_groups(),
-        "limit": 1 if remote else STREAMS_PER_CLAIM,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, arguments)
-        return [row[0] for row in cursor.fetchall()]
-
-
-def _let_go(stream_ids: list[int], token: UUID) -> None:
-    """Leave what was claimed and not worked on to whoever comes next, before its lease would end."""
-    held = OutboxStream.objects.filter(pk__in=stream_ids, lease_token=token)
-    held.update(lease_token=None, lease_until=None)
-
-
-def _work(stream_id: int, token: UUID, report: DrainReport, deadline: float) -> None:
-    """Deliver what one leased stream holds, as far as time goes, then give the lease back."""
-    stream = OutboxStream.objects.get(pk=stream_id)
-    events = list(
-        OutboxEvent.objects.filter(
-            aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
-        ).order_by("aggregate_type", "aggregate_id", "sequence")[:EVENTS_PER_STREAM]
-    )
+def _drain_once(lane: str, groups: list[str] | None, report: DrainReport, deadline: float) -> bool:
+    """Claim once and work on it; whether there was anything to claim."""
+    way = Way.FREE if lane in STREAMS_PER_CLAIM else breaker.admit(lane, lease=claims.lease())
+    if way is Way.CLOSED:
+        return False
+    token = uuid4()
+    streams = claims.claim(token=token, lane=lane, limit=STREAMS_PER_CLAIM.get(lane, 1), groups=groups)
+    if not streams:
+        if way is Way.PROBE:
+            breaker.unspent(lane)
+        return False
     try:
-        for event in events:
-            if time.monotonic() >= deadline:
-                break
-            event.group = stream.group
-            handler = handler_of(event.type, stream.group)
-            with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"):
-                try:
-                    _deliver(event, handler, stream_id, token)
-                except LeaseLost:
-                    raise
-                except SoftTimeLimitExceeded as error:  # the worker's, not the handler's fault: time is up
-                    _record_failure(event, error, stream_id, token, report)
-                    raise
-                except Exception as error:  # the relay's edge: what a handler raises is kept, not lost
-                    _record_failure(event, error, stream_id, token, report)
-                    return
-            report.handled += bool(handler)
-        _give_back(stream_id, token)
+        claims.read(streams)
+        report.streams.update(stream.id for stream in streams)
+        if lane != BATCH or not _together(streams, token, report):
+            _one_by_one(streams, token, report, deadline, probe=way is Way.PROBE)
     finally:
-        publish_settled(aggregate=(stream.aggregate_type, stream.aggregate_id))
+        claims.let_go([stream for stream in streams if not stream.finished], token)
+        claims.publish(streams)
+    return True
 
 
-def _deliver(event: OutboxEvent, handler: Handler | None, stream_id: int, token: UUID) -> None:
-    if handler and handler.remote:
-        _renew(stream_id, token)
+def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
+    """Everything claimed in one transaction, or nothing of it: then each stream has to go by itself.
+
+    Rows that somebody else has locked are not waited for: who holds one may wait for another of ours.
+    """
+    handled = 0
+    try:
+        with transaction.atomic():
+            for effect, events in _waves(streams):
+                effect(events)
+                handled += len(events)
+            crash_point("outbox.before_batch_commit")
+            claims.hold(streams, token, wait=False)
+            claims.advance({s.id: s.events[-1].sequence for s in streams if s.events}, token)
+            claims.finish(streams, token)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # a handler's, a deadlock, a lost lease: each stream finds out by itself
+        if isinstance(error, OperationalError):
+            close_old_connections()
+        said = redact(f"{type(error).__name__}: {error}")
+        log.info("a batch goes one by one: %s", said, extra={"streams": len(streams)})
+        return False
+    for stream in streams:
+        stream.reached, stream.finished = stream.events[-1].sequence if stream.events else stream.cursor, True
+    report.handled += handled
+    return True
+
+
+def _waves(streams: list[Claimed]) -> Iterator[tuple[Effect, list[OutboxEvent]]]:
+    """Calls of batch handlers, each with the next events of every stream that are for the same one."""
+    queues = [deque(stream.events) for stream in streams]
+    while queues := [queue for queue in queues if queue]:
+        wave: dict[Effect, list[OutboxEvent]] = defaultdict(list)
+        for queue in queues:
+            handler = handler_of(queue[0].type, queue[0].group)
+            while queue and handler_of(queue[0].type, queue[0].group) == handler:
+                event = queue.popleft()
+                if handler:
+                    wave[handler.effect].append(event)
+        yield from wave.items()
+
+
+def _one_by_one(
+    streams: list[Claimed], token: UUID, report: DrainReport, deadline: float, *, probe: bool
+) -> None:
+    for stream in streams:
+        if time.monotonic() >= deadline:
+            return
+        try:
+            _work(stream, token, report, deadline, probe=probe)
+        except LeaseLost:
+            log.warning("lease lost", extra={"stream": stream.id})
+
+
+def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *, probe: bool) -> None:
+    """Deliver what one leased stream holds, as far as time goes."""
+    for event in stream.events:
+        if time.monotonic() >= deadline:
+            return
+        handler = handler_of(event.type, stream.group)
+        with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"), listening() as line:
+            try:
+                _deliver(stream, event, handler, token)
+            except LeaseLost:
+                raise
+            except SoftTimeLimitExceeded as error:  # the worker's, not the handler's fault: time is up
+                _record_failure(stream, event, error, token, report, heard=line.heard, probe=probe)
+                raise
+            except Exception as error:  # the relay's edge: what a handler raises is kept, not lost
+                _record_failure(stream, event, error, token, report, heard=line.heard, probe=probe)
+                return
+        report.handled += bool(handler)
+        if line.heard:
+            breaker.answered(stream.lane)
+            probe = False
+    if not stream.finished:
+        with transaction.atomic():
+            claims.hold([stream], token)
+            claims.finish([stream], token)
+        stream.finished = True
+    if probe:
+        breaker.unspent(stream.lane)
+
+
+def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token: UUID) -> None:
+    """One effect and its cursor; with the last event that was read the lease ends as well."""
+    remote = handler and stream.lane not in STREAMS_PER_CLAIM
+    if handler and remote:
+        claims.renew(stream, token)
         handler.effect(event)
         crash_point("outbox.after_remote_effect")
+    last = event is stream.events[-1]
     with transaction.atomic():
-        if handler and not handler.remote:
-            handler.effect(event)
+        if handler and not remote:
+            handler.effect([event] if stream.lane == BATCH else event)
             crash_point("outbox.before_local_commit")
-        moved = OutboxStream.objects.filter(pk=stream_id, lease_token=token).update(
-            cursor=event.sequence, attempts=0, last_error="", last_tried_at=timezone.now()
-        )
-        if not moved:
-            raise LeaseLost
+        claims.advance({stream.id: event.sequence}, token)
+        if last:
+            claims.finish([stream], token)
     crash_point("outbox.after_commit")
-
-
-def publish_settled(*, aggregate: tuple[str, str] | None = None) -> int:
-    """Set `published_at` on events that every subscribed group has dealt with; return how many.
-
-    Runs after the cursors have committed. A crash in between leaves events unmarked: the tick
-    calls this without an aggregate and finds them by the partial index.
-    """
-    type_, id_ = aggregate or (None, None)
-    with connection.cursor() as cursor:
-        cursor.execute(_PUBLISH, {"type": type_, "id": id_, "subscriptions": subscriptions()})
-        return cursor.rowcount
-
-
-def _renew(stream_id: int, token: UUID) -> None:
-    held = OutboxStream.objects.filter(pk=stream_id, lease_token=token)
-    if not held.update(lease_until=timezone.now() + lease()):
-        raise LeaseLost
-
-
-def _locked(stream_id: int, token: UUID) -> OutboxStream:
-    stream = OutboxStream.objects.select_for_update(no_key=True).get(pk=stream_id)
-    if stream.lease_token != token:
-        raise LeaseLost
-    return stream
-
-
-def _give_back(stream_id: int, token: UUID) -> None:
-    """End the lease. Lock first, then look for newer events in a second statement: an append that
-    waits for this lock would otherwise find its wake-up cleared."""
-    with transaction.atomic():
-        stream = _locked(stream_id, token)
-        more = OutboxEvent.objects.filter(
-            aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
-        ).exists()
-        stream.due_at = timezone.now() if more else None
-        stream.lease_token = stream.lease_until = None
-        stream.save(update_fields=["due_at", "lease_token", "lease_until"])
+    stream.reached, stream.finished = event.sequence, last
 
 
 def _record_failure(
-    event: OutboxEvent, error: Exception, stream_id: int, token: UUID, report: DrainReport
+    stream: Claimed,
+    event: OutboxEvent,
+    error: Exception,
+    token: UUID,
+    report: DrainReport,
+    *,
+    heard: bool,
+    probe: bool,
 ) -> None:
-    interrupted = isinstance(error, OperationalError | SoftTimeLimitExceeded)
-    retryable = interrupted or (isinstance(error, CommerceError) and error.retryable)
     if isinstance(error, OperationalError):
         close_old_connections()
+    interrupted = isinstance(error, OperationalError | SoftTimeLimitExceeded)
+    retryable = interrupted or (isinstance(error, CommerceError) and error.retryable)
+    said = redact(f"{type(error).__name__}: {error}")
+    outage = retryable and isinstance(error, ProviderError) and not heard
+    excused = outage and breaker.failed(stream.lane, stream=stream.id, error=said, probe=probe)
+    if heard:
+        breaker.answered(stream.lane)
     with transaction.atomic():
-        stream = _locked(stream_id, token)
-        stream.attempts += 1
-        stream.last_error = redact(f"{type(error).__name__}: {error}")
-        stream.last_tried_at = timezone.now()
-        stream.lease_token = stream.lease_until = None
-        if retryable and stream.attempts < ATTEMPTS_BEFORE_PARKING:
-            stream.due_at = timezone.now() + backoff(stream.attempts)
+        row = OutboxStream.objects.select_for_update(no_key=True).get(pk=stream.id)
+        if row.lease_token != token:
+            raise LeaseLost
+        row.attempts += not excused
+        row.last_error, row.last_tried_at, row.lease_token = said, timezone.now(), None
+        if retryable and row.attempts < ATTEMPTS_BEFORE_PARKING:
+            row.due_at = timezone.now() + backoff(row.attempts)
             report.retried += 1
         else:
-            stream.due_at, stream.parked_at = None, timezone.now()
-            stream.parked_reason = f"{event.type} #{event.sequence}: {stream.last_error}"
+            row.due_at, row.parked_at = None, timezone.now()
+            row.parked_reason = f"{event.type} #{event.sequence}: {said}"
             report.parked += 1
-        stream.save()
+        row.save()
+        OutboxFailure.objects.create(
+            stream_id=stream.id,
+            event_id=event.event_id,
+            type=event.type,
+            group=stream.group,
+            attempt=row.attempts,
+            error=said,
+            retryable=retryable,
+            failed_at=row.last_tried_at,
+        )
+    stream.finished = True
     log.log(
-        logging.WARNING if stream.due_at else logging.ERROR,
+        logging.WARNING if row.due_at else logging.ERROR,
         "event %s",
-        "will be retried" if stream.due_at else "parked its stream",
-        extra={"type": event.type, "stream": stream_id, "attempts": stream.attempts},
+        "will be retried" if row.due_at else "parked its stream",
+        extra={"type": event.type, "stream": stream.id, "attempts": row.attempts},
         exc_info=None if retryable else error,
     )
-
-
-def lease() -> timedelta:
-    """How long a stream is held; longer than a task may run, and so than any one effect."""
-    return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
 
 
 def backoff(attempt: int) -> timedelta:

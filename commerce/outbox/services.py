@@ -30,7 +30,8 @@ def status() -> Status:
     """How far behind the relay is. Reads partial indexes only."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT count(*) FILTER (WHERE due_at <= now()), count(*) FILTER (WHERE due_at > now()),
+            """SELECT count(*) FILTER (WHERE due_at <= now()),
+                      count(*) FILTER (WHERE due_at > now() AND lease_token IS NULL),
                       COALESCE(EXTRACT(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())), 0)
                FROM outbox_outboxstream WHERE due_at IS NOT NULL"""
         )
@@ -52,7 +53,7 @@ def retry_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: st
         raise StateConflict("The stream is parked: resume it instead.")
     row.due_at, row.attempts = timezone.now(), 0
     row.save(update_fields=["due_at", "attempts"])
-    nudge([row.group])
+    nudge([row.lane])
     return row
 
 
@@ -61,7 +62,7 @@ def park_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str
     """Stop delivering a stream until somebody resumes it. Its events stay where they are."""
     row = _locked(stream, actor)
     row.parked_at, row.parked_reason, row.due_at = timezone.now(), f"{actor}: {reason}", None
-    row.lease_token = row.lease_until = None
+    row.lease_token = None
     row.save()
     return row
 
@@ -74,7 +75,7 @@ def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: s
         raise StateConflict("The stream is not parked.")
     row.parked_at, row.parked_reason, row.attempts, row.due_at = None, "", 0, timezone.now()
     row.save()
-    nudge([row.group])
+    nudge([row.lane])
     return row
 
 

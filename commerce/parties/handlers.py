@@ -17,7 +17,10 @@ external(
 
 
 @on(
-    "organization.registered", "organization.bank_account_added", group="parties.modern_treasury", remote=True
+    "organization.registered",
+    "organization.bank_account_added",
+    group="parties.modern_treasury",
+    provider="modern_treasury",
 )
 def provision(event: OutboxEvent) -> None:
     actor = Actor.system("parties")

@@ -19,6 +19,7 @@ from django.conf import settings
 
 from commerce.errors import ProviderError, Rejected, Retryable, Unknown
 from commerce.logs import redact
+from commerce.outbox import breaker
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,15 @@ def looks_first(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def http_client(provider: str, **options: Any) -> httpx.Client:
-    """An httpx client with our timeouts, no redirects, and one log line per answer."""
+    """An httpx client with our timeouts and no redirects; each answer is logged, and heard by the breaker."""
 
     def sent(request: httpx.Request) -> None:
         request.extensions["sent_at"] = time.monotonic()
 
     def answered(response: httpx.Response) -> None:
         request = response.request
+        if response.status_code not in _MAYBE_DONE | _NOT_DONE:
+            breaker.hear()
         log.info(
             "provider call",
             extra={

@@ -13,7 +13,7 @@ from django.utils import timezone
 from commerce.actor import Actor
 from commerce.errors import PermissionDenied, Rejected, Retryable, StateConflict
 from commerce.models import Heartbeat
-from commerce.outbox import append, drain, external, on, registry, relay, services
+from commerce.outbox import append, claims, drain, external, on, registry, relay, services
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 
@@ -114,7 +114,7 @@ def test_a_local_effect_and_its_cursor_commit_together() -> None:
 def test_a_remote_effect_runs_outside_any_transaction_with_a_stable_key() -> None:
     keys = []
 
-    @on("thing.done", group="g", remote=True)
+    @on("thing.done", group="g", provider="elsewhere")
     def call_out(event: OutboxEvent) -> None:
         assert not connection.in_atomic_block
         keys.append(event.key)
@@ -214,7 +214,7 @@ def test_a_worker_that_lost_its_lease_cannot_move_the_cursor() -> None:
             in_another_thread(take_over)
 
     def take_over() -> None:
-        OutboxStream.objects.filter(group="g").update(lease_until=timezone.now() - timedelta(seconds=1))
+        OutboxStream.objects.filter(group="g").update(due_at=timezone.now() - timedelta(seconds=1))
         drain()
 
     write("1", "thing.done")
@@ -307,7 +307,7 @@ def test_a_crash_before_publishing_is_made_good_by_the_tick() -> None:
     drain()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE outbox_outboxevent SET published_at = NULL")
-    assert relay.publish_settled() == 1
+    assert claims.publish_left() == 1
     event.refresh_from_db()
     assert event.published_at
 

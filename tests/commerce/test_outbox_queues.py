@@ -14,9 +14,11 @@ from django.db import close_old_connections, connection, transaction
 from commerce.celery import app
 from commerce.outbox import append, drain, on, registry
 from commerce.outbox.models import OutboxStream
-from commerce.outbox.tasks import drain_local, drain_remote
+from commerce.outbox.tasks import drain_lane
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
+
+SHIPPED = registry._handlers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,15 +73,15 @@ def in_thread(work: Any) -> threading.Thread:
 
 def test_a_provider_that_does_not_answer_holds_back_no_local_effect() -> None:
     slow, collected = Slow(), []
-    on("thing.sent", group="provider", remote=True)(slow)
+    on("thing.sent", group="provider", provider="elsewhere")(slow)
     on("thing.done", group="collection")(lambda event: collected.append(event.aggregate_id))
     for n in range(30):
         write("thing.sent", f"r{n}")
-    waiting = in_thread(drain_remote)
+    waiting = in_thread(lambda: drain_lane("elsewhere"))
     assert slow.asked.acquire(timeout=10)
     for n in range(30):
         write("thing.done", f"l{n}")
-    assert drain_local() == 30
+    assert drain_lane("local") == 30
     assert (len(collected), len(slow.order)) == (30, 1)
     slow.answer.set()
     waiting.join(20)
@@ -89,21 +91,21 @@ def test_a_provider_that_does_not_answer_holds_back_no_local_effect() -> None:
 def test_local_work_holds_back_no_call_to_a_provider() -> None:
     told: list[str] = []
     on("thing.done", group="collection")(lambda event: None)
-    on("thing.sent", group="provider", remote=True)(lambda event: told.append(event.aggregate_id))
+    on("thing.sent", group="provider", provider="elsewhere")(lambda event: told.append(event.aggregate_id))
     for n in range(30):
         write("thing.done", f"l{n}")
     write("thing.sent", "r")
-    assert drain_remote() == 1
+    assert drain_lane("elsewhere") == 1
     assert told == ["r"]
     assert OutboxStream.objects.filter(group="collection", due_at__isnull=False).count() == 30
 
 
 def test_while_one_stream_waits_for_its_provider_the_next_is_free() -> None:
     slow = Slow()
-    on("thing.sent", group="provider", remote=True)(slow)
+    on("thing.sent", group="provider", provider="elsewhere")(slow)
     for id_ in ("a", "b"):
         write("thing.sent", id_)
-    first, second = in_thread(drain_remote), in_thread(drain_remote)
+    first, second = in_thread(lambda: drain_lane("elsewhere")), in_thread(lambda: drain_lane("elsewhere"))
     assert slow.asked.acquire(timeout=10)
     assert slow.asked.acquire(timeout=10), "the second stream was claimed with the first"
     assert sorted(slow.order) == ["a", "b"]
@@ -117,19 +119,19 @@ def test_a_commit_wakes_the_workers_that_it_has_work_for_and_no_other(
     published: list[tuple[str, str]],
 ) -> None:
     on("thing.done", group="collection")(lambda event: None)
-    on("thing.sent", group="provider", remote=True)(lambda event: None)
+    on("thing.sent", group="provider", provider="elsewhere")(lambda event: None)
     on("thing.both", group="collection")(lambda event: None)
-    on("thing.both", group="provider", remote=True)(lambda event: None)
+    on("thing.both", group="provider", provider="elsewhere")(lambda event: None)
     write("thing.done")
     assert published == [("outbox.drain", "celery")]
     published.clear()
     write("thing.sent")
-    assert published == [("outbox.drain_remote", "providers")]
+    assert published == [("outbox.drain", "providers")]
     published.clear()
     with transaction.atomic():
         for type_ in ("thing.both", "thing.done", "thing.sent"):
             append("thing", "1", type_, {}, at=AT)
-    assert sorted(published) == [("outbox.drain", "celery"), ("outbox.drain_remote", "providers")]
+    assert sorted(published) == [("outbox.drain", "celery"), ("outbox.drain", "providers")]
     close_old_connections()
 
 
@@ -137,20 +139,29 @@ def test_a_group_that_nobody_listens_for_any_more_is_still_worked_off() -> None:
     on("thing.done", group="gone")(lambda event: None)
     write("thing.done")
     registry._handlers.clear()
-    drain(remote=True)
+    drain(lanes=["elsewhere"])
     assert OutboxStream.objects.get(group="gone").due_at is not None
-    drain(remote=False)
+    drain()
     assert OutboxStream.objects.get(group="gone").due_at is None
 
 
 def test_every_task_that_reads_a_provider_is_in_the_queue_for_it() -> None:
-    def queue(task: str) -> str:
+    def queue(entry: dict[str, Any]) -> str:
         routes = settings.CELERY_TASK_ROUTES.items()
-        return next((route["queue"] for pattern, route in routes if fnmatch(task, pattern)), "celery")
+        routed = (route["queue"] for pattern, route in routes if fnmatch(str(entry["task"]), pattern))
+        return entry["options"].get("queue") or next(routed, "celery")
 
-    scheduled = {str(entry["task"]) for entry in app.conf.beat_schedule.values()}
-    assert {task for task in scheduled if queue(task) == "providers"} == {
-        "outbox.drain_remote", "billing.poll_invoices", "billing.poll_incoming_payments", "payouts.poll",
-        "parties.poll",
+    ticks = app.conf.beat_schedule.items()
+    assert {name for name, entry in ticks if queue(entry) == "providers"} == {
+        "outbox.openmeter", "outbox.modern_treasury", "billing.poll_invoices",
+        "billing.poll_incoming_payments", "payouts.poll", "parties.poll",
     }  # fmt: skip
     assert {"celery", "providers"} <= {declared.name for declared in settings.CELERY_TASK_QUEUES}
+
+
+def test_every_lane_has_a_tick() -> None:
+    with pytest.MonkeyPatch.context() as undone:
+        undone.setattr(registry, "_handlers", SHIPPED)
+        ticked = {e["args"][0] for e in app.conf.beat_schedule.values() if e["task"] == "outbox.drain"}
+        assert set(registry.lanes()) == ticked
+        assert "openmeter" in ticked

@@ -35,7 +35,7 @@ def leased() -> list[str]:
 
 @pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 def test_a_handler_that_the_worker_cuts_off_is_tried_again_and_parks_nothing(remote: bool) -> None:
-    @on("thing.done", group="g", remote=remote)
+    @on("thing.done", group="g", provider="elsewhere" if remote else "")
     def cut_off(event: OutboxEvent) -> None:
         if not remote:
             Heartbeat.objects.create(name="effect", beaten_at=AT)
@@ -56,7 +56,7 @@ def test_a_handler_that_the_worker_cuts_off_is_tried_again_and_parks_nothing(rem
 def test_a_drain_out_of_time_leaves_what_it_claimed_to_the_next_one() -> None:
     seen = []
 
-    @on("thing.done", group="g", remote=True)
+    @on("thing.done", group="g", provider="elsewhere")
     def slow(event: OutboxEvent) -> None:
         seen.append((event.aggregate_id, event.sequence))
         if len(seen) == 1:

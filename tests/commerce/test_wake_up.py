@@ -23,7 +23,7 @@ import commerce.celery
 from commerce.outbox import events
 for _ in range(2):
     start = time.monotonic()
-    events._wake_local()
+    events._waker("local")()
     print(time.monotonic() - start)
 """
 

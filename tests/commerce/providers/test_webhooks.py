@@ -33,7 +33,7 @@ def _keys(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_handlers", {})
     kinds = ("payment_order", "incoming_payment", "return")
     types = [f"modern_treasury.{kind}_changed" for kind in kinds] + ["openmeter.invoice_changed"]
-    on(*types, group="test.providers", remote=True)(lambda event: None)
+    on(*types, group="test.providers", provider="elsewhere")(lambda event: None)
     return
 
 

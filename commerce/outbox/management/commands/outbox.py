@@ -12,8 +12,9 @@ from commerce import clock
 from commerce.errors import InvalidInput, NotFound
 from commerce.management.ops import Exit, OpsCommand
 from commerce.outbox import services
+from commerce.outbox.claims import publish_left
 from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.relay import drain, publish_settled
+from commerce.outbox.relay import drain
 
 
 class Command(OpsCommand):
@@ -72,7 +73,7 @@ class Command(OpsCommand):
         if dry_run:
             raise InvalidInput("Draining speaks to providers and has no dry run; see `outbox status`.")
         report = drain(limit=limit, groups=group)
-        publish_settled()
+        publish_left()
         self.show(
             {"handled": report.handled, "retried": report.retried, "parked": report.parked},
             f"handled {report.handled}, to be retried {report.retried}, parked {report.parked}",

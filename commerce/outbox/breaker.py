@@ -1,0 +1,129 @@
+"""A circuit breaker per provider: when it does not answer, one probe asks and everything else waits.
+
+It opens after `FAILURES` failures in a row on at least `STREAMS` streams: a single request that a
+provider cannot bear is that stream's trouble, and is parked like any other. While it is open nothing
+counts as an attempt, so that an outage of any length parks nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from django.db import connection
+
+FAILURES = 5
+STREAMS = 3
+SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+
+_ADMIT = """
+WITH probe AS (
+  UPDATE outbox_circuit SET open_until = now() + %(lease)s
+  WHERE lane = %(lane)s AND paused_at IS NULL AND open_until <= now() RETURNING lane
+)
+SELECT CASE WHEN EXISTS (SELECT FROM probe) THEN 'probe'
+            WHEN c.paused_at IS NOT NULL OR c.open_until IS NOT NULL THEN 'closed' ELSE 'free' END
+FROM outbox_circuit c WHERE c.lane = %(lane)s
+"""
+_ANSWERED = """
+UPDATE outbox_circuit
+SET failures = 0, streams = '{}', trips = 0, opened_at = NULL, open_until = NULL, last_error = ''
+WHERE lane = %(lane)s AND (failures > 0 OR open_until IS NOT NULL)
+"""
+_UNSPENT = "UPDATE outbox_circuit SET open_until = now() WHERE lane = %(lane)s AND open_until IS NOT NULL"
+# Between half and all of the pause: workers of several machines do not ask in step.
+_FAILED = """
+INSERT INTO outbox_circuit AS c (lane, failures, streams, trips, last_error, paused_reason)
+VALUES (%(lane)s, 1, ARRAY[%(stream)s::bigint], 0, %(error)s, '')
+ON CONFLICT (lane) DO UPDATE SET (failures, streams, last_error, trips, opened_at, open_until) = (
+  SELECT failures, streams, %(error)s,
+         CASE WHEN opens THEN c.trips + 1 ELSE c.trips END,
+         CASE WHEN opens THEN COALESCE(c.opened_at, now()) ELSE c.opened_at END,
+         CASE WHEN opens THEN now() + make_interval(secs =>
+             LEAST(%(shortest)s * 2 ^ LEAST(c.trips, 16), %(longest)s) * (0.5 + random() / 2))
+              ELSE c.open_until END
+  FROM (
+    SELECT *, %(probe)s OR (c.opened_at IS NULL AND failures >= %(failures)s
+                            AND cardinality(streams) >= %(streams)s) AS opens
+    FROM (
+      SELECT c.failures + 1 AS failures,
+             CASE WHEN %(stream)s = ANY (c.streams) OR cardinality(c.streams) >= %(streams)s THEN c.streams
+                  ELSE c.streams || %(stream)s::bigint END AS streams
+    ) counted
+  ) judged
+)
+RETURNING opened_at IS NOT NULL
+"""
+
+
+class Way(Enum):
+    """What may be sent to a lane now."""
+
+    FREE = "free"
+    PROBE = "probe"
+    CLOSED = "closed"
+
+
+def admit(lane: str, *, lease: timedelta) -> Way:
+    """Whether to go on, to send one request to see, or to leave the lane alone. One caller gets the probe."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ADMIT, {"lane": lane, "lease": lease})
+        row = cursor.fetchone()
+    return Way(row[0]) if row else Way.FREE
+
+
+def answered(lane: str) -> None:
+    """The provider said something: the circuit closes, and what waits goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ANSWERED, {"lane": lane})
+
+
+def unspent(lane: str) -> None:
+    """The probe asked nothing: the next may."""
+    with connection.cursor() as cursor:
+        cursor.execute(_UNSPENT, {"lane": lane})
+
+
+def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:
+    """The provider did not answer; return whether its circuit is open now."""
+    arguments = {
+        "lane": lane,
+        "stream": stream,
+        "error": error,
+        "probe": probe,
+        "failures": FAILURES,
+        "streams": STREAMS,
+        "shortest": SHORTEST_PAUSE,
+        "longest": LONGEST_PAUSE,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_FAILED, arguments)
+        return bool(cursor.fetchone()[0])
+
+
+@dataclass
+class Line:
+    """Whether a provider said anything while it was listened to."""
+
+    heard: bool = False
+
+
+_line: ContextVar[Line | None] = ContextVar("line", default=None)
+
+
+@contextmanager
+def listening() -> Iterator[Line]:
+    """Note each `hear()` meanwhile: an effect may fail, or do nothing, whether or not it was answered."""
+    token = _line.set(line := Line())
+    try:
+        yield line
+    finally:
+        _line.reset(token)
+
+
+def hear() -> None:
+    """What a provider's client calls for every answer that shows that the provider works."""
+    if line := _line.get():
+        line.heard = True

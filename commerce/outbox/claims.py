@@ -1,0 +1,213 @@
+"""The relay's statements: claim streams, read what waits in them, move cursors, end leases, publish.
+
+A claim sets a fencing token and moves `due_at` to the end of the lease, so that its cost depends on
+neither the backlog nor on what others hold. Only the holder of the token can move a cursor.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.registry import group_lanes, subscriptions
+
+EVENTS_PER_STREAM = 50
+EVENTS_PER_CLAIM = 2000
+
+_CLAIM = """
+UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
+FROM (
+  SELECT id, due_at FROM outbox_outboxstream
+  WHERE due_at <= now() AND lane = %(lane)s AND (%(groups)s::text[] IS NULL OR "group" = ANY (%(groups)s))
+  ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+) due WHERE s.id = due.id
+RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since
+"""
+_READ = """
+SELECT e.*, claimed.id AS stream_id
+FROM unnest(%(ids)s::bigint[], %(types)s::text[], %(aggregates)s::text[], %(cursors)s::bigint[],
+            %(since)s::timestamptz[]) WITH ORDINALITY claimed (id, type, aggregate, cursor, since, place)
+CROSS JOIN LATERAL (
+  SELECT * FROM outbox_outboxevent
+  WHERE aggregate_type = claimed.type AND aggregate_id = claimed.aggregate
+    AND sequence > claimed.cursor AND recorded_at >= claimed.since
+  ORDER BY aggregate_type, aggregate_id, sequence LIMIT %(per_stream)s
+) e
+ORDER BY claimed.place, e.sequence LIMIT %(limit)s
+"""
+_ADVANCE = """
+UPDATE outbox_outboxstream s
+SET cursor = moved.cursor, attempts = 0, last_error = '', last_tried_at = clock_timestamp()
+FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) moved (id, cursor)
+WHERE s.id = moved.id AND s.lease_token = %(token)s
+"""
+_LOCK = """
+SELECT id FROM outbox_outboxstream WHERE id = ANY (%(ids)s) AND lease_token = %(token)s
+FOR NO KEY UPDATE {wait}
+"""
+# Second of two statements, after the lock: in one, an append that waits for it would lose its wake-up.
+_FINISH = """
+UPDATE outbox_outboxstream s
+SET lease_token = NULL,
+    due_at = CASE WHEN more.found THEN now() END,
+    pending_since = CASE WHEN more.found THEN s.pending_since END
+FROM (
+  SELECT id, EXISTS (
+    SELECT FROM outbox_outboxevent e
+    WHERE e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
+      AND e.sequence > held.cursor AND e.recorded_at >= held.pending_since) AS found
+  FROM outbox_outboxstream held WHERE held.id = ANY (%(ids)s) AND held.lease_token = %(token)s
+) more WHERE s.id = more.id
+"""
+# Rows that another worker is marking are left to it: two that wait for each other would be a deadlock.
+_PUBLISH = """
+UPDATE outbox_outboxevent e SET published_at = now()
+FROM (
+  SELECT e.id, e.recorded_at FROM outbox_outboxevent e {handled}
+  WHERE e.published_at IS NULL AND NOT EXISTS (
+    SELECT FROM outbox_outboxstream s
+    WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
+      AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s))
+  FOR NO KEY UPDATE OF e SKIP LOCKED
+) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at
+"""
+_PUBLISH_LEFT = _PUBLISH.format(handled="")
+_PUBLISH_HANDLED = _PUBLISH.format(
+    handled="""
+  JOIN unnest(%(types)s::text[], %(aggregates)s::text[], %(cursors)s::bigint[], %(reached)s::bigint[],
+              %(since)s::timestamptz[]) handled (type, aggregate, cursor, reached, since)
+    ON e.aggregate_type = handled.type AND e.aggregate_id = handled.aggregate
+   AND e.sequence > handled.cursor AND e.sequence <= handled.reached AND e.recorded_at >= handled.since"""
+)
+_ASSIGN = """
+UPDATE outbox_outboxstream s SET lane = now_by.lane
+FROM unnest(%(groups)s::text[], %(lanes)s::text[]) now_by ("group", lane)
+WHERE s."group" = now_by."group" AND s.lane <> now_by.lane
+"""
+
+
+class LeaseLost(Exception):
+    """Another worker holds the stream now; whatever was in hand is abandoned."""
+
+
+@dataclass
+class Claimed:
+    """One leased stream and the first events after its cursor."""
+
+    id: int
+    aggregate_type: str
+    aggregate_id: str
+    group: str
+    lane: str
+    cursor: int
+    pending_since: datetime
+    events: list[OutboxEvent] = field(default_factory=list)
+    reached: int = 0
+    finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.reached = self.cursor
+
+
+def claim(*, token: UUID, lane: str, limit: int, groups: list[str] | None = None) -> list[Claimed]:
+    """Lease up to `limit` due streams of a lane, the longest due first."""
+    arguments = {"token": token, "lease": lease(), "lane": lane, "groups": groups, "limit": limit}
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM, arguments)
+        return [Claimed(*row) for row in cursor.fetchall()]
+
+
+def read(streams: list[Claimed]) -> None:
+    """Fill in each stream's next events, at most `EVENTS_PER_STREAM` each and `EVENTS_PER_CLAIM` in all."""
+    arguments = {**_columns(streams), "per_stream": EVENTS_PER_STREAM, "limit": EVENTS_PER_CLAIM}
+    by_id = {stream.id: stream for stream in streams}
+    for event in OutboxEvent.objects.raw(_READ, arguments):
+        stream = by_id[event.stream_id]
+        event.group = stream.group
+        stream.events.append(event)
+
+
+def advance(cursors: dict[int, int], token: UUID) -> None:
+    """Move the cursors of streams, by id, to the last event handled. LeaseLost if one is no longer ours."""
+    arguments = {"ids": list(cursors), "cursors": list(cursors.values()), "token": token}
+    with connection.cursor() as cursor:
+        cursor.execute(_ADVANCE, arguments)
+        if cursor.rowcount != len(cursors):
+            raise LeaseLost
+
+
+def hold(streams: list[Claimed], token: UUID, *, wait: bool = True) -> None:
+    """Lock the rows until the transaction ends. LeaseLost if one is no longer ours, or, unless we `wait`,
+    locked by somebody else."""
+    ids = [stream.id for stream in streams]
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK.format(wait="" if wait else "SKIP LOCKED"), {"ids": ids, "token": token})
+        if cursor.rowcount != len(ids):
+            raise LeaseLost
+
+
+def finish(streams: list[Claimed], token: UUID) -> None:
+    """End the leases of rows that this transaction has locked; what holds newer events stays due."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FINISH, {"ids": [stream.id for stream in streams], "token": token})
+
+
+def renew(stream: Claimed, token: UUID) -> None:
+    held = OutboxStream.objects.filter(pk=stream.id, lease_token=token)
+    if not held.update(due_at=timezone.now() + lease()):
+        raise LeaseLost
+
+
+def let_go(streams: list[Claimed], token: UUID) -> None:
+    """Leave what was claimed and not worked on to whoever comes next, before its lease would end."""
+    if streams:
+        held = OutboxStream.objects.filter(pk__in=[stream.id for stream in streams], lease_token=token)
+        held.update(lease_token=None, due_at=timezone.now())
+
+
+def publish(streams: list[Claimed]) -> int:
+    """Set `published_at` on what was handled here and has no group left to come; return how many.
+
+    Runs after the cursors have committed: of two groups in two transactions neither sees the other's.
+    """
+    reached = [stream for stream in streams if stream.reached > stream.cursor]
+    if not reached:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute(_PUBLISH_HANDLED, {**_columns(reached), "subscriptions": subscriptions()})
+        return cursor.rowcount
+
+
+def publish_left() -> int:
+    """Mark what a crash between a cursor's commit and `publish` has left; found by its partial index."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PUBLISH_LEFT, {"subscriptions": subscriptions()})
+        return cursor.rowcount
+
+
+def assign_lanes(**_: Any) -> None:
+    """After a deployment: streams of groups that are drained by others now."""
+    lanes = group_lanes()
+    with connection.cursor() as cursor:
+        cursor.execute(_ASSIGN, {"groups": list(lanes), "lanes": list(lanes.values())})
+
+
+def lease() -> timedelta:
+    """How long a stream is held; longer than a task may run, and so than any one effect."""
+    return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
+
+
+def _columns(streams: list[Claimed]) -> dict[str, Any]:
+    return {
+        "ids": [stream.id for stream in streams],
+        "types": [stream.aggregate_type for stream in streams],
+        "aggregates": [stream.aggregate_id for stream in streams],
+        "cursors": [stream.cursor for stream in streams],
+        "reached": [stream.reached for stream in streams],
+        "since": [stream.pending_since for stream in streams],
+    }
