@@ -11,6 +11,7 @@ urlpatterns = [
     path("api/", include("commerce.api.urls")),
     path("api/v1/", include("commerce.console.api")),
     path("api/v1/", include("commerce.parties.api")),
+    path("api/v1/", include("commerce.webhooks.api")),
     path("api/v1/", include("contracts.api")),
     path("api/v1/", include("billing.api")),
     path("api/v1/", include("ledger.api")),

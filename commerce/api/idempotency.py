@@ -72,9 +72,11 @@ def run_once(request: Request, work: Callable[[], Response]) -> Response:
             response = work()
             if response.status_code >= 500 or response.status_code in (401, 429):
                 raise _NotKept(response)
+            # What is shown once, such as a secret, is not remembered.
+            remembered = getattr(response, "remembered", response.data)
             IdempotencyKey.objects.filter(pk=row_id).update(
                 status=response.status_code,
-                response=json.loads(json.dumps(response.data, cls=JSONEncoder)),
+                response=json.loads(json.dumps(remembered, cls=JSONEncoder)),
                 headers={name: response[name] for name in _KEPT_HEADERS if name in response},
             )
             return response

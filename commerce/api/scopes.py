@@ -29,6 +29,7 @@ RESOURCES = {
     "payouts": ("payouts",),
     "ledger": ("ledger",),
     "exports": ("console.export",),
+    "webhooks": ("webhooks",),
 }
 SCOPES = {
     **{f"{name}:read": READ for name in RESOURCES},

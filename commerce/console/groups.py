@@ -13,7 +13,7 @@ from django.db import transaction
 
 from commerce.api.scopes import APPROVE, OPERATE, READ, SCOPES, declared_permissions, permissions_of
 
-KERNEL = ("parties", "providers", "outbox", "console", "commerce")
+KERNEL = ("parties", "providers", "outbox", "console", "webhooks", "commerce")
 BUSINESS = ("contracts", "billing", "payouts", "ledger", *KERNEL)
 ADMINISTRATION = frozenset(
     {

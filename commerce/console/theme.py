@@ -22,7 +22,7 @@ GROUPS = (
     ("Payouts", "payments", ("payouts",)),
     ("Ledger", "account_balance", ("ledger",)),
     ("Organizations", "domain", ("parties",)),
-    ("Operations", "sync_alt", ("console", "outbox", "providers", "commerce")),
+    ("Operations", "sync_alt", ("console", "outbox", "webhooks", "providers", "commerce")),
     ("Access", "key", ("auth", "api", "admin")),
 )
 

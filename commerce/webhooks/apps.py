@@ -1,0 +1,12 @@
+"""The Webhooks application: what it says about the audience of organizations is known from the start."""
+
+from django.apps import AppConfig
+
+
+class WebhooksConfig(AppConfig):
+    name = "commerce.webhooks"
+    label = "webhooks"
+    verbose_name = "Webhooks"
+
+    def ready(self) -> None:
+        from commerce.webhooks import audience, checks, invariants  # noqa: F401

@@ -1,0 +1,64 @@
+"""Who may hear of an event: the platform of everything in full, a party of what it may read anyway.
+
+What a party reads are the fields that the catalogue calls public. Which parties that are says the
+catalogue by a field of the payload, or, where that takes looking, a function that the app of the
+aggregate registers here. Where neither does, nobody but the platform hears of it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from commerce.outbox import catalog, payloads
+from commerce.outbox.models import OutboxEvent
+
+# From events of one aggregate type to the organizations that may hear of each, by event id.
+Resolver = Callable[[Sequence[OutboxEvent]], Mapping[UUID, Collection[UUID]]]
+_resolvers: dict[str, Resolver] = {}
+
+
+def register_audience(aggregate_type: str) -> Callable[[Resolver], Resolver]:
+    """Declare the function that knows the parties to an aggregate. It must be set-based."""
+
+    def register(resolver: Resolver) -> Resolver:
+        _resolvers[aggregate_type] = resolver
+        return resolver
+
+    return register
+
+
+def audience_of(events: Iterable[OutboxEvent]) -> dict[UUID, set[UUID]]:
+    """The organizations, besides the platform, that may hear of each event."""
+    found: dict[UUID, set[UUID]] = {}
+    by_kind: dict[str, list[OutboxEvent]] = {}
+    for event in events:
+        found[event.event_id] = set()
+        if public_fields(event.type):
+            by_kind.setdefault(event.aggregate_type, []).append(event)
+    for kind, some in by_kind.items():
+        resolved = _resolvers[kind](some) if kind in _resolvers else _as_declared(some)
+        for event_id, organizations in resolved.items():
+            found[event_id] |= set(organizations)
+    return found
+
+
+def public_fields(type_: str) -> frozenset[str]:
+    """What a party may read of a type's payload; nothing of what the catalogue does not know."""
+    known = catalog.event_type(type_)
+    if known is None or not (known.audience or known.aggregate_type in _resolvers):
+        return frozenset()
+    return frozenset(field.name for field in payloads.fields(known.payload) if field.public)
+
+
+def public_part(event: OutboxEvent) -> dict[str, Any]:
+    """The event's payload as a party sees it; `event` is as of today's version."""
+    allowed = public_fields(event.type)
+    return {name: value for name, value in event.payload.items() if name in allowed}
+
+
+def _as_declared(events: Sequence[OutboxEvent]) -> dict[UUID, list[UUID]]:
+    return {
+        event.event_id: [UUID(reader) for reader in known.readers(catalog.current(event).payload)]
+        for event in events
+        if (known := catalog.event_type(event.type))
+    }

@@ -1,0 +1,201 @@
+"""From events to messages: what is pending becomes one message per endpoint that wants and may hear it.
+
+The rows to be handled are taken away and the messages made in one transaction, so that each event
+reaches each endpoint once, whoever dies in between. An event that cannot be handled waits for a
+later try and holds up no other.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, timedelta
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from commerce import clock
+from commerce.actor import Actor
+from commerce.console.services import clear_reviews, open_review
+from commerce.logs import redact
+from commerce.outbox import catalog
+from commerce.outbox.models import OutboxEvent
+from commerce.parties.models import Role
+from commerce.webhooks import audience
+from commerce.webhooks.event_types import patterns_of
+from commerce.webhooks.models import PendingEvent, WebhookMessage
+
+log = logging.getLogger(__name__)
+
+EVENTS_PER_CLAIM = 200
+LARGEST_BODY = 20_000
+TRIES_BEFORE_REVIEW = 5
+LONGEST_DELAY = timedelta(hours=1)
+REVIEW = "webhook_fan_out_failed"
+SYSTEM = Actor.system("webhooks")
+
+_TAKE = """
+DELETE FROM webhooks_pendingevent WHERE id IN (
+  SELECT id FROM webhooks_pendingevent WHERE due_at <= %s
+  ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING event_id, attempts
+"""
+# Locked for as long as messages are made for them, so that none is deleted meanwhile.
+_SUBSCRIBED = """
+SELECT e.id, e.organization_id, e.event_types, e.recorded_at, %s = ANY (o.roles)
+FROM webhooks_webhookendpoint e JOIN parties_organization o ON o.id = e.organization_id
+WHERE e.event_types && %s::text[] AND e.status <> 'deleted'
+  AND (e.status = 'enabled' OR e.collects_until > now())
+ORDER BY e.id FOR SHARE OF e
+"""
+
+
+def fan_out(*, limit: int = 10_000) -> int:
+    """Make the messages of what is pending, and return how many events were dealt with."""
+    done = 0
+    while done < limit:
+        try:
+            with transaction.atomic():
+                taken = _take(EVENTS_PER_CLAIM)
+                _make_messages([event_id for event_id, _ in taken])
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:  # one of them, perhaps: each by itself then
+            log.exception("events could not become webhook messages together")
+            taken = _one_by_one()
+        if not taken:
+            break
+        done += len(taken)
+    return done
+
+
+def _take(limit: int) -> list[tuple[UUID, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, [timezone.now(), limit])
+        return cursor.fetchall()
+
+
+def _one_by_one() -> list[tuple[UUID, int]]:
+    """Each pending event in a transaction of its own; what fails comes back later."""
+    waiting = PendingEvent.objects.filter(due_at__lte=timezone.now()).order_by("due_at", "id")
+    handled = []
+    for row in waiting[:EVENTS_PER_CLAIM]:
+        try:
+            with transaction.atomic():
+                if not PendingEvent.objects.filter(pk=row.pk).select_for_update(skip_locked=True):
+                    continue
+                _make_messages([row.event_id])
+                PendingEvent.objects.filter(pk=row.pk).delete()
+                if row.attempts >= TRIES_BEFORE_REVIEW:
+                    _clear(row)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # the edge: what a resolver raises is kept, not lost
+            _postpone(row, error)
+        handled.append((row.event_id, row.attempts))
+    return handled
+
+
+@transaction.atomic
+def _postpone(row: PendingEvent, error: Exception) -> None:
+    tried = row.attempts + 1
+    PendingEvent.objects.filter(pk=row.pk).update(
+        attempts=F("attempts") + 1,
+        due_at=timezone.now() + min(timedelta(seconds=2.0**tried), LONGEST_DELAY),
+        last_error=redact(f"{type(error).__name__}: {error}")[:2000],
+    )
+    log.warning(
+        "an event could not become webhook messages", extra={"event": str(row.event_id)}, exc_info=error
+    )
+    event = OutboxEvent.objects.filter(event_id=row.event_id).first()
+    if tried >= TRIES_BEFORE_REVIEW and event:
+        open_review(
+            kind=REVIEW,
+            subject_type="outbox.outboxevent",
+            subject_id=event.pk,
+            title=f"Nobody is told of {event.type}",
+            detail=f"Its webhook messages could not be made: {redact(str(error))[:500]} Hourly it is tried.",
+            actor=SYSTEM,
+            at=clock.now(),
+        )
+
+
+def _clear(row: PendingEvent) -> None:
+    event = OutboxEvent.objects.get(event_id=row.event_id)
+    clear_reviews(
+        subject_type="outbox.outboxevent",
+        subject_id=event.pk,
+        kind=REVIEW,
+        actor=SYSTEM,
+        at=clock.now(),
+        reason="Its messages were made.",
+    )
+
+
+def _make_messages(event_ids: Sequence[UUID]) -> None:
+    events = {
+        event.event_id: catalog.current(event)
+        for event in OutboxEvent.objects.filter(event_id__in=event_ids).order_by("id")
+    }
+    wanted = [
+        (event, endpoint)
+        for endpoint in _subscribed({pattern for e in events.values() for pattern in patterns_of(e.type)})
+        for event in events.values()
+        if event.recorded_at >= endpoint.since and endpoint.patterns & set(patterns_of(event.type))
+    ]
+    asked = {event.event_id: event for event, endpoint in wanted if not endpoint.platform}
+    readers = audience.audience_of(asked.values())
+    messages = []
+    for event, endpoint in wanted:
+        if endpoint.platform:
+            payload = event.payload
+        elif endpoint.organization_id in readers[event.event_id]:
+            payload = audience.public_part(event)
+        else:
+            continue
+        messages.append(
+            WebhookMessage(
+                endpoint_id=endpoint.id,
+                event_id=event.event_id,
+                type=event.type,
+                body=body_of(event, payload),
+                due_at=timezone.now(),
+            )
+        )
+    WebhookMessage.objects.bulk_create(messages, ignore_conflicts=True)
+
+
+class _Subscription:
+    """An endpoint as far as the fan-out asks."""
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        self.id, self.organization_id, patterns, self.since, self.platform = row
+        self.patterns = set(patterns)
+
+
+def _subscribed(patterns: set[str]) -> list[_Subscription]:
+    with connection.cursor() as cursor:
+        cursor.execute(_SUBSCRIBED, [Role.PLATFORM, sorted(patterns)])
+        return [_Subscription(row) for row in cursor.fetchall()]
+
+
+def body_of(event: OutboxEvent, payload: dict[str, Any]) -> bytes:
+    """What is sent of an event; without the payload where that would be too large."""
+    identity = {
+        "id": str(event.event_id),
+        "object": event.aggregate_type,
+        "object_id": event.aggregate_id,
+        "sequence": event.sequence,
+    }
+    body = _encoded(event, {**payload, **identity})
+    return body if len(body) <= LARGEST_BODY else _encoded(event, {**identity, "truncated": True})
+
+
+def _encoded(event: OutboxEvent, data: dict[str, Any]) -> bytes:
+    timestamp = event.occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    document = {"type": event.type, "timestamp": timestamp, "data": data}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, cls=DjangoJSONEncoder).encode()

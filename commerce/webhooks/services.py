@@ -1,0 +1,292 @@
+"""What organizations and operators do with webhook endpoints.
+
+A secret is returned in plain once, by the call that makes it. What changes an endpoint locks it and
+counts its version; sending is `delivery`, making messages `fan_out`.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from commerce import states
+from commerce.actor import Actor
+from commerce.console.services import clear_reviews
+from commerce.errors import Conflict, InvalidInput, StateConflict, VersionConflict
+from commerce.ids import uuid7
+from commerce.parties.models import Organization, Role
+from commerce.webhooks import delivery, destinations, event_types, signing
+from commerce.webhooks.models import (
+    OPERATE,
+    DisabledBecause,
+    EndpointStatus,
+    WebhookEndpoint,
+    WebhookHealth,
+    WebhookMessage,
+    WebhookSecret,
+)
+
+log = logging.getLogger(__name__)
+
+REGISTER = "webhooks.register_webhookendpoint"
+MOST_ENDPOINTS = 20
+OLD_SECRET_SIGNS_FOR = timedelta(hours=24)
+MOST_SECRETS = 5
+
+
+@transaction.atomic
+def create_endpoint(
+    *,
+    organization: Organization,
+    url: str,
+    event_types: Iterable[str],
+    actor: Actor,
+    at: datetime,
+    description: str = "",
+) -> tuple[WebhookEndpoint, str]:
+    """Make an endpoint, enabled, and return it with its signing secret, which nobody can read again."""
+    actor.require(REGISTER)
+    Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+    live = WebhookEndpoint.objects.exclude(status=EndpointStatus.DELETED).filter(organization=organization)
+    if live.count() >= MOST_ENDPOINTS:
+        raise Conflict(f"An organization has at most {MOST_ENDPOINTS} endpoints.", code="limit_exceeded")
+    endpoint = WebhookEndpoint.objects.create(
+        organization=organization,
+        **_checked(organization, url=url, event_types=event_types, description=description),
+        created_at=at,
+    )
+    WebhookHealth.objects.create(endpoint=endpoint)
+    secret = _make_secret(endpoint)
+    log.info("webhook endpoint made", extra={"endpoint": str(endpoint.pk), "by": str(actor)})
+    return endpoint, secret
+
+
+@transaction.atomic
+def update_endpoint(
+    *,
+    endpoint: WebhookEndpoint,
+    actor: Actor,
+    at: datetime,
+    expected_version: int | None = None,
+    **changes: Any,
+) -> WebhookEndpoint:
+    """Change `url`, `event_types` or `description`. What is pending goes to the new URL."""
+    actor.require(REGISTER)
+    row = _locked(endpoint, expected_version)
+    if row.status == EndpointStatus.DELETED:
+        raise StateConflict("The endpoint was deleted.", state=row.status)
+    for name, value in _checked(row.organization, **changes).items():
+        setattr(row, name, value)
+    row.version += 1
+    row.save()
+    log.info(
+        "webhook endpoint changed",
+        extra={"endpoint": str(row.pk), "by": str(actor), "fields": sorted(changes)},
+    )
+    return row
+
+
+@transaction.atomic
+def rotate_secret(
+    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
+) -> tuple[WebhookEndpoint, str]:
+    """A new signing secret, returned in plain once; the one before signs besides for 24 hours."""
+    actor.require(REGISTER)
+    row = _locked(endpoint)
+    if row.status == EndpointStatus.DELETED:
+        raise StateConflict("The endpoint was deleted.", state=row.status)
+    now = timezone.now()
+    if row.secrets.filter(expires_at__gt=now).count() >= MOST_SECRETS - 1:
+        raise Conflict(
+            f"{MOST_SECRETS} secrets sign already; wait until one has expired.", code="limit_exceeded"
+        )
+    row.secrets.filter(expires_at__isnull=True).update(expires_at=now + OLD_SECRET_SIGNS_FOR)
+    secret = _make_secret(row)
+    row.version += 1
+    row.save(update_fields=["version"])
+    log.info("webhook secret rotated", extra={"endpoint": str(row.pk), "by": str(actor), "reason": reason})
+    return row, secret
+
+
+@transaction.atomic
+def disable_endpoint(
+    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
+) -> WebhookEndpoint:
+    """Send nothing for now. What is pending waits; events are collected for another 30 days."""
+    actor.require(OPERATE)
+    return states.transition(
+        endpoint,
+        "disable",
+        actor=actor,
+        at=at,
+        reason=reason,
+        because=DisabledBecause.PERSON,
+        disabled_at=at,
+        collects_until=timezone.now() + delivery.COLLECTS_FOR,
+    )
+
+
+@transaction.atomic
+def enable_endpoint(
+    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
+) -> WebhookEndpoint:
+    """Send again: what has waited is due now, and its five days begin anew."""
+    WebhookHealth.objects.filter(pk=endpoint.pk).update(failing_since=None)
+    row = states.transition(endpoint, "enable", actor=actor, at=at, reason=reason)
+    clear_reviews(
+        subject_type="webhooks.webhookendpoint",
+        subject_id=row.pk,
+        kind=delivery.REVIEW,
+        actor=Actor.system("webhooks"),
+        at=at,
+        reason="The endpoint was enabled.",
+    )
+    row.messages.filter(due_at__gt=timezone.now(), lease_token__isnull=True).update(due_at=timezone.now())
+    _wake_after_commit()
+    return row
+
+
+@transaction.atomic
+def delete_endpoint(
+    *,
+    endpoint: WebhookEndpoint,
+    actor: Actor,
+    at: datetime,
+    reason: str = "",
+    expected_version: int | None = None,
+) -> WebhookEndpoint:
+    """End it for good. Its log stays; what is pending is cancelled, and its secrets are gone."""
+    _locked(endpoint, expected_version)
+    row = states.transition(endpoint, "delete_for_good", actor=actor, at=at, reason=reason)
+    row.secrets.all().delete()
+    clear_reviews(
+        subject_type="webhooks.webhookendpoint",
+        subject_id=row.pk,
+        actor=Actor.system("webhooks"),
+        at=at,
+        reason="The endpoint was deleted.",
+    )
+    return row
+
+
+@transaction.atomic
+def send_test_event(
+    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
+) -> WebhookMessage:
+    """Put a `webhook.test` on its way, signed and logged as any other message."""
+    actor.require(OPERATE)
+    row = _locked(endpoint)
+    if row.status != EndpointStatus.ENABLED:
+        raise StateConflict(f"The endpoint is {row.status}.", state=row.status)
+    event_id = uuid7()
+    document = {
+        "type": event_types.TEST,
+        "timestamp": at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "data": {
+            "id": str(event_id), "object": row.aggregate_type, "object_id": str(row.pk), "sequence": 0,
+        },
+    }  # fmt: skip
+    message = WebhookMessage.objects.create(
+        endpoint=row,
+        event_id=event_id,
+        type=event_types.TEST,
+        body=json.dumps(document, separators=(",", ":")).encode(),
+        due_at=timezone.now(),
+    )
+    _wake_after_commit()
+    return message
+
+
+@transaction.atomic
+def resend_message(
+    *, message: WebhookMessage, actor: Actor, at: datetime, reason: str = ""
+) -> WebhookMessage:
+    """Send a message again, as it was and under the same webhook-id, on a new schedule."""
+    actor.require(OPERATE)
+    row = WebhookMessage.objects.select_for_update(of=("self",), no_key=True).get(pk=message.pk)
+    status = WebhookEndpoint.objects.get(pk=row.endpoint_id).status
+    if status == EndpointStatus.DELETED:
+        raise StateConflict("The endpoint was deleted.", state=status)
+    if row.lease_token and row.due_at and row.due_at > timezone.now():
+        raise StateConflict("The message is being sent just now.", state=row.status)
+    row.delivered_at = row.failed_at = row.cancelled_at = row.lease_token = None
+    row.due_at, row.attempts, row.last_error = timezone.now(), 0, ""
+    row.save()
+    log.info(
+        "webhook sent again",
+        extra={"webhook": row.webhook_id, "endpoint": str(row.endpoint_id), "by": str(actor)},
+    )
+    _wake_after_commit()
+    return row
+
+
+@transaction.atomic
+def resend_failed(
+    *, endpoint: WebhookEndpoint, since: datetime, actor: Actor, at: datetime, reason: str = ""
+) -> int:
+    """Send all messages again that failed for good and were made since then; return how many."""
+    actor.require(OPERATE)
+    row = _locked(endpoint)
+    if row.status == EndpointStatus.DELETED:
+        raise StateConflict("The endpoint was deleted.", state=row.status)
+    count = row.messages.filter(failed_at__isnull=False, created_at__gte=since).update(
+        failed_at=None, due_at=timezone.now(), attempts=0, last_error=""
+    )
+    log.info(
+        "failed webhooks sent again", extra={"endpoint": str(row.pk), "by": str(actor), "messages": count}
+    )
+    _wake_after_commit()
+    return count
+
+
+@transaction.atomic
+def reseal_secrets(*, actor: Actor, at: datetime) -> int:
+    """Seal every secret with today's SECRET_KEY, so that a former one can be forgotten."""
+    actor.require(REGISTER)
+    count = 0
+    for row in WebhookSecret.objects.select_for_update().order_by("id"):
+        WebhookSecret.objects.filter(pk=row.pk).update(ciphertext=signing.reseal(row.ciphertext))
+        count += 1
+    return count
+
+
+def _checked(organization: Organization, **given: Any) -> dict[str, Any]:
+    """The same values, as they may be stored. InvalidInput or ForbiddenDestination says what may not."""
+    found = dict(given)
+    if "url" in given:
+        destinations.check(given["url"])
+    if "event_types" in given:
+        platform = organization.has_role(Role.PLATFORM)
+        found["event_types"] = event_types.checked(given["event_types"], platform=platform)
+    if len(given.get("description", "")) > 200:
+        raise InvalidInput("At most 200 characters are expected.", pointer="/description")
+    return found
+
+
+def _locked(endpoint: WebhookEndpoint, expected_version: int | None = None) -> WebhookEndpoint:
+    rows = WebhookEndpoint.objects.select_for_update(of=("self",), no_key=True)
+    row = rows.select_related("organization").get(pk=endpoint.pk)
+    if expected_version is not None and row.version != expected_version:
+        raise VersionConflict(f"The endpoint is at version {row.version}.", current_version=row.version)
+    return row
+
+
+def _make_secret(endpoint: WebhookEndpoint) -> str:
+    secret = signing.new_secret()
+    WebhookSecret.objects.create(endpoint=endpoint, ciphertext=signing.seal(secret))
+    return secret
+
+
+def _wake_after_commit() -> None:
+    from commerce.webhooks.tasks import wake
+
+    transaction.on_commit(wake, robust=True)
+
+
+def endpoint_of(pk: UUID | str) -> WebhookEndpoint:
+    return WebhookEndpoint.objects.select_related("organization", "health").get(pk=pk)

@@ -1,0 +1,39 @@
+"""The periodic work of webhooks: making messages, sending them, and forgetting what is over."""
+
+import logging
+
+from celery import shared_task
+
+from commerce.webhooks import delivery
+from commerce.webhooks.fan_out import fan_out as make_messages
+
+log = logging.getLogger(__name__)
+
+
+@shared_task(name="webhooks.fan_out")
+def fan_out() -> int:
+    """Make the messages of new events, and wake who sends them."""
+    done = make_messages()
+    if done:
+        wake()
+    return done
+
+
+@shared_task(name="webhooks.deliver")
+def deliver() -> int:
+    """Send what is due, however slow the receivers are: their queue is their own."""
+    return delivery.deliver_due(seconds=20).sent
+
+
+@shared_task(name="webhooks.keep")
+def keep() -> int:
+    """Cancel what is pending for deleted endpoints and forget secrets that have expired."""
+    return delivery.cancel_of_deleted() + delivery.forget_expired_secrets()
+
+
+def wake() -> None:
+    """Ask for a delivery now; the tick finds the work anyway if this is lost."""
+    try:
+        deliver.apply_async(retry=False, expires=10)
+    except deliver.OperationalError:
+        log.warning("no broker: the next tick will send the webhooks")
