@@ -51,7 +51,7 @@ class Invoice:
     """An invoice as it is after the change."""
 
     invoice_id: Public[UUID]
-    number: Public[Annotated[str, "empty for a draft that was never numbered"]]
+    number: Public[Annotated[str | None, "null for a draft that was never numbered"]]
     contract_id: Public[UUID]
     buyer_id: Public[UUID]
     currency: Public[Currency]

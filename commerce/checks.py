@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -138,28 +138,47 @@ def providers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMe
 
 @register()
 def event_types(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """An event that a state machine emits must have a handler or be declared external."""
+    """What is emitted or handled is in the catalogue, and every version of it can be read."""
+    from commerce.outbox import catalog
+
+    found: list[CheckMessage] = [
+        Error(
+            f"{who} {type_}, which is not in the catalogue of events.",
+            hint="Declare it in the events.py of the application that it belongs to.",
+            id="commerce.E040",
+        )
+        for who, type_ in (*_emitted(), *_handled())
+        if catalog.event_type(type_) is None
+    ]
+    found += [
+        Error(
+            f"{type_} of version {version} cannot be read as version {version + 1}.",
+            hint=f'Write the function with @upcast("{type_}", from_version={version}).',
+            id="commerce.E041",
+        )
+        for type_, version in catalog.missing_upcasters()
+    ]
+    return found
+
+
+def _emitted() -> Iterator[tuple[str, str]]:
     from django.apps import apps
     from django_fsm import FSMFieldMixin
 
-    from commerce.outbox import registry
-
-    found: list[CheckMessage] = []
     for model in apps.get_models():
         for field in model._meta.concrete_fields:
-            if not isinstance(field, FSMFieldMixin):
-                continue
-            for transition in field.get_all_transitions(model):
-                event = transition.custom.get("event")
-                if event and not registry.is_known(event):
-                    found.append(
-                        Error(
-                            f"{model._meta.label}.{transition.name} emits {event}, which nobody handles.",
-                            hint="Write a handler with @on, or declare it with external().",
-                            id="commerce.E040",
-                        )
-                    )
-    return found
+            if isinstance(field, FSMFieldMixin):
+                for transition in field.get_all_transitions(model):
+                    if event := transition.custom.get("event"):
+                        yield f"{model._meta.label}.{transition.name} emits", event
+
+
+def _handled() -> Iterator[tuple[str, str]]:
+    from commerce.outbox import registry
+
+    for subscription in registry.subscriptions():
+        type_, _, group = subscription.partition(" ")
+        yield f"{group} handles", type_
 
 
 @register(Tags.database)

@@ -100,6 +100,8 @@ class Terms:
 
 @dataclass(frozen=True)
 class PolicyChange:
+    """How a payee was paid, and how it is paid now."""
+
     organization_id: Public[UUID]
     before: Terms
     after: Public[Terms]
@@ -108,6 +110,8 @@ class PolicyChange:
 
 @dataclass(frozen=True)
 class Unblocking:
+    """A bank account to which payouts may go again."""
+
     organization_id: UUID
     blocked: Annotated[str, "why the account was blocked"]
     reason: str

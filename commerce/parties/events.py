@@ -41,6 +41,8 @@ class Organization:
 
 @dataclass(frozen=True)
 class BankAccountAdded(Organization):
+    """The organization, and the account it gave."""
+
     reference_id: Annotated[UUID, "what stands for the account; its details are not kept"]
 
 

@@ -323,7 +323,8 @@ class OpenMeter:
     def tell(self, provider_id: str = "") -> None:
         """A webhook about each invoice has arrived, and everything it sets off happens."""
         for id_ in [provider_id] if provider_id else self.invoice_ids():
-            append("openmeter.invoice", id_, "openmeter.invoice_changed", {"object_id": id_}, at=now())
+            hint = {"provider": "openmeter", "object_id": id_, "delivery_id": "d", "event": "invoice.updated"}
+            append("openmeter.invoice", id_, "openmeter.invoice_changed", hint, at=now())
         work()
 
 

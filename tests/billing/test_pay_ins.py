@@ -67,7 +67,8 @@ def wire(openmeter: OpenMeter, world: World) -> Callable[..., str]:
 
 def tell(id_: str) -> None:
     kind = "modern_treasury.incoming_payment"
-    append(kind, id_, f"{kind}_changed", {"object_id": id_}, at=now())
+    hint = {"provider": "modern_treasury", "object_id": id_, "delivery_id": "d", "event": "created"}
+    append(kind, id_, f"{kind}_changed", hint, at=now())
 
 
 def pull_back(openmeter: OpenMeter, id_: str) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from django.conf import settings as project
 from django.core.checks import CheckMessage, run_checks
 
-from commerce.outbox import registry
+from commerce.outbox import catalog
 
 PRODUCTION = {
     "PRODUCTION": True,
@@ -129,12 +130,21 @@ def test_the_test_clock_is_a_file_with_an_instant(settings: Any, tmp_path: Path,
     assert ours() == []
 
 
-def test_an_event_that_nobody_handles_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {type_: groups for type_, groups in registry._handlers.items() if type_ != "invoice.issued"}
-    monkeypatch.setattr(registry, "_handlers", known)
-    monkeypatch.setattr(registry, "_external", registry._external - {"invoice.issued"})
+def test_an_event_that_the_catalogue_does_not_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ours() == []
+    monkeypatch.delitem(catalog._types, "invoice.issued")
     assert [(found.id, found.msg) for found in ours()] == [
-        ("commerce.E040", "billing.Invoice.issue emits invoice.issued, which nobody handles.")
+        ("commerce.E040", f"{who} invoice.issued, which is not in the catalogue of events.")
+        for who in ("billing.Invoice.issue emits", "billing.collection handles")
+    ]
+
+
+def test_a_version_that_no_function_brings_forward_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = replace(catalog._types["invoice.issued"], version=3)
+    monkeypatch.setitem(catalog._types, "invoice.issued", newer)
+    monkeypatch.setitem(catalog._upcasters, ("invoice.issued", 1), lambda payload: payload)
+    assert [(found.id, found.msg) for found in ours()] == [
+        ("commerce.E041", "invoice.issued of version 2 cannot be read as version 3.")
     ]
 
 

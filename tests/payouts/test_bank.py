@@ -247,9 +247,10 @@ def test_a_return_days_later_is_found_by_polling(ready, bank):
 
 
 def webhook(bank: Sandbox, kind: str, id_: str, copies: int = 3) -> None:
+    name = f"modern_treasury.{kind}"
     for n in range(copies):
-        append(f"modern_treasury.{kind}", id_, f"modern_treasury.{kind}_changed",
-               {"object_id": id_, "delivery_id": str(n)}, at=SEASONED, actor=SYSTEM)  # fmt: skip
+        hint = {"provider": "modern_treasury", "object_id": id_, "delivery_id": str(n), "event": "updated"}
+        append(name, id_, f"{name}_changed", hint, at=SEASONED, actor=SYSTEM)
 
 
 def test_webhooks_told_three_times_change_things_once(ready, bank):
