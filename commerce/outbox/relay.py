@@ -24,7 +24,7 @@ from django.utils import timezone
 from commerce.crash import crash_point
 from commerce.errors import CommerceError, ProviderError
 from commerce.logs import bound, redact
-from commerce.outbox import breaker, claims, registry
+from commerce.outbox import breaker, catalog, claims, registry
 from commerce.outbox.breaker import Way, listening
 from commerce.outbox.claims import Claimed, LeaseLost
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
@@ -126,11 +126,11 @@ def _waves(streams: list[Claimed]) -> Iterator[tuple[Effect, list[OutboxEvent]]]
     while queues := [queue for queue in queues if queue]:
         wave: dict[Effect, list[OutboxEvent]] = defaultdict(list)
         for queue in queues:
-            handler = handler_of(queue[0].type, queue[0].group)
-            while queue and handler_of(queue[0].type, queue[0].group) == handler:
+            handler = handler_of(queue[0], queue[0].group)
+            while queue and handler_of(queue[0], queue[0].group) == handler:
                 event = queue.popleft()
                 if handler:
-                    wave[handler.effect].append(event)
+                    wave[handler.effect].append(catalog.current(event))
         yield from wave.items()
 
 
@@ -151,7 +151,7 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
     for event in stream.events:
         if time.monotonic() >= deadline:
             return
-        handler = handler_of(event.type, stream.group)
+        handler = handler_of(event, stream.group)
         with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"), listening() as line:
             try:
                 _deliver(stream, event, handler, token)
@@ -181,12 +181,13 @@ def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token
     remote = handler and stream.lane not in STREAMS_PER_CLAIM
     if handler and remote:
         claims.renew(stream, token)
-        handler.effect(event)
+        handler.effect(catalog.current(event))
         crash_point("outbox.after_remote_effect")
     last = event is stream.events[-1]
     with transaction.atomic():
         if handler and not remote:
-            handler.effect([event] if stream.lane == BATCH else event)
+            current = catalog.current(event)
+            handler.effect([current] if stream.lane == BATCH else current)
             crash_point("outbox.before_local_commit")
         claims.advance({stream.id: event.sequence}, token)
         if last:
