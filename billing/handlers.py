@@ -5,7 +5,7 @@ from uuid import UUID
 from billing import services
 from commerce import clock
 from commerce.actor import Actor
-from commerce.outbox import external, on
+from commerce.outbox import on
 from commerce.outbox.models import OutboxEvent
 
 RELAY = Actor.system("billing")
@@ -21,8 +21,6 @@ SUBSCRIPTION_EVENTS = (
     "contract.expired",
     "contract.took_effect",
 )
-
-external("invoice.voided", "pay_in.returned", "pay_in.failed")
 
 
 # One group for what opens and closes an account: a contract signed and cancelled is seen in that order.

@@ -1,4 +1,4 @@
-"""The Contracts application: importing its handlers subscribes them."""
+"""The Contracts application: its events and what must always hold are known from the start."""
 
 from django.apps import AppConfig
 
@@ -9,4 +9,4 @@ class ContractsConfig(AppConfig):
     verbose_name = "Contracts"
 
     def ready(self) -> None:
-        from contracts import events, handlers, invariants  # noqa: F401
+        from contracts import events, invariants  # noqa: F401

@@ -1,4 +1,4 @@
-"""The Ledger application: importing its handlers subscribes them."""
+"""The Ledger application: its events and what must always hold are known from the start."""
 
 from django.apps import AppConfig
 
@@ -9,5 +9,5 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        from ledger import events, handlers, invariants  # noqa: F401
+        from ledger import events, invariants  # noqa: F401
         from ledger.services import exports  # noqa: F401

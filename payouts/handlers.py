@@ -4,34 +4,12 @@ from uuid import UUID
 
 from commerce import clock
 from commerce.actor import Actor
-from commerce.outbox import external, on
+from commerce.outbox import on
 from commerce.outbox.models import OutboxEvent
 from payouts import services
 
 RELAY = Actor.system("payouts")
 LEG = "settlement_leg:"
-
-external(
-    "settlement.planned",
-    "settlement.released",
-    "settlement.completed",
-    "settlement.held",
-    "settlement.reversed",
-    "settlement_leg.paid_out",
-    "settlement_leg.reopened",
-    "settlement_leg.held",
-    "settlement_leg.lifted",
-    "settlement_leg.reversed",
-    "settlement_leg.clawed_back",
-    "payout.approval_requested",
-    "payout.in_transit",
-    "payout.paid",
-    "payout.failed",
-    "payout.returned",
-    "payout.cancelled",
-    "payee_policy.changed",
-    "payee_policy.unblocked",
-)
 
 
 @on("invoice.paid", group="payouts.settlement")

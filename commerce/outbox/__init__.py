@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from commerce.outbox.events import append as append
-    from commerce.outbox.registry import external as external
     from commerce.outbox.registry import on as on
     from commerce.outbox.relay import drain as drain
 
-_HOMES = {"append": "events", "external": "registry", "on": "registry", "drain": "relay"}
+_HOMES = {"append": "events", "on": "registry", "drain": "relay"}
 
 
 def __getattr__(name: str) -> Any:

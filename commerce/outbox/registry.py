@@ -29,7 +29,6 @@ class Handler:
 
 
 _handlers: dict[str, dict[str, Handler]] = {}
-_external: set[str] = set()
 
 
 def on(*types: str, group: str, provider: str = "", batch: bool = False) -> Callable[[Effect], Effect]:
@@ -54,11 +53,6 @@ def on(*types: str, group: str, provider: str = "", batch: bool = False) -> Call
         return effect
 
     return register
-
-
-def external(*types: str) -> None:
-    """Declare event types that are meant for the outside and need no handler here."""
-    _external.update(types)
 
 
 def handlers_of(type_: str) -> list[Handler]:
@@ -90,11 +84,11 @@ def providers() -> list[str]:
 
 
 def is_known(type_: str) -> bool:
-    return type_ in _handlers or type_ in _external or catalog.event_type(type_) is not None
+    return type_ in _handlers or catalog.event_type(type_) is not None
 
 
 def known_types() -> list[str]:
-    return sorted({*_handlers, *_external, *(known.name for known in catalog.event_types())})
+    return sorted({*_handlers, *(known.name for known in catalog.event_types())})
 
 
 def subscriptions() -> list[str]:

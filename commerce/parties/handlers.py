@@ -1,19 +1,10 @@
-"""What Modern Treasury must know about an organization, and events meant for others."""
+"""What Modern Treasury must know about an organization."""
 
 from commerce import clock
 from commerce.actor import Actor
-from commerce.outbox import external, on
+from commerce.outbox import on
 from commerce.outbox.models import OutboxEvent
 from commerce.parties import services
-
-external(
-    "organization.activated",
-    "organization.rejected",
-    "organization.suspended",
-    "organization.reactivated",
-    "provider_reference.activated",
-    "provider_reference.failed",
-)
 
 
 @on(

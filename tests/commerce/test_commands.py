@@ -20,7 +20,7 @@ from commerce.invariants import REGISTRY
 from commerce.management.ops import Exit, OpsCommand
 from commerce.models import Heartbeat
 from commerce.money import Money
-from commerce.outbox import append, external, on, registry
+from commerce.outbox import append, on, registry
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.parties.models import Organization
 from ledger.models import LedgerAccount, LedgerBalance
@@ -89,8 +89,6 @@ def test_verify_of_an_unknown_invariant_is_2_and_lists_the_known(db: None) -> No
 def things(monkeypatch: pytest.MonkeyPatch, clock: Any) -> Iterator[list[int]]:
     """Events of three things; the second one's handler fails until its number is removed from the list."""
     monkeypatch.setattr(registry, "_handlers", {})
-    monkeypatch.setattr(registry, "_external", set())
-    external("thing.ignored")
     failing = [2]
 
     @on("thing.done", group="g")

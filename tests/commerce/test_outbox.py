@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.utils import timezone
 from commerce.actor import Actor
 from commerce.errors import PermissionDenied, Rejected, Retryable, StateConflict
 from commerce.models import Heartbeat
-from commerce.outbox import append, claims, drain, external, on, registry, relay, services
+from commerce.outbox import append, catalog, claims, drain, on, registry, relay, services
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 
@@ -23,12 +24,17 @@ OPERATOR = Actor.system("test")
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """The payload of an event that says it all by its type."""
+
+
 @pytest.fixture(autouse=True)
 def _own_subscriptions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test subscribes its own handlers; nobody else's see its events."""
     monkeypatch.setattr(registry, "_handlers", {})
-    monkeypatch.setattr(registry, "_external", set())
-    external("thing.ignored")
+    monkeypatch.setattr(catalog, "_types", {})
+    catalog.event("thing.ignored", Nothing, aggregate="thing", summary="Nobody listens.", example={})
     return
 
 

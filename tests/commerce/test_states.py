@@ -13,7 +13,7 @@ from commerce.console.models import ReviewItem
 from commerce.console.services import open_review
 from commerce.errors import PermissionDenied, StateConflict
 from commerce.models import TransitionLog
-from commerce.outbox import registry
+from commerce.outbox import catalog, registry
 from commerce.outbox.models import OutboxEvent
 from commerce.parties.models import Organization
 from commerce.states import available, transition
@@ -125,7 +125,7 @@ def test_an_event_that_cannot_be_written_takes_the_change_with_it(
     seller = organization_of("seller")
     before = counts()
     monkeypatch.setattr(registry, "_handlers", {})
-    monkeypatch.setattr(registry, "_external", set())
+    monkeypatch.setattr(catalog, "_types", {})
     with pytest.raises(ImproperlyConfigured):
         transition(seller, "activate", actor=SYSTEM, at=AT)
     seller.refresh_from_db()
