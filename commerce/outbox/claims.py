@@ -19,13 +19,15 @@ from commerce.outbox.registry import group_lanes, subscriptions
 EVENTS_PER_STREAM = 50
 EVENTS_PER_CLAIM = 2000
 
+# A subquery that locks rows up to a limit could be run more than once by a join; a common table is not.
 _CLAIM = """
-UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
-FROM (
-  SELECT id, due_at FROM outbox_outboxstream
+WITH due AS MATERIALIZED (
+  SELECT id FROM outbox_outboxstream
   WHERE due_at <= now() AND lane = %(lane)s AND (%(groups)s::text[] IS NULL OR "group" = ANY (%(groups)s))
   ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) due WHERE s.id = due.id
+)
+UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
+FROM due WHERE s.id = due.id
 RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since
 """
 _READ = """
@@ -72,7 +74,8 @@ FROM (
   WHERE e.published_at IS NULL AND NOT EXISTS (
     SELECT FROM outbox_outboxstream s
     WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
-      AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s))
+      AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s)
+      AND COALESCE(e.headers -> 'only' ? s."group", true))
   FOR NO KEY UPDATE OF e SKIP LOCKED
 ) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at
 """
