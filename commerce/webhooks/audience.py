@@ -12,8 +12,10 @@ from uuid import UUID
 from commerce.outbox import catalog, payloads
 from commerce.outbox.models import OutboxEvent
 
-# From events of one aggregate type to the organizations that may hear of each, by event id.
-Resolver = Callable[[Sequence[OutboxEvent]], Mapping[UUID, Collection[UUID]]]
+# By organization, the public fields that it may not read all the same.
+Readers = dict[UUID, Collection[str]]
+# From events of one aggregate type to those that may hear of each, by event id.
+Resolver = Callable[[Sequence[OutboxEvent]], Mapping[UUID, Readers]]
 _resolvers: dict[str, Resolver] = {}
 
 
@@ -27,18 +29,16 @@ def register_audience(aggregate_type: str) -> Callable[[Resolver], Resolver]:
     return register
 
 
-def audience_of(events: Iterable[OutboxEvent]) -> dict[UUID, set[UUID]]:
-    """The organizations, besides the platform, that may hear of each event."""
-    found: dict[UUID, set[UUID]] = {}
+def audience_of(events: Iterable[OutboxEvent]) -> dict[UUID, Readers]:
+    """The organizations, besides the platform, that may hear of each event, as of today's version."""
+    found: dict[UUID, Readers] = {}
     by_kind: dict[str, list[OutboxEvent]] = {}
     for event in events:
-        found[event.event_id] = set()
+        found[event.event_id] = {}
         if public_fields(event.type):
             by_kind.setdefault(event.aggregate_type, []).append(event)
     for kind, some in by_kind.items():
-        resolved = _resolvers[kind](some) if kind in _resolvers else _as_declared(some)
-        for event_id, organizations in resolved.items():
-            found[event_id] |= set(organizations)
+        found.update(_resolvers[kind](some) if kind in _resolvers else _as_declared(some))
     return found
 
 
@@ -50,15 +50,15 @@ def public_fields(type_: str) -> frozenset[str]:
     return frozenset(field.name for field in payloads.fields(known.payload) if field.public)
 
 
-def public_part(event: OutboxEvent) -> dict[str, Any]:
-    """The event's payload as a party sees it; `event` is as of today's version."""
-    allowed = public_fields(event.type)
+def public_part(event: OutboxEvent, withheld: Collection[str] = ()) -> dict[str, Any]:
+    """The event's payload as a party sees it."""
+    allowed = public_fields(event.type) - frozenset(withheld)
     return {name: value for name, value in event.payload.items() if name in allowed}
 
 
-def _as_declared(events: Sequence[OutboxEvent]) -> dict[UUID, list[UUID]]:
+def _as_declared(events: Sequence[OutboxEvent]) -> dict[UUID, Readers]:
     return {
-        event.event_id: [UUID(reader) for reader in known.readers(catalog.current(event).payload)]
+        event.event_id: {UUID(reader): () for reader in known.readers(event.payload)}
         for event in events
         if (known := catalog.event_type(event.type))
     }

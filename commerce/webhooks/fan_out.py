@@ -46,7 +46,7 @@ DELETE FROM webhooks_pendingevent WHERE id IN (
 """
 # Locked for as long as messages are made for them, so that none is deleted meanwhile.
 _SUBSCRIBED = """
-SELECT e.id, e.organization_id, e.event_types, e.recorded_at, %s = ANY (o.roles)
+SELECT e.id, e.organization_id, e.event_types, %s = ANY (o.roles)
 FROM webhooks_webhookendpoint e JOIN parties_organization o ON o.id = e.organization_id
 WHERE e.event_types && %s::text[] AND e.status <> 'deleted'
   AND (e.status = 'enabled' OR e.collects_until > now())
@@ -145,7 +145,8 @@ def _make_messages(event_ids: Sequence[UUID]) -> None:
         (event, endpoint)
         for endpoint in _subscribed({pattern for e in events.values() for pattern in patterns_of(e.type)})
         for event in events.values()
-        if event.recorded_at >= endpoint.since and endpoint.patterns & set(patterns_of(event.type))
+        # Identifiers count time: what happened before the endpoint was there is not for it.
+        if event.event_id > endpoint.id and endpoint.patterns & set(patterns_of(event.type))
     ]
     asked = {event.event_id: event for event, endpoint in wanted if not endpoint.platform}
     readers = audience.audience_of(asked.values())
@@ -154,7 +155,7 @@ def _make_messages(event_ids: Sequence[UUID]) -> None:
         if endpoint.platform:
             payload = event.payload
         elif endpoint.organization_id in readers[event.event_id]:
-            payload = audience.public_part(event)
+            payload = audience.public_part(event, readers[event.event_id][endpoint.organization_id])
         else:
             continue
         messages.append(
@@ -173,7 +174,7 @@ class _Subscription:
     """An endpoint as far as the fan-out asks."""
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        self.id, self.organization_id, patterns, self.since, self.platform = row
+        self.id, self.organization_id, patterns, self.platform = row
         self.patterns = set(patterns)
 
 
