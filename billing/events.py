@@ -6,8 +6,8 @@ from functools import partial
 from typing import Annotated
 from uuid import UUID
 
-from commerce.outbox.catalog import event
-from commerce.outbox.payloads import Currency, Minor, Public
+from commerce.outbox.catalog import event, upcast
+from commerce.outbox.payloads import Currency, Json, Minor, Public
 
 BUYER = "01956f1c-3c00-7000-8000-0000000000b1"
 CONTRACT = "01956f1c-3c00-7000-8000-00000000c001"
@@ -32,9 +32,10 @@ PAY_IN = {
 class BillingAccount:
     """The billing side of a contract, as it is after the change."""
 
-    billing_account_id: UUID
-    contract_id: UUID
-    billing_status: str
+    billing_account_id: Public[UUID]
+    contract_id: Public[UUID]
+    buyer_id: Public[Annotated[UUID | None, "null in what was written as version 1"]]
+    billing_status: Public[str]
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,24 @@ class PayIn:
 event(
     "billing_account.status_changed",
     BillingAccount,
+    version=2,
     aggregate="billing_account",
+    audience="buyer_id",
     summary="The status moved, by the clock or by a payment.",
     example={
         "billing_account_id": "01956f1c-3c00-7000-8000-000000003001",
         "contract_id": CONTRACT,
+        "buyer_id": BUYER,
         "billing_status": "past_due",
     },
 )
+
+
+@upcast("billing_account.status_changed", from_version=1)
+def without_its_buyer(payload: Json) -> Json:
+    return {**payload, "buyer_id": None}
+
+
 event(
     "usage.accepted",
     Usage,

@@ -85,6 +85,7 @@ class BillingAccount(models.Model):
         return {
             "billing_account_id": str(self.id),
             "contract_id": str(self.contract_id),
+            "buyer_id": str(self.buyer_id),
             "billing_status": self.billing_status,
         }
 

@@ -58,7 +58,7 @@ class ChangedLine:
 
 @dataclass(frozen=True)
 class ContractChange:
-    """What changed, over which stretch of valid time."""
+    """What changed, over which stretch of valid time. Sellers and the partner are told of what they see."""
 
     contract_id: Public[UUID]
     number: Public[str]

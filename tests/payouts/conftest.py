@@ -95,6 +95,7 @@ class World:
             "buyer_id": str(self.acme.pk),
             "currency": "USD",
             "total_minor": total.minor,
+            "status": "paid",
             "tax_minor": tax.minor,
             "fee_minor": fee.minor,
             "transaction_id": str(collection.pk),

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from commerce.outbox import catalog, catalog_docs, payloads, registry
 from commerce.outbox.catalog import EventType
 from commerce.outbox.management.commands.events import PAGE
+from commerce.outbox.models import OutboxEvent
 
 SOURCES = [
     path
@@ -79,6 +80,17 @@ def test_what_is_in_the_catalogue_is_written_somewhere() -> None:
 
 def test_no_step_between_versions_is_missing() -> None:
     assert catalog.missing_upcasters() == []
+
+
+def test_a_status_written_before_buyers_were_named_is_read_and_told_to_nobody() -> None:
+    known = catalog.event_type("billing_account.status_changed")
+    assert known
+    before = {name: value for name, value in known.example.items() if name != "buyer_id"}
+    read = catalog.current(OutboxEvent(type=known.name, version=1, payload=before))
+    assert read.payload == {**before, "buyer_id": None}
+    assert known.check(read.payload) == ""
+    assert known.readers(read.payload) == []
+    assert known.readers(known.example) == [known.example["buyer_id"]]
 
 
 def test_the_page_is_what_the_catalogue_says() -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from commerce.outbox import on, registry
+from commerce.outbox import catalog, on, registry
 from commerce.outbox.models import OutboxEvent
 from commerce.providers.models import ProviderEvent
 from commerce.providers.openmeter import signature
@@ -232,5 +232,6 @@ def test_the_same_delivery_at_the_same_time_is_one_event() -> None:
 def test_a_delivery_that_cannot_become_an_event_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were it kept, the provider's repetition would be taken for a duplicate and the news be lost."""
     monkeypatch.setattr(registry, "_handlers", {})
+    monkeypatch.setattr(catalog, "_types", {})
     assert mt().status_code == 500
     assert nothing_stored()
