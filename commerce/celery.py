@@ -30,33 +30,35 @@ def _load_before_the_fork(**_: Any) -> None:
     import modern_treasury  # noqa: F401
 
 
-def _every(seconds: float, task: str, *arguments: str, **options: Any) -> dict[str, Any]:
+def _every(seconds: float, task: str, *arguments: str) -> dict[str, Any]:
     # A tick that could not run before the next one is dropped rather than piled up.
-    options["expires"] = max(seconds, 1)
-    return {"task": task, "args": arguments, "schedule": seconds, "options": options}
+    return {"task": task, "args": arguments, "schedule": seconds, "options": {"expires": max(seconds, 1)}}
 
+
+TICK, POLL, HOUR = settings.TICK_SECONDS, settings.POLL_SECONDS, 3600
 
 app.conf.beat_schedule = {
-    "heartbeat": _every(min(30, settings.TICK_SECONDS * 5), "commerce.heartbeat"),
-    "outbox.local": _every(settings.TICK_SECONDS, "outbox.drain", "local"),
-    "outbox.batch": _every(settings.TICK_SECONDS, "outbox.drain", "batch"),
-    "outbox.openmeter": _every(settings.TICK_SECONDS, "outbox.drain", "openmeter", queue="providers"),
-    "outbox.modern_treasury": _every(
-        settings.TICK_SECONDS, "outbox.drain", "modern_treasury", queue="providers"
-    ),
-    "outbox.publish": _every(settings.TICK_SECONDS * 5, "outbox.publish"),
-    "contracts.take_effect": _every(settings.TICK_SECONDS, "contracts.take_effect"),
-    "ledger.release_due": _every(settings.TICK_SECONDS, "ledger.release_due"),
-    "ledger.finish_closings": _every(settings.TICK_SECONDS * 5, "ledger.finish_closings"),
+    "outbox.local": _every(TICK, "outbox.drain", "local"),
+    "outbox.batch": _every(TICK, "outbox.drain", "batch"),
+    "outbox.openmeter": _every(TICK, "outbox.drain", "openmeter"),
+    "outbox.modern_treasury": _every(TICK, "outbox.drain", "modern_treasury"),
+    "outbox.publish": _every(TICK * 5, "outbox.publish"),
+    "commerce.heartbeat": _every(min(30, TICK * 5), "commerce.heartbeat"),
+    "contracts.take_effect": _every(TICK, "contracts.take_effect"),
+    "ledger.release_due": _every(TICK, "ledger.release_due"),
+    "billing.advance": _every(TICK, "billing.advance"),
+    "payouts.advance": _every(TICK, "payouts.advance"),
+    "parties.poll": _every(POLL, "parties.poll"),
+    "webhooks.fan_out": _every(TICK, "webhooks.fan_out"),
+    "webhooks.deliver": _every(TICK, "webhooks.deliver"),
+    "webhooks.keep": _every(POLL, "webhooks.keep"),
+    "billing.poll_invoices": _every(POLL, "billing.poll_invoices"),
+    "billing.poll_incoming_payments": _every(POLL, "billing.poll_incoming_payments"),
+    "payouts.poll": _every(POLL, "payouts.poll"),
     "ledger.keep": _every(10, "ledger.keep"),
-    "billing.advance": _every(settings.TICK_SECONDS, "billing.advance"),
-    "payouts.advance": _every(settings.TICK_SECONDS, "payouts.advance"),
-    "billing.poll_invoices": _every(settings.POLL_SECONDS, "billing.poll_invoices"),
-    "billing.poll_incoming_payments": _every(settings.POLL_SECONDS, "billing.poll_incoming_payments"),
-    "payouts.poll": _every(settings.POLL_SECONDS, "payouts.poll"),
-    "parties.poll": _every(settings.POLL_SECONDS, "parties.poll"),
-    "commerce.expire_approvals": _every(settings.POLL_SECONDS, "commerce.expire_approvals"),
-    "console.run_exports": _every(settings.TICK_SECONDS, "console.run_exports"),
-    "console.expire_exports": _every(3600, "console.expire_exports"),
-    "api.forget_old_answers": _every(3600, "api.forget_old_answers"),
+    "ledger.finish_closings": _every(TICK * 5, "ledger.finish_closings"),
+    "commerce.expire_approvals": _every(POLL, "commerce.expire_approvals"),
+    "console.run_exports": _every(TICK, "console.run_exports"),
+    "console.expire_exports": _every(HOUR, "console.expire_exports"),
+    "api.forget_old_answers": _every(HOUR, "api.forget_old_answers"),
 }

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from commerce import clock, roles
 
+BROKERS = ("redis", "rediss", "redis+socket", "amqp", "amqps")
 ENVIRONMENTS = ("development", "test", "staging", "production")
 _WEBHOOK_SECRET = re.compile(r"whsec_(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
@@ -80,9 +81,10 @@ def environment(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
             ),
             (
                 9,
-                _scheme_and_host(settings.REDIS_URL)[0] not in ("redis", "rediss", "unix"),
-                "REDIS_URL is not the address of a Redis.",
-                "Give it as redis://host:6379/0, or unset it to use the embedded server.",
+                _scheme_and_host(settings.CELERY_BROKER_URL)[0] not in BROKERS,
+                "BROKER_URL (or REDIS_URL) is not the address of a Redis or a RabbitMQ.",
+                "Give redis://host:6379/0 or amqp://user:password@host:5672//, or unset it to use the"
+                " embedded server.",
             ),
         )
         if wrong
@@ -179,6 +181,24 @@ def _handled() -> Iterator[tuple[str, str]]:
     for subscription in registry.subscriptions():
         type_, _, group = subscription.partition(" ")
         yield f"{group} handles", type_
+
+
+@register()
+def lanes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """What nobody would ever drain."""
+    from commerce.outbox import registry
+    from commerce.outbox.tasks import queue_of
+
+    declared = {queue.name for queue in settings.CELERY_TASK_QUEUES}
+    return [
+        Error(
+            f"{group} is drained from the queue {queue_of(lane)}, which is not declared.",
+            hint="Add the queue to the settings' table and a tick of the lane to beat's.",
+            id="commerce.E042",
+        )
+        for group, lane in sorted(registry.group_lanes().items())
+        if queue_of(lane) not in declared
+    ]
 
 
 @register(Tags.database)

@@ -1,22 +1,19 @@
 """`/livez` and `/readyz`, answered before sessions, hosts and authentication are looked at.
 
 `/livez` touches nothing. `/readyz` answers 200 or 503 with one line per check: the database, the
-migrations, Redis, the guards and rights in the database, and the age of beat's heartbeat.
+migrations, the broker, the guards and rights in the database, and the age of beat's heartbeat.
 """
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-import redis
-from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from commerce import guards, roles
+from commerce.celery import app
 from commerce.invariants import Finding, invariant
 from commerce.models import Heartbeat
 
@@ -46,7 +43,7 @@ def readiness() -> dict[str, str]:
         "migrations": _migrations,
         "guards": _guards,
         "rights": _rights,
-        "redis": _redis,
+        "broker": _broker,
         "heartbeat": _heartbeat,
     }
     results = {}
@@ -81,12 +78,9 @@ def _rights() -> str:
     return "; ".join(map(str, roles.differences())) or "ok"
 
 
-def _redis() -> str:
-    client = redis.from_url(settings.REDIS_URL, socket_timeout=2, retry=Retry(NoBackoff(), 0))
-    try:
-        client.ping()
-    finally:
-        client.close()
+def _broker() -> str:
+    with app.connection_for_write() as broker:
+        broker.ensure_connection(max_retries=0)
     return "ok"
 
 

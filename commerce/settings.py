@@ -154,43 +154,69 @@ if env.int("DB_POOL", default=0):
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["TEST"] = {"NAME": "test_commerce" + env.str("TEST_DB_SUFFIX", default="")}
 
-# Redis and Celery
+# The broker and Celery
 
-if env.str("REDIS_URL", default=""):
-    REDIS_URL = env.str("REDIS_URL")
-    CELERY_BROKER_URL = REDIS_URL
+if env.str("BROKER_URL", default=""):
+    CELERY_BROKER_URL = env.str("BROKER_URL")
+elif env.str("REDIS_URL", default=""):
+    CELERY_BROKER_URL = env.str("REDIS_URL")
 else:
     from commerce.embedded import ensure_redis
 
-    _socket = ensure_redis()
-    REDIS_URL = f"unix://{_socket}?db={env.int('REDIS_DB', default=0)}"
-    CELERY_BROKER_URL = f"redis+socket://{_socket}?virtual_host={env.int('REDIS_DB', default=0)}"
+    CELERY_BROKER_URL = f"redis+socket://{ensure_redis()}?virtual_host={env.int('REDIS_DB', default=0)}"
+_BROKER = CELERY_BROKER_URL.partition(":")[0]
+# Whoever publishes a wake-up gives up soon: a request must not wait for a broker that is down or hangs.
+CELERY_BROKER_CONNECTION_TIMEOUT = 2
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"max_retries": 0}
+if _BROKER in ("redis", "rediss", "redis+socket"):
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {
+        "visibility_timeout": 600,  # longer than any task that is acknowledged at its end
+        "socket_connect_timeout": 1,
+        "socket_timeout": 3,
+    }
+elif _BROKER in ("amqp", "amqps"):
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {"confirm_publish": True}
+    CELERY_BROKER_HEARTBEAT = 30
+# Workers wait for a broker as long as it takes; the default gives up within the hour.
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_SOFT_TIME_LIMIT = 60
 CELERY_TASK_TIME_LIMIT = 90
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = 500_000  # kilobytes
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-# Whoever publishes a wake-up gives up soon: a request must not wait for a broker that is down or hangs.
-CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 600,
-    "socket_connect_timeout": 1,
-    "socket_timeout": 3,
-    "max_retries": 0,
-}
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# Worker and beat wait for a broker as long as it takes; the default gives up within the hour.
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-# A worker takes every queue unless told otherwise (-Q, -X). An export may keep a process busy for minutes,
-# and so may a provider that is slow.
-CELERY_TASK_QUEUES = [Queue("celery"), Queue("providers"), Queue("exports")]
-CELERY_TASK_ROUTES = {
-    "console.run_exports": {"queue": "exports"},
-    "*.poll*": {"queue": "providers"},
-}
+CELERY_BEAT_SCHEDULER = "commerce.beat.Scheduler"
 CELERY_TIMEZONE = "UTC"
 CELERY_DB_REUSE_MAX = 500
+
+# A queue per kind of work, so that one that is slow holds up no other; "outbox.drain" goes by its lane.
+# A worker takes all of them unless told otherwise (-Q, -X).
+_QUEUES: dict[str, tuple[str, ...]] = {
+    "outbox": ("outbox.publish",),
+    "provider-openmeter": ("billing.poll_invoices",),
+    "provider-modern_treasury": ("billing.poll_incoming_payments", "payouts.poll"),
+    "webhooks": ("webhooks.deliver",),
+    "schedule": (
+        *("commerce.heartbeat", "contracts.take_effect", "ledger.release_due", "billing.advance"),
+        *("payouts.advance", "parties.poll", "webhooks.fan_out"),
+    ),
+    "bulk": (
+        *("ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep"),
+        *("console.expire_exports", "api.forget_old_answers"),
+    ),
+    "exports": ("console.run_exports",),
+}
+CELERY_TASK_QUEUES = [Queue(name) for name in _QUEUES]
+CELERY_TASK_DEFAULT_QUEUE = "schedule"
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_TASK_ROUTES = [
+    "commerce.outbox.tasks.route",
+    {task: {"queue": queue} for queue, tasks in _QUEUES.items() for task in tasks},
+]
 
 # Providers
 
@@ -310,4 +336,6 @@ LOGGING: dict[str, Any] = {
 
 # Longer than CELERY_TASK_TIME_LIMIT: no worker is still at work on a stream that it no longer holds.
 OUTBOX_LEASE_SECONDS = env.float("OUTBOX_LEASE_SECONDS", default=120.0)
+# What a scraper of /metrics shows as its bearer token; without one there are no metrics.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 CRASH_AT = os.environ.get("CRASH_AT", "")

@@ -29,6 +29,7 @@ from commerce.outbox.breaker import Way, listening
 from commerce.outbox.claims import Claimed, LeaseLost
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
 from commerce.outbox.registry import BATCH, LOCAL, Handler, handler_of
+from commerce.outbox.stopping import stopping
 
 Effect = Callable[[Any], None]
 
@@ -56,7 +57,8 @@ def drain(
     limit: int = 10_000,
     seconds: float = 300,
 ) -> DrainReport:
-    """Deliver due events until none is left, about `limit` were handled, or `seconds` have passed.
+    """Deliver due events until none is left, about `limit` were handled, `seconds` have passed, or the
+    process is told to end.
 
     A provider's streams are claimed one at a time: while one waits for an answer, the next is not
     held back with it.
@@ -64,7 +66,7 @@ def drain(
     report = DrainReport()
     deadline = time.monotonic() + seconds
     waiting = registry.lanes() if lanes is None else list(lanes)
-    while waiting and report.handled < limit and time.monotonic() < deadline:
+    while waiting and report.handled < limit and not _is_over(deadline):
         waiting = [lane for lane in waiting if _drain_once(lane, groups, report, deadline)]
     return report
 
@@ -89,6 +91,10 @@ def _drain_once(lane: str, groups: list[str] | None, report: DrainReport, deadli
         claims.let_go([stream for stream in streams if not stream.finished], token)
         claims.publish(streams)
     return True
+
+
+def _is_over(deadline: float) -> bool:
+    return stopping() or time.monotonic() >= deadline
 
 
 def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
@@ -138,7 +144,7 @@ def _one_by_one(
     streams: list[Claimed], token: UUID, report: DrainReport, deadline: float, *, probe: bool
 ) -> None:
     for stream in streams:
-        if time.monotonic() >= deadline:
+        if _is_over(deadline):
             return
         try:
             _work(stream, token, report, deadline, probe=probe)
@@ -149,7 +155,7 @@ def _one_by_one(
 def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *, probe: bool) -> None:
     """Deliver what one leased stream holds, as far as time goes."""
     for event in stream.events:
-        if time.monotonic() >= deadline:
+        if _is_over(deadline):
             return
         handler = handler_of(event, stream.group)
         with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"), listening() as line:

@@ -1,5 +1,8 @@
 """The relay's doors for Celery: a nudge after each commit, and the beat tick as safety net."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from celery import shared_task
 
 from commerce.outbox.claims import publish_left
@@ -13,12 +16,17 @@ def drain_lane(lane: str) -> int:
     return drain(lanes=[lane], seconds=20).handled
 
 
-def queue_of(lane: str) -> str:
-    """Each provider's streams wait in a queue of their own, however slow it is."""
-    return "celery" if lane in (LOCAL, BATCH) else "providers"
-
-
 @shared_task(name="outbox.publish")
 def publish() -> int:
     """Mark events whose last effect committed just before a crash."""
     return publish_left()
+
+
+def queue_of(lane: str) -> str:
+    """Each provider's streams wait in a queue of their own, however slow it is."""
+    return "outbox" if lane in (LOCAL, BATCH) else f"provider-{lane}"
+
+
+def route(name: str, args: Sequence[Any] | None, *_: Any, **__: Any) -> dict[str, str] | None:
+    """Celery's question where a task goes: a drain goes by its lane, the rest by the settings' table."""
+    return {"queue": queue_of(args[0])} if name == drain_lane.name and args else None

@@ -12,7 +12,8 @@ import pytest
 from django.conf import settings as project
 from django.core.checks import CheckMessage, run_checks
 
-from commerce.outbox import catalog
+from commerce.checks import lanes
+from commerce.outbox import catalog, registry
 
 PRODUCTION = {
     "PRODUCTION": True,
@@ -56,8 +57,9 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("E007", {"POLL_SECONDS": 0.0}),
     ("E008", {"OUTBOX_LEASE_SECONDS": 0.0}),
     ("E008", {"PROVIDER_TIMEOUT_SECONDS": 0.0}),
-    ("E009", {"REDIS_URL": "localhost"}),
-    ("E009", {"REDIS_URL": "redis://localhost:port/0"}),
+    ("E009", {"CELERY_BROKER_URL": "localhost"}),
+    ("E009", {"CELERY_BROKER_URL": "redis://localhost:port/0"}),
+    ("E009", {"CELERY_BROKER_URL": "filesystem://"}),
     ("E010", {"MODERN_TREASURY_BASE_URL": "app.moderntreasury.com"}),
     ("E011", {"OPENMETER_BASE_URL": "ftp://openmeter.cloud"}),
     ("E012", {"PUBLIC_URL": "https://"}),
@@ -153,6 +155,16 @@ def test_outside_production_the_deployment_check_warns(settings: Any, production
     assert "commerce.W001" not in deployment
     settings.PRODUCTION, settings.ENVIRONMENT = False, "development"
     assert "commerce.W001" in [found.id for found in run_checks(include_deployment_checks=True)]
+
+
+def test_a_provider_without_a_queue_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lanes(None) == []
+    monkeypatch.setattr(registry, "_handlers", {})
+    registry.on("thing.sent", group="shop.elsewhere", provider="elsewhere")(lambda event: None)
+    (problem,) = lanes(None)
+    assert problem.id == "commerce.E042"
+    assert "shop.elsewhere" in problem.msg
+    assert "provider-elsewhere" in problem.msg
 
 
 def test_every_number_is_tested_here() -> None:

@@ -3,22 +3,17 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 from celery.signals import before_task_publish
-from django.conf import settings
 from django.db import close_old_connections, connection, transaction
 
-from commerce.celery import app
 from commerce.outbox import append, drain, on, registry
 from commerce.outbox.models import OutboxStream
 from commerce.outbox.tasks import drain_lane
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
-
-SHIPPED = registry._handlers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -119,19 +114,19 @@ def test_a_commit_wakes_the_workers_that_it_has_work_for_and_no_other(
     published: list[tuple[str, str]],
 ) -> None:
     on("thing.done", group="collection")(lambda event: None)
-    on("thing.sent", group="provider", provider="elsewhere")(lambda event: None)
+    on("thing.sent", group="provider", provider="openmeter")(lambda event: None)
     on("thing.both", group="collection")(lambda event: None)
-    on("thing.both", group="provider", provider="elsewhere")(lambda event: None)
+    on("thing.both", group="provider", provider="openmeter")(lambda event: None)
     write("thing.done")
-    assert published == [("outbox.drain", "celery")]
+    assert published == [("outbox.drain", "outbox")]
     published.clear()
     write("thing.sent")
-    assert published == [("outbox.drain", "providers")]
+    assert published == [("outbox.drain", "provider-openmeter")]
     published.clear()
     with transaction.atomic():
         for type_ in ("thing.both", "thing.done", "thing.sent"):
             append("thing", "1", type_, {}, at=AT)
-    assert sorted(published) == [("outbox.drain", "celery"), ("outbox.drain", "providers")]
+    assert sorted(published) == [("outbox.drain", "outbox"), ("outbox.drain", "provider-openmeter")]
     close_old_connections()
 
 
@@ -143,25 +138,3 @@ def test_a_group_that_nobody_listens_for_any_more_is_still_worked_off() -> None:
     assert OutboxStream.objects.get(group="gone").due_at is not None
     drain()
     assert OutboxStream.objects.get(group="gone").due_at is None
-
-
-def test_every_task_that_reads_a_provider_is_in_the_queue_for_it() -> None:
-    def queue(entry: dict[str, Any]) -> str:
-        routes = settings.CELERY_TASK_ROUTES.items()
-        routed = (route["queue"] for pattern, route in routes if fnmatch(str(entry["task"]), pattern))
-        return entry["options"].get("queue") or next(routed, "celery")
-
-    ticks = app.conf.beat_schedule.items()
-    assert {name for name, entry in ticks if queue(entry) == "providers"} == {
-        "outbox.openmeter", "outbox.modern_treasury", "billing.poll_invoices",
-        "billing.poll_incoming_payments", "payouts.poll", "parties.poll",
-    }  # fmt: skip
-    assert {"celery", "providers"} <= {declared.name for declared in settings.CELERY_TASK_QUEUES}
-
-
-def test_every_lane_has_a_tick() -> None:
-    with pytest.MonkeyPatch.context() as undone:
-        undone.setattr(registry, "_handlers", SHIPPED)
-        ticked = {e["args"][0] for e in app.conf.beat_schedule.values() if e["task"] == "outbox.drain"}
-        assert set(registry.lanes()) == ticked
-        assert "openmeter" in ticked

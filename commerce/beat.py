@@ -1,0 +1,83 @@
+"""The scheduler of `celery beat`: it publishes ticks, and without a broker it runs them itself.
+
+Every task finds its work in the database, is bounded and may run twice, so that beat and workers may
+do the same. Each queue has one thread: a slow provider holds up no local work. Ticks go on here for
+a while after the broker is back, for the workers wait up to half a minute between their tries.
+"""
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from celery import beat
+from celery.app.task import Task
+from django.db import close_old_connections
+
+from commerce.outbox.stopping import stop
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 5.0
+REJOIN_SECONDS = 45.0
+
+
+class Scheduler(beat.Scheduler):
+    """Keeps nothing on disk: after a start every entry is due at once."""
+
+    # Asked for by `tick`: each task takes a connection out of the pool, which is not waited for.
+    producer = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._running: dict[str, Future[None]] = {}
+        self._quiet_until = self._alone_until = 0.0
+        super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        for entry in self.schedule.values():
+            entry.last_run_at = self.app.now().replace(year=2000)
+
+    def apply_entry(self, entry: beat.ScheduleEntry, producer: Any = None) -> None:
+        name, task, arguments = str(entry.name), self.app.tasks[str(entry.task)], tuple(entry.args or ())
+        self._publish(task, arguments, entry.options)
+        if time.monotonic() < self._alone_until:
+            self._run(name, task, arguments)
+
+    def _publish(self, task: Task, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """A broker that did not answer is left alone for a while, for each try costs the ticks that wait."""
+        if time.monotonic() < self._quiet_until:
+            return
+        try:
+            task.apply_async(arguments, retry=False, **options)
+        except task.OperationalError as error:
+            now = time.monotonic()
+            if now >= self._alone_until:
+                log.error("no broker: beat runs the ticks itself: %s", type(error).__name__)
+            self._quiet_until, self._alone_until = now + QUIET_SECONDS, now + REJOIN_SECONDS
+
+    def _run(self, name: str, task: Task, arguments: tuple[Any, ...]) -> None:
+        """In its queue's thread, or not at all while the same tick is still waiting or at work there."""
+        if (earlier := self._running.get(name)) and not earlier.done():
+            return
+        queue = self.app.amqp.router.route({}, str(task.name), arguments)["queue"].name
+        if queue not in self._threads:
+            self._threads[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
+        self._running[name] = self._threads[queue].submit(_run_here, task, arguments)
+
+    def close(self) -> None:
+        """Beat was told to end, and so are the drains that run here."""
+        stop()
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+
+def _run_here(task: Task, arguments: tuple[Any, ...]) -> None:
+    try:
+        task.run(*arguments)
+    except Exception:  # the edge of the thread, as the worker's is the edge of its task
+        log.exception("a tick failed", extra={"task": task.name})
+    finally:
+        close_old_connections()
