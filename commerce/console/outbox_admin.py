@@ -33,7 +33,7 @@ from commerce.console.registry import (
     register_search,
     register_section,
 )
-from commerce.outbox import services
+from commerce.outbox import replay, services
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.registry import groups_of
 
@@ -71,7 +71,7 @@ def _stands_at(stream: OutboxStream) -> str:
 
 
 def _replay(*, obj: OutboxEvent, **context: Any) -> str:
-    return f"Appended as #{services.replay_event(event=obj, **context).sequence}."
+    return f"Appended as #{replay.replay_event(event=obj, **context).sequence}."
 
 
 def _retry_why_not(stream: OutboxStream) -> str:
@@ -174,7 +174,7 @@ class OutboxEventAdmin(ConsoleAdmin):
             "Replay",
             permission=services.PERMISSION,
             run=lambda *, obj, **context: (
-                f"Appended as #{services.replay_event(event=obj, **context).sequence}."
+                f"Appended as #{replay.replay_event(event=obj, **context).sequence}."
             ),
             consequences=lambda obj: (
                 f"A copy of {obj.type} is appended to the end of the stream of {obj.aggregate_type} "

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -64,8 +64,10 @@ def append(
     actor: Actor | None = None,
     version: int | None = None,
     causation_id: UUID | None = None,
+    only: Collection[str] | None = None,
+    headers: dict[str, Any] | None = None,
 ) -> OutboxEvent:
-    """Record that `type` happened to an aggregate at business time `at`.
+    """Record that `type` happened to an aggregate at business time `at`; with `only`, for these groups.
 
     Locks the aggregate's head row, so that sequence order is commit order, and then the rows of the
     groups it wakes. Call it last in a service: locks are taken domain rows, head, groups. Raises
@@ -76,12 +78,14 @@ def append(
     if not registry.is_known(type):
         raise ImproperlyConfigured(f"Nobody handles {type} and it is not in the catalogue of events.")
     version = catalog.verify(aggregate_type, type, version, payload)
-    handlers = registry.handlers_of(type)
-    headers: dict[str, str] = {"request_id": (actor and actor.request_id) or current_request.get()}
+    handlers = [handler for handler in registry.handlers_of(type) if only is None or handler.group in only]
+    headers = {"request_id": (actor and actor.request_id) or current_request.get(), **(headers or {})}
     if actor:
         headers["actor"] = str(actor)
     if causation_id:
         headers["causation_id"] = str(causation_id)
+    if only is not None:
+        headers["only"] = sorted(only)
     facts: dict[str, Any] = {
         "event_id": uuid7(),
         "aggregate_type": aggregate_type,

@@ -29,7 +29,8 @@ def _behind(condition: str) -> list[tuple[int, str, str]]:
             f"""SELECT e.id, e.type, s."group" FROM outbox_outboxstream s
                 JOIN outbox_outboxevent e ON e.aggregate_type = s.aggregate_type
                  AND e.aggregate_id = s.aggregate_id AND e.sequence > s.cursor
-                WHERE s."group" <> '' AND (e.type || ' ' || s."group") = ANY (%s) AND {condition}
+                WHERE s."group" <> '' AND (e.type || ' ' || s."group") = ANY (%s)
+                 AND COALESCE(e.headers -> 'only' ? s."group", true) AND {condition}
                 ORDER BY e.id LIMIT 100""",  # noqa: S608 - the conditions are the two above
             [subscriptions()],
         )

@@ -3,13 +3,15 @@
 A stream is one aggregate's events in order (`sequence` has no gaps). `OutboxStream` with an empty
 group is the aggregate's head: it hands out sequence numbers, and its row lock makes the order of
 sequence the order of commit. Every other row is one subscriber group's cursor, lease and back-off.
-`OutboxFailure` remembers each delivery that failed, `Circuit` whether a provider answers at all.
+`OutboxFailure` remembers each delivery that failed, `OutboxSkip` each that two people gave up,
+`Circuit` whether a provider answers at all.
 """
 
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.fields.json import KT
 
 from commerce.ids import uuid7
 
@@ -18,6 +20,7 @@ class OutboxEvent(models.Model):
     """What happened. Only `published_at` is ever written later, once, when every effect has succeeded."""
 
     updatable_only = ("published_at",)
+    own_guards = ("guard_kept",)
 
     id = models.BigAutoField(primary_key=True)
     event_id = models.UUIDField(unique=True, default=uuid7, editable=False)
@@ -43,6 +46,11 @@ class OutboxEvent(models.Model):
             models.Index(fields=["type", "-id"], name="event_by_type"),
             models.Index(
                 fields=["id"], name="event_unpublished", condition=models.Q(published_at__isnull=True)
+            ),
+            models.Index(
+                KT("headers__causation_id"),
+                name="event_by_cause",
+                condition=models.Q(headers__has_key="causation_id"),
             ),
         )
 
@@ -145,6 +153,44 @@ class OutboxFailure(models.Model):
         return f"{self.type} to {self.group}, attempt {self.attempt}"
 
 
+class OutboxSkip(models.Model):
+    """One event that a group was never given, because two people agreed on it."""
+
+    append_only = True
+
+    id = models.BigAutoField(primary_key=True)
+    stream = models.ForeignKey(
+        OutboxStream, on_delete=models.DO_NOTHING, related_name="skips", db_constraint=False, db_index=False
+    )
+    event_id = models.UUIDField()
+    sequence = models.BigIntegerField()
+    type = models.CharField(max_length=80)
+    group = models.CharField(max_length=60)
+    error = models.TextField(help_text="What the stream was parked for.")
+    reason = models.TextField()
+    requested_by = models.CharField(max_length=120)
+    approved_by = models.CharField(max_length=120)
+    skipped_at = models.DateTimeField(help_text="Business time.")
+    recorded_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = (("approve_skip", "Can agree that a stream goes on without an event"),)
+        constraints = (
+            models.UniqueConstraint(fields=["event_id", "group"], name="skip_once"),
+            models.CheckConstraint(
+                condition=models.Q(requested_by__startswith="user:", approved_by__startswith="user:")
+                & ~models.Q(requested_by=models.F("approved_by")),
+                name="skip_by_two_people",
+            ),
+            models.CheckConstraint(condition=~models.Q(reason=""), name="skip_has_reason"),
+        )
+        indexes = (models.Index(fields=["stream", "-id"], name="skip_by_stream"),)
+
+    def __str__(self) -> str:
+        return f"{self.type} #{self.sequence} skipped for {self.group}"
+
+
 class Circuit(models.Model):
     """Whether a lane's provider answers. While `open_until` is set, nothing but one probe is sent to it.
 
@@ -172,3 +218,33 @@ class Circuit(models.Model):
 
     def __str__(self) -> str:
         return self.lane
+
+
+class OutboxArchive(models.Model):
+    """A month of events and failures left for files, or came back; the latest row says where the rest begins."""
+
+    append_only = True
+
+    class Step(models.TextChoices):
+        REMOVED = "removed"
+        RESTORED = "restored"
+
+    id = models.BigAutoField(primary_key=True)
+    month = models.DateField(help_text="Of recording: its first day.")
+    step = models.CharField(max_length=10, choices=Step.choices)
+    horizon = models.DateTimeField(help_text="From here on, nothing recorded before it is present.")
+    events = models.BigIntegerField()
+    first_id = models.BigIntegerField(null=True)
+    last_id = models.BigIntegerField(null=True)
+    events_sha256 = models.CharField(max_length=64, help_text="Of the file's content, uncompressed.")
+    failures = models.BigIntegerField()
+    failures_sha256 = models.CharField(max_length=64)
+    noted_at = models.DateTimeField()
+    actor = models.CharField(max_length=120)
+
+    class Meta:
+        verbose_name, verbose_name_plural = "archived month", "archived months"
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.month:%B %Y}, {self.step}"

@@ -7,11 +7,14 @@ transaction), `batch` (many events, one transaction) or a provider's name (outsi
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from commerce.outbox import catalog
+
+if TYPE_CHECKING:
+    from commerce.outbox.models import OutboxEvent
 
 LOCAL, BATCH = "local", "batch"
 
@@ -65,8 +68,14 @@ def groups_of(type_: str) -> list[str]:
     return sorted(_handlers.get(type_, {}))
 
 
-def handler_of(type_: str, group: str) -> Handler | None:
-    return _handlers.get(type_, {}).get(group)
+def types_of(group: str) -> list[str]:
+    return sorted(type_ for type_, by_group in _handlers.items() if group in by_group)
+
+
+def handler_of(event: "OutboxEvent", group: str) -> Handler | None:
+    """What a group does about an event; nothing when the event names others as the only ones it is for."""
+    only = event.headers.get("only")
+    return _handlers.get(event.type, {}).get(group) if only is None or group in only else None
 
 
 def group_lanes() -> dict[str, str]:

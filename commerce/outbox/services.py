@@ -1,18 +1,40 @@
-"""What an operator may do to the relay: look, retry, park, resume, replay. History is never rewound."""
+"""What an operator may do to the relay: look, retry, park, resume, pause a provider, give up one event.
 
+History is never rewound. One event is given up by two people only: whoever asks for it and whoever
+agrees are both named, by the caller and by a constraint of the database.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Case, Q, QuerySet, When
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from commerce.actor import Actor
-from commerce.errors import StateConflict
-from commerce.outbox.events import append, nudge
-from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.registry import handler_of
+from commerce.errors import Conflict, InvalidInput, NotFound, PermissionDenied, StateConflict
+from commerce.outbox import breaker, registry
+from commerce.outbox.events import nudge
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxSkip, OutboxStream
 
 PERMISSION = "outbox.operate_outboxstream"
+MAY_APPROVE_SKIP = "outbox.approve_skip"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Depth and age of what one worker kind drains, in streams and seconds, and whether its line is open."""
+
+    lane: str
+    due: int
+    working: int
+    waiting: int
+    parked: int
+    oldest_due_seconds: float
+    circuit: str
 
 
 @dataclass(frozen=True)
@@ -24,37 +46,104 @@ class Status:
     parked: int
     unpublished: int
     oldest_due_seconds: float
+    lanes: list[Lane]
 
 
 def status() -> Status:
     """How far behind the relay is. Reads partial indexes only."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT count(*) FILTER (WHERE due_at <= now()),
+            """SELECT lane, count(*) FILTER (WHERE due_at <= now()),
+                      count(*) FILTER (WHERE due_at > now() AND lease_token IS NOT NULL),
                       count(*) FILTER (WHERE due_at > now() AND lease_token IS NULL),
                       COALESCE(EXTRACT(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())), 0)
-               FROM outbox_outboxstream WHERE due_at IS NOT NULL"""
+               FROM outbox_outboxstream WHERE due_at IS NOT NULL GROUP BY lane"""
         )
-        due, waiting, age = cursor.fetchone()
+        moving = {lane: figures for lane, *figures in cursor.fetchall()}
+        cursor.execute(
+            "SELECT lane, count(*) FROM outbox_outboxstream WHERE parked_at IS NOT NULL GROUP BY lane"
+        )
+        parked = dict(cursor.fetchall())
+    circuits = {circuit.lane: circuit for circuit in Circuit.objects.all()}
+    lanes = []
+    for lane in sorted({*registry.lanes(), *moving, *parked}):
+        due, working, waiting, age = moving.get(lane, (0, 0, 0, 0))
+        line = line_of(circuits.get(lane))
+        lanes.append(Lane(lane, due, working, waiting, parked.get(lane, 0), float(age), line))
     return Status(
-        due=due,
-        waiting=waiting,
-        parked=OutboxStream.objects.filter(parked_at__isnull=False).count(),
+        due=sum(lane.due for lane in lanes),
+        waiting=sum(lane.waiting for lane in lanes),
+        parked=sum(lane.parked for lane in lanes),
         unpublished=OutboxEvent.objects.filter(published_at__isnull=True).count(),
-        oldest_due_seconds=float(age),
+        oldest_due_seconds=max((lane.oldest_due_seconds for lane in lanes), default=0.0),
+        lanes=lanes,
     )
+
+
+def line_of(circuit: Circuit | None) -> str:
+    """ "paused" by a person, "open" while a provider does not answer, else "closed" as it should be."""
+    if circuit and circuit.paused_at:
+        return "paused"
+    return "open" if circuit and circuit.opened_at else "closed"
+
+
+def parked_streams(*, group: str = "", type: str = "", error: str = "") -> QuerySet[OutboxStream]:
+    """Streams that a person must look at, by subscriber, event they stand at, words of the error."""
+    found = OutboxStream.objects.filter(parked_at__isnull=False)
+    if group:
+        found = found.filter(group=group)
+    if type:
+        found = found.filter(parked_reason__startswith=f"{type} #")
+    return found.filter(parked_reason__contains=error) if error else found
+
+
+def parked_like(stream: OutboxStream) -> QuerySet[OutboxStream]:
+    """The streams of its group that are parked for the very same error; not those that a person parked."""
+    if not stream.parked_at or not stream.last_error:
+        return OutboxStream.objects.none()
+    same = parked_streams(group=stream.group).filter(last_error=stream.last_error)
+    return same.filter(parked_reason__endswith=stream.last_error)
+
+
+def waiting_events(stream: OutboxStream) -> QuerySet[OutboxEvent]:
+    """What its group has still to be given, in order. The bound keeps old partitions out of the search."""
+    found = OutboxEvent.objects.filter(
+        ~Q(headers__has_key="only") | Q(headers__only__contains=stream.group),
+        aggregate_type=stream.aggregate_type,
+        aggregate_id=stream.aggregate_id,
+        sequence__gt=stream.cursor,
+        type__in=registry.types_of(stream.group),
+    )
+    if stream.pending_since:
+        found = found.filter(recorded_at__gte=stream.pending_since)
+    return found.order_by("sequence")
+
+
+def blocking_event(stream: OutboxStream) -> OutboxEvent | None:
+    """The event a stream stands at: the first after its cursor that its group handles."""
+    return waiting_events(stream).first()
 
 
 @transaction.atomic
 def retry_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str = "") -> OutboxStream:
     """Make a stream due now, its back-off forgotten."""
     row = _locked(stream, actor)
-    if row.parked_at:
-        raise StateConflict("The stream is parked: resume it instead.")
-    row.due_at, row.attempts = timezone.now(), 0
-    row.save(update_fields=["due_at", "attempts"])
+    if why := why_not_retry(row):
+        raise StateConflict(why)
+    row.due_at, row.attempts, row.lease_token = timezone.now(), 0, None
+    row.save(update_fields=["due_at", "attempts", "lease_token"])
     nudge([row.lane])
     return row
+
+
+def why_not_retry(stream: OutboxStream) -> str:
+    if stream.parked_at:
+        return "The stream is parked: resume it instead."
+    if stream.due_at is None:
+        return "Nothing waits in this stream."
+    if stream.lease_token and stream.due_at > timezone.now():
+        return "A worker holds the stream now; it is due again when its lease ends."
+    return ""
 
 
 @transaction.atomic
@@ -73,36 +162,127 @@ def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: s
     row = _locked(stream, actor)
     if not row.parked_at:
         raise StateConflict("The stream is not parked.")
-    row.parked_at, row.parked_reason, row.attempts, row.due_at = None, "", 0, timezone.now()
-    row.save()
-    nudge([row.lane])
+    _go_on(row)
     return row
 
 
 @transaction.atomic
-def replay_event(*, event: OutboxEvent, actor: Actor, at: datetime, reason: str) -> OutboxEvent:
-    """Append a copy of `event` at the end of its stream, with the original as its cause."""
+def resume_streams(
+    *, streams: QuerySet[OutboxStream], expected: int, actor: Actor, at: datetime, reason: str
+) -> int:
+    """Let all of these parked streams go on, in one statement. Conflict when they are not as many as seen."""
     actor.require(PERMISSION)
-    return append(
-        event.aggregate_type,
-        event.aggregate_id,
-        event.type,
-        event.payload,
-        at=event.occurred_at,
-        actor=actor,
-        version=event.version,
-        causation_id=event.event_id,
+    chosen = streams.filter(parked_at__isnull=False).order_by("pk").select_for_update(no_key=True)
+    rows = list(chosen.values_list("pk", "lane"))
+    if len(rows) != expected:
+        raise Conflict(
+            f"{len(rows)} streams match, not {expected}: look again.",
+            code="count_changed",
+            expected=expected,
+            found=len(rows),
+        )
+    OutboxStream.objects.filter(pk__in=[pk for pk, _ in rows]).update(
+        parked_at=None,
+        parked_reason="",
+        attempts=0,
+        due_at=Case(When(pending_since__isnull=False, then=Now())),
     )
+    nudge({lane for _, lane in rows})
+    return len(rows)
 
 
-def blocking_event(stream: OutboxStream) -> OutboxEvent | None:
-    """The event a stream stands at: the first after its cursor that its group handles."""
-    events = OutboxEvent.objects.filter(
-        aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
-    ).order_by("sequence")[:100]
-    return next((event for event in events if handler_of(event.type, stream.group)), None)
+@transaction.atomic
+def skip_event(
+    *, stream: OutboxStream, event_id: UUID, requested_by: str, actor: Actor, at: datetime, reason: str
+) -> OutboxSkip:
+    """Let a parked stream go on without the one event it stands at.
+
+    `actor` agrees to what `requested_by` asked for: two people. StateConflict when the stream stands
+    elsewhere by now. Whatever the effect was for has to be done by hand.
+    """
+    row = _locked(stream, actor, MAY_APPROVE_SKIP)
+    if actor.type != "user" or not requested_by.startswith("user:") or requested_by == str(actor):
+        raise PermissionDenied("An event is skipped by two people: neither one alone.", code="needs_two")
+    if why := why_not_skip(row, event_id):
+        raise StateConflict(why)
+    event = OutboxEvent.objects.get(event_id=event_id)
+    skip = OutboxSkip.objects.create(
+        stream=row,
+        event_id=event_id,
+        sequence=event.sequence,
+        type=event.type,
+        group=row.group,
+        error=row.parked_reason,
+        reason=reason,
+        requested_by=requested_by,
+        approved_by=str(actor),
+        skipped_at=at,
+    )
+    row.cursor, row.last_error = event.sequence, ""
+    _go_on(row)
+    return skip
 
 
-def _locked(stream: OutboxStream, actor: Actor) -> OutboxStream:
+def why_not_skip(stream: OutboxStream, event_id: UUID | None = None) -> str:
+    """Empty, or why the event that a stream stands at, and that is `event_id`, cannot be skipped."""
+    event = blocking_event(stream)
+    if event is None:
+        return "The stream stands at no event."
+    if event_id and event.event_id != event_id:
+        return f"The stream went on: it stands at {event.type} #{event.sequence} now."
+    return "" if stream.parked_at else "Only a parked stream can go on without its event: park it first."
+
+
+@transaction.atomic
+def pause_lane(*, lane: str, actor: Actor, at: datetime, reason: str) -> Circuit:
+    """Send nothing to a provider until somebody lets its line go on. What is under way is finished."""
     actor.require(PERMISSION)
+    known = registry.providers()
+    if lane not in known:
+        raise InvalidInput(
+            f"{lane!r} is no provider's line; there are {', '.join(known)}.", pointer="/lane", code="no_line"
+        )
+    if not reason.strip():
+        raise InvalidInput("Say why.", pointer="/reason", code="required")
+    row, _ = Circuit.objects.select_for_update().get_or_create(lane=lane)
+    if row.paused_at:
+        raise StateConflict(f"{lane} is paused already: {row.paused_reason}")
+    row.paused_at, row.paused_reason = timezone.now(), f"{actor}: {reason}"
+    row.save(update_fields=["paused_at", "paused_reason"])
+    return row
+
+
+@transaction.atomic
+def resume_lane(*, lane: str, actor: Actor, at: datetime, reason: str = "") -> Circuit:
+    """End a pause. A circuit that had opened meanwhile asks the provider at once."""
+    actor.require(PERMISSION)
+    row = Circuit.objects.select_for_update().filter(lane=lane, paused_at__isnull=False).first()
+    if row is None:
+        raise StateConflict(f"{lane} is not paused.")
+    row.paused_at, row.paused_reason = None, ""
+    row.save(update_fields=["paused_at", "paused_reason"])
+    breaker.unspent(lane)
+    nudge([lane])
+    return row
+
+
+def streams_by_id(ids: Iterable[int]) -> list[OutboxStream]:
+    """Groups' streams, in the order of their numbers. NotFound when one of them does not exist."""
+    wanted = set(ids)
+    found = list(OutboxStream.objects.filter(pk__in=wanted).exclude(group="").order_by("pk"))
+    if missing := wanted - {stream.pk for stream in found}:
+        raise NotFound(f"There is no stream {', '.join(map(str, sorted(missing)))}.", pointer="/streams")
+    return found
+
+
+def _go_on(row: OutboxStream) -> None:
+    """A stream that was parked while it was idle has nothing that could be due."""
+    row.parked_at, row.parked_reason, row.attempts = None, "", 0
+    row.due_at = timezone.now() if row.pending_since else None
+    row.save()
+    nudge([row.lane])
+
+
+def _locked(stream: OutboxStream, actor: Actor, permission: str = PERMISSION) -> OutboxStream:
+    actor.require(permission)
     return OutboxStream.objects.select_for_update().get(pk=stream.pk)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from commerce.actor import Actor
 from commerce.errors import PermissionDenied, Rejected, Retryable, StateConflict
 from commerce.models import Heartbeat
-from commerce.outbox import append, catalog, claims, drain, on, registry, relay, services
+from commerce.outbox import append, catalog, claims, drain, on, registry, relay, replay, services
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 
@@ -323,7 +323,7 @@ def test_replay_appends_a_copy_and_leaves_history_alone() -> None:
     on("thing.done", group="g")(lambda event: seen.append(event.payload["n"]))
     original = write("1", "thing.done", n=7)
     drain()
-    copy = services.replay_event(event=original, actor=OPERATOR, at=AT, reason="again")
+    copy = replay.replay_event(event=original, actor=OPERATOR, at=AT, reason="again")
     drain()
     assert seen == [7, 7]
     assert copy.sequence == 2
@@ -338,7 +338,7 @@ def test_only_who_may_operate_the_relay_can() -> None:
         with pytest.raises(PermissionDenied):
             verb(stream=stream_of("1", "g"), actor=stranger, at=AT, reason="x")
     with pytest.raises(PermissionDenied):
-        services.replay_event(event=event, actor=stranger, at=AT, reason="x")
+        replay.replay_event(event=event, actor=stranger, at=AT, reason="x")
     with pytest.raises(StateConflict):
         services.resume_stream(stream=stream_of("1", "g"), actor=OPERATOR, at=AT)
 

@@ -11,7 +11,7 @@ from django.utils.dateparse import parse_datetime
 from commerce import clock
 from commerce.errors import InvalidInput, NotFound
 from commerce.management.ops import Exit, OpsCommand
-from commerce.outbox import services
+from commerce.outbox import replay, services
 from commerce.outbox.claims import publish_left
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.relay import drain
@@ -117,7 +117,7 @@ class Command(OpsCommand):
         if not (event or type or aggregate or options["since"]):
             raise InvalidInput("Say which events: --event, --type, --aggregate or --since.")
         copies = [
-            services.replay_event(event=original, actor=self.actor, at=clock.now(), reason=reason)
+            replay.replay_event(event=original, actor=self.actor, at=clock.now(), reason=reason)
             for original in chosen[:limit]
         ]
         plan = [{"event_id": c.event_id, "type": c.type, "aggregate": str(c)} for c in copies]

@@ -1,0 +1,259 @@
+"""Replay: copies of past events at the end of their streams, for all or some of their subscribers.
+
+A plan counts first: per type and subscriber events, streams and money, under a digest. Applying it
+appends in short transactions, one stream each, and goes on where it stopped: a copy names its
+replay and its original, and no replay copies an original twice. Copies are no originals.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby, islice
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from commerce.actor import Actor
+from commerce.errors import Conflict, InvalidInput, StateConflict
+from commerce.money import Money
+from commerce.outbox import catalog, payloads, registry
+from commerce.outbox.events import append
+from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.services import PERMISSION
+
+BATCH = 200
+# How long a provider recognises a key that was sent again; later nothing but a look-up does.
+KEYS_KEPT = {"modern_treasury": timedelta(hours=24)}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which events, and for which subscribers; nothing said is no limit, for subscribers as for the rest."""
+
+    events: tuple[UUID, ...] = ()
+    types: tuple[str, ...] = ()
+    aggregate_type: str = ""
+    aggregate_id: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    recorded_since: datetime | None = None
+    recorded_until: datetime | None = None
+    groups: tuple[str, ...] = ()
+
+    def listeners(self, type_: str) -> list[str]:
+        return [group for group in registry.groups_of(type_) if not self.groups or group in self.groups]
+
+    def receivers(self, event: OutboxEvent) -> list[str]:
+        """Who gets a copy: of those that the event itself is for."""
+        return [group for group in self.listeners(event.type) if registry.handler_of(event, group)]
+
+    def originals(self) -> QuerySet[OutboxEvent]:
+        """In order within each stream. InvalidInput for a type or a subscriber that does not exist."""
+        _known("types", self.types, registry.known_types())
+        _known("groups", self.groups, registry.group_lanes())
+        heard = [type_ for type_ in self.types or registry.known_types() if self.listeners(type_)]
+        limits: dict[str, Any] = {
+            "event_id__in": self.events,
+            "aggregate_type": self.aggregate_type,
+            "aggregate_id": self.aggregate_id,
+            "occurred_at__gte": self.since,
+            "occurred_at__lt": self.until,
+            "recorded_at__gte": self.recorded_since,
+            "recorded_at__lt": self.recorded_until,
+        }
+        found = OutboxEvent.objects.filter(
+            type__in=heard, **{name: value for name, value in limits.items() if value}
+        )
+        if not self.events:
+            found = found.exclude(headers__has_key="replay")
+        return found.order_by("aggregate_type", "aggregate_id", "sequence")
+
+
+@dataclass
+class Line:
+    """What one subscriber gets of one type: money in minor units per currency."""
+
+    type: str
+    group: str
+    lane: str
+    events: int = 0
+    streams: int = 0
+    money: dict[str, int] = field(default_factory=dict)
+    keys_forgotten: int = 0
+
+
+@dataclass
+class Plan:
+    """What a replay would do; `digest` stands for all of it but what only time changes."""
+
+    selection: Selection
+    lines: list[Line] = field(default_factory=list)
+    events: int = 0
+    streams: int = 0
+    money: dict[str, int] = field(default_factory=dict)
+    last_id: int = 0
+
+    @property
+    def digest(self) -> str:
+        lines = [{**asdict(line), "keys_forgotten": None} for line in self.lines]
+        said = [asdict(self.selection), lines, self.events, self.streams, self.last_id]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def in_words(self) -> list[str]:
+        if not self.events:
+            return ["Nothing that somebody here listens to matches."]
+        words = [
+            f"{self.events} events of {self.streams} streams{_of(self.money)} are appended once more:",
+            *(
+                f"  {line.type} → {line.group} ({line.lane}): {line.events} events of {line.streams} "
+                f"streams{_of(line.money)}"
+                for line in self.lines
+            ),
+        ]
+        for lane, kept in KEYS_KEPT.items():
+            if old := sum(line.keys_forgotten for line in self.lines if line.lane == lane):
+                words.append(
+                    f"{old} deliveries to {lane} are of events older than {kept // timedelta(hours=1)} h: it "
+                    "may have forgotten their keys, so the handlers look up our reference before they send."
+                )
+        return [*words, f"Plan {self.digest}."]
+
+
+def plan(selection: Selection) -> Plan:
+    """Count what a replay would append. Reads one event after the other, in bounded memory."""
+    made, now = Plan(selection), timezone.now()
+    lines: dict[tuple[str, str], Line] = {}
+    stream, seen = None, set[tuple[str, str]]()
+    for event in selection.originals().iterator(chunk_size=1000):
+        if stream != (stream := (event.aggregate_type, event.aggregate_id)):
+            made.streams, seen = made.streams + 1, set()
+        made.events, made.last_id = made.events + 1, max(made.last_id, event.id)
+        value = value_of(event)
+        if value:
+            _add(made.money, value)
+        for group in selection.receivers(event):
+            key = event.type, group
+            if key not in lines:
+                lines[key] = Line(event.type, group, registry.group_lanes()[group])
+            line = lines[key]
+            line.events, line.streams = line.events + 1, line.streams + (key not in seen)
+            line.keys_forgotten += now - event.recorded_at > KEYS_KEPT.get(line.lane, timedelta.max)
+            if value:
+                _add(line.money, value)
+            seen.add(key)
+    made.lines = [lines[key] for key in sorted(lines)]
+    return made
+
+
+def value_of(event: OutboxEvent) -> Money | None:
+    """What is at stake: the first amount of its payload, as the catalogue describes it."""
+    known = catalog.event_type(event.type)
+    name = known and next((f.name for f in payloads.fields(known.payload) if f.name.endswith("_minor")), None)
+    if not name:
+        return None
+    payload = catalog.current(event).payload
+    return Money(payload[name], payload["currency"]) if payload.get("currency") else None
+
+
+def apply(
+    made: Plan,
+    *,
+    actor: Actor,
+    at: datetime,
+    reason: str,
+    again: str = "",
+    progress: Callable[[int], None] = lambda copied: None,
+) -> int:
+    """Append the copies that this replay lacks; returns how many. Each batch commits by itself.
+
+    The same plan again is the same replay and appends nothing; `again` names a further one.
+    """
+    actor.require(PERMISSION)
+    if not reason.strip():
+        raise InvalidInput("Say why.", pointer="/reason", code="required")
+    name = f"{made.digest}:{again}" if again else made.digest
+    copied = 0
+    for events in _batches(made.selection.originals().filter(id__lte=made.last_id)):
+        copied += _copy(events, made.selection, name, actor=actor, reason=reason)
+        progress(copied)
+    return copied
+
+
+def confirm(made: Plan, *, expected: int | None = None, digest: str = "") -> None:
+    """Conflict unless the plan is still the one that somebody has seen."""
+    if digest and digest != made.digest:
+        raise Conflict(f"The plan is {made.digest} now, not {digest}: look again.", code="plan_changed")
+    if expected is not None and expected != made.events:
+        raise Conflict(f"{made.events} events match, not {expected}: look again.", code="plan_changed")
+
+
+@transaction.atomic
+def replay_event(
+    *, event: OutboxEvent, actor: Actor, at: datetime, reason: str, group: str = ""
+) -> OutboxEvent:
+    """Append a copy of one event, for one subscriber or for all, with the original as its cause."""
+    actor.require(PERMISSION)
+    if group and group not in registry.groups_of(event.type):
+        raise InvalidInput(f"{group} does not listen to {event.type}.", pointer="/group", code="not_heard")
+    if not registry.groups_of(event.type):
+        raise StateConflict(f"Nobody here listens to {event.type}: a copy would reach nobody.")
+    selection = Selection(events=(event.event_id,), groups=(group,) if group else ())
+    return _append_copy(event, selection, "single", actor=actor, reason=reason)
+
+
+def _batches(events: QuerySet[OutboxEvent]) -> Iterator[list[OutboxEvent]]:
+    """Consecutive events of one stream, a bounded number at a time: one transaction locks one head."""
+    rows = events.iterator(chunk_size=1000)
+    for _, of_stream in groupby(rows, key=lambda event: (event.aggregate_type, event.aggregate_id)):
+        while batch := list(islice(of_stream, BATCH)):
+            yield batch
+
+
+@transaction.atomic
+def _copy(events: list[OutboxEvent], selection: Selection, name: str, *, actor: Actor, reason: str) -> int:
+    """The stream's head is locked before its copies are looked for: two runs of one replay never double."""
+    stream = {"aggregate_type": events[0].aggregate_type, "aggregate_id": events[0].aggregate_id}
+    OutboxStream.objects.select_for_update(no_key=True).filter(**stream, group="").first()
+    copies = OutboxEvent.objects.filter(**stream, headers__replay=name)
+    known = set(copies.values_list("headers__causation_id", flat=True))
+    missing = [event for event in events if str(event.event_id) not in known]
+    for event in missing:
+        _append_copy(event, selection, name, actor=actor, reason=reason)
+    return len(missing)
+
+
+def _append_copy(
+    event: OutboxEvent, selection: Selection, name: str, *, actor: Actor, reason: str
+) -> OutboxEvent:
+    narrowed = selection.groups or "only" in event.headers
+    return append(
+        event.aggregate_type,
+        event.aggregate_id,
+        event.type,
+        event.payload,
+        at=event.occurred_at,
+        actor=actor,
+        version=event.version,
+        causation_id=event.event_id,
+        only=selection.receivers(event) if narrowed else None,
+        headers={"replay": name, "reason": reason},
+    )
+
+
+def _known(name: str, wanted: tuple[str, ...], known: Any) -> None:
+    if strangers := sorted(set(wanted) - set(known)):
+        raise InvalidInput(f"Unknown: {', '.join(strangers)}.", pointer=f"/{name}", code="unknown")
+
+
+def _add(money: dict[str, int], value: Money) -> None:
+    money[value.currency] = money.get(value.currency, 0) + value.minor
+
+
+def _of(money: dict[str, int]) -> str:
+    amounts = ", ".join(str(Money(minor, currency)) for currency, minor in sorted(money.items()))
+    return f" worth {amounts}" if amounts else ""
