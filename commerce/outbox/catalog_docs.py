@@ -24,7 +24,8 @@ payload and of what of it is sent in webhooks.
 - **Fields.** `append()` refuses a payload that lacks a field, has another, or has one of another type.
   UUIDs, instants (RFC 3339 with an offset) and days (ISO 8601) are strings. Amounts are whole minor units.
 - **Webhooks.** A type that names a field under "sent to" is sent to the organization, or organizations, in
-  that field, with the fields marked ✓ and no others. Receivers must not mind fields and types that are new.
+  that field: the fields marked ✓, and what says which event it is. Receivers must not mind fields and types
+  that are new.
 """
 
 

@@ -19,6 +19,8 @@ SOURCES = [
     for path in (Path(settings.BASE_DIR) / app).rglob("*.py")
     if path.name != "events.py" and "migrations" not in path.parts
 ]
+# What a webhook says of the event itself, beside the payload.
+ENVELOPE = {"id", "object", "object_id", "sequence", "truncated"}
 SECRETS = ("reason", "fee", "legs", "maker", "checker", "provider_id", "author", "note", "evidence", "sha256")
 
 every_type = pytest.mark.parametrize("type_", catalog.event_types(), ids=lambda type_: type_.name)
@@ -47,6 +49,7 @@ def test_what_leaves_the_platform_satisfies_its_schema_and_says_no_more(type_: E
     assert Draft202012Validator(schema, format_checker=FormatChecker()).is_valid(outgoing)
     assert set(outgoing) == set(schema["properties"]) == set(type_.public)
     assert not [name for name in outgoing if any(secret in name for secret in SECRETS)]
+    assert not outgoing.keys() & ENVELOPE
     assert bool(outgoing) == bool(type_.audience), "a type without an audience stays inside"
 
 

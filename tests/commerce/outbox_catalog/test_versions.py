@@ -56,7 +56,9 @@ def write(id_: str, version: int | None = None, payload: dict[str, Any] = NOW) -
 @pytest.mark.usefixtures("counted")
 def test_an_older_event_goes_through_every_version_in_order() -> None:
     event = event_of(2)
+    event.group = "g"
     read = catalog.current(event)
+    assert (read.key, read.group) == (event.key, "g"), "it is still this delivery"
     assert (read.version, read.payload) == (5, {"count": 3, "steps": [2, 3, 4]})
     assert (event.version, event.payload) == (2, NOW), "the event itself stays as it was written"
 
