@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models import Min, Q
 from django.utils import timezone
 
-from commerce import clock, states
+from commerce import states
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.crash import crash_point
@@ -102,23 +102,24 @@ class _Claimed:
     failing: bool
 
 
-def deliver_due(*, seconds: float = 20, limit: int = 100_000) -> Report:
+def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> Report:
     """Send what is due until nothing is, `limit` were sent, or `seconds` have passed; what is in flight
     then is waited for, at most as long as one exchange may take."""
     report, deadline = Report(), time.monotonic() + seconds
     token, begun = uuid4(), 0
     flying: dict[Future[Outcome], _Claimed] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
+        start = pool.submit
         while True:
             free = AT_ONCE - len(flying)
             if free and begun < limit and time.monotonic() < deadline:
                 for claimed in _claim(token, min(free, limit - begun), _failing(flying)):
-                    flying[pool.submit(_send, claimed)] = claimed
+                    flying[start(_send, claimed)] = claimed
                     begun += 1
             if not flying:
                 return report
             done, _ = wait(flying, timeout=LOOKS_AGAIN_SECONDS, return_when=FIRST_COMPLETED)
-            _settle([(flying.pop(future), future.result()) for future in done], token, report)
+            _settle([(flying.pop(future), future.result()) for future in done], token, report, at)
 
 
 def _failing(flying: dict[Future[Outcome], _Claimed]) -> int:
@@ -173,14 +174,14 @@ def _send(claimed: _Claimed) -> Outcome:
     return sending.post(message.endpoint.url, body, headers)
 
 
-def _settle(done: Sequence[tuple[_Claimed, Outcome]], token: UUID, report: Report) -> None:
+def _settle(done: Sequence[tuple[_Claimed, Outcome]], token: UUID, report: Report, at: datetime) -> None:
     for claimed, outcome in done:
         message = claimed.message
         crash_point("webhooks.after_sending")
         with transaction.atomic():
             kept = _record(message, outcome, token)
             if kept:
-                _note_health(message.endpoint, outcome)
+                _note_health(message.endpoint, outcome, at)
         if not kept:
             report.lost += 1
         elif outcome.delivered:
@@ -230,7 +231,7 @@ def delay(attempt: int, retry_after: timedelta | None = None) -> timedelta:
     return max(planned, retry_after or timedelta(0))
 
 
-def _note_health(endpoint: WebhookEndpoint, outcome: Outcome) -> None:
+def _note_health(endpoint: WebhookEndpoint, outcome: Outcome, at: datetime) -> None:
     now = timezone.now()
     health = WebhookHealth.objects.filter(pk=endpoint.pk)
     if outcome.delivered:
@@ -240,14 +241,13 @@ def _note_health(endpoint: WebhookEndpoint, outcome: Outcome) -> None:
     health.filter(failing_since__isnull=True).update(failing_since=now)
     health.update(last_failure_at=now, last_error=outcome.error)
     if outcome.status_code == 410:
-        _disable(endpoint, DisabledBecause.GONE)
+        _disable(endpoint, DisabledBecause.GONE, at)
     elif health.filter(failing_since__lte=now - DISABLED_AFTER).exists():
-        _disable(endpoint, DisabledBecause.FAILING)
+        _disable(endpoint, DisabledBecause.FAILING, at)
 
 
-def _disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
+def _disable(endpoint: WebhookEndpoint, because: DisabledBecause, at: datetime) -> None:
     """Stop sending; what is pending waits, and a person is told."""
-    at = clock.now()
     row = (
         WebhookEndpoint.objects.select_for_update(no_key=True)
         .select_related("organization")

@@ -8,7 +8,7 @@ later try and holds up no other.
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from commerce import clock
 from commerce.actor import Actor
 from commerce.console.services import clear_reviews, open_review
 from commerce.logs import redact
@@ -54,7 +53,7 @@ ORDER BY e.id FOR SHARE OF e
 """
 
 
-def fan_out(*, limit: int = 10_000) -> int:
+def fan_out(*, at: datetime, limit: int = 10_000) -> int:
     """Make the messages of what is pending, and return how many events were dealt with."""
     done = 0
     while done < limit:
@@ -66,7 +65,7 @@ def fan_out(*, limit: int = 10_000) -> int:
             raise
         except Exception:  # one of them, perhaps: each by itself then
             log.exception("events could not become webhook messages together")
-            taken = _one_by_one()
+            taken = _one_by_one(at)
         if not taken:
             break
         done += len(taken)
@@ -79,7 +78,7 @@ def _take(limit: int) -> list[tuple[UUID, int]]:
         return cursor.fetchall()
 
 
-def _one_by_one() -> list[tuple[UUID, int]]:
+def _one_by_one(at: datetime) -> list[tuple[UUID, int]]:
     """Each pending event in a transaction of its own; what fails comes back later."""
     waiting = PendingEvent.objects.filter(due_at__lte=timezone.now()).order_by("due_at", "id")
     handled = []
@@ -91,17 +90,17 @@ def _one_by_one() -> list[tuple[UUID, int]]:
                 _make_messages([row.event_id])
                 PendingEvent.objects.filter(pk=row.pk).delete()
                 if row.attempts >= TRIES_BEFORE_REVIEW:
-                    _clear(row)
+                    _clear(row, at)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # the edge: what a resolver raises is kept, not lost
-            _postpone(row, error)
+            _postpone(row, error, at)
         handled.append((row.event_id, row.attempts))
     return handled
 
 
 @transaction.atomic
-def _postpone(row: PendingEvent, error: Exception) -> None:
+def _postpone(row: PendingEvent, error: Exception, at: datetime) -> None:
     tried = row.attempts + 1
     PendingEvent.objects.filter(pk=row.pk).update(
         attempts=F("attempts") + 1,
@@ -118,20 +117,20 @@ def _postpone(row: PendingEvent, error: Exception) -> None:
             subject_type="outbox.outboxevent",
             subject_id=event.pk,
             title=f"Nobody is told of {event.type}",
-            detail=f"Its webhook messages could not be made: {redact(str(error))[:500]} Hourly it is tried.",
+            detail=f"Its webhook messages could not be made: {redact(str(error))[:500]} It is tried hourly.",
             actor=SYSTEM,
-            at=clock.now(),
+            at=at,
         )
 
 
-def _clear(row: PendingEvent) -> None:
+def _clear(row: PendingEvent, at: datetime) -> None:
     event = OutboxEvent.objects.get(event_id=row.event_id)
     clear_reviews(
         subject_type="outbox.outboxevent",
         subject_id=event.pk,
         kind=REVIEW,
         actor=SYSTEM,
-        at=clock.now(),
+        at=at,
         reason="Its messages were made.",
     )
 

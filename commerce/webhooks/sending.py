@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import httpcore
-import httpx
 from django.utils import timezone
 
 from commerce.logs import redact
@@ -123,8 +122,8 @@ def _wait(header: str) -> timedelta | None:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The usual certificate authorities, or those that SSL_CERT_FILE names."""
-    return httpx.create_ssl_context()
+    """The usual certificate authorities, and those that SSL_CERT_FILE names."""
+    return httpcore.default_ssl_context()
 
 
 class _Checked(httpcore.SyncBackend):

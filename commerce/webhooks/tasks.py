@@ -4,6 +4,7 @@ import logging
 
 from celery import shared_task
 
+from commerce import clock
 from commerce.webhooks import delivery
 from commerce.webhooks.fan_out import fan_out as make_messages
 
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 @shared_task(name="webhooks.fan_out")
 def fan_out() -> int:
     """Make the messages of new events, and wake who sends them."""
-    done = make_messages()
+    done = make_messages(at=clock.now())
     if done:
         wake()
     return done
@@ -22,7 +23,7 @@ def fan_out() -> int:
 @shared_task(name="webhooks.deliver")
 def deliver() -> int:
     """Send what is due, however slow the receivers are: their queue is their own."""
-    return delivery.deliver_due(seconds=20).sent
+    return delivery.deliver_due(at=clock.now(), seconds=20).sent
 
 
 @shared_task(name="webhooks.keep")

@@ -31,7 +31,7 @@ def test_an_event_that_nobody_wants_leaves_no_trace_but_itself(seller: Any) -> N
     endpoint(seller, HOOK, "payout.*")
     happens(seller)
     assert not PendingEvent.objects.exists()
-    assert fan_out() == 0
+    assert fan_out(at=AT) == 0
     assert not WebhookMessage.objects.exists()
     assert not OutboxStream.objects.filter(group__startswith="webhook").exists()
 
@@ -50,7 +50,7 @@ def test_an_endpoint_hears_of_a_type_by_its_name_its_kind_or_all(seller: Any, pa
     to, _ = endpoint(seller, HOOK, pattern)
     other, _ = endpoint(seller, HOOK, "organization.reactivated")
     event = happens(seller)
-    assert fan_out() == 1
+    assert fan_out(at=AT) == 1
     (message,) = to.messages.all()
     assert (message.event_id, message.type, message.status) == (event.event_id, event.type, "pending")
     assert not other.messages.exists()
@@ -60,7 +60,7 @@ def test_an_endpoint_hears_of_a_type_by_its_name_its_kind_or_all(seller: Any, pa
 def test_a_body_names_event_and_object_and_holds_the_public_fields(seller: Any) -> None:
     to, _ = endpoint(seller, HOOK)
     event = happens(seller)
-    fan_out()
+    fan_out(at=AT)
     (body,) = bodies(to)
     assert set(body) == {"type", "timestamp", "data"}
     assert (body["type"], body["timestamp"]) == ("organization.suspended", "2027-03-01T00:00:00Z")
@@ -76,7 +76,7 @@ def test_nobody_hears_of_another_organization_but_the_platform(seller: Any, plat
     theirs, _ = endpoint(stranger, HOOK, "*")
     ours, _ = endpoint(platform, HOOK, "*")
     event = happens(seller)
-    fan_out()
+    fan_out(at=AT)
     assert not theirs.messages.exists()
     (body,) = bodies(ours)
     assert event.payload.items() <= body["data"].items()
@@ -90,7 +90,7 @@ def test_what_the_catalogue_keeps_inside_goes_to_the_platform_alone(seller: Any,
     open_review(
         kind="k", subject_type="parties.organization", subject_id=seller.pk, title="t", actor=SYSTEM, at=AT
     )
-    fan_out()
+    fan_out(at=AT)
     assert not own.messages.exists()
     assert [body["type"] for body in bodies(ours)] == ["review_item.opened"]
 
@@ -98,9 +98,9 @@ def test_what_the_catalogue_keeps_inside_goes_to_the_platform_alone(seller: Any,
 def test_an_event_makes_one_message_per_endpoint_however_often_it_is_fanned_out(seller: Any) -> None:
     to, _ = endpoint(seller, HOOK)
     event = happens(seller)
-    fan_out()
+    fan_out(at=AT)
     PendingEvent.objects.create(event_id=event.event_id, due_at=timezone.now())
-    assert fan_out() == 1
+    assert fan_out(at=AT) == 1
     assert to.messages.count() == 1
 
 
@@ -122,7 +122,7 @@ def test_a_copy_of_an_event_is_a_new_message_unless_it_is_meant_for_others(
             causation_id=event.event_id,
             only=only,
         )
-    fan_out()
+    fan_out(at=AT)
     found = set(to.messages.values_list("event_id", flat=True))
     assert found == ({event.event_id, copy.event_id} if heard else {event.event_id})
 
@@ -131,7 +131,7 @@ def test_an_endpoint_is_not_told_of_what_happened_before_it_was_there(seller: An
     endpoint(platform, HOOK, "*")
     happens(seller)
     late, _ = endpoint(seller, HOOK)
-    fan_out()
+    fan_out(at=AT)
     assert not late.messages.exists()
 
 
@@ -144,7 +144,7 @@ def test_a_disabled_endpoint_collects_for_thirty_days_and_a_deleted_one_nothing(
     services.disable_endpoint(endpoint=forgotten, actor=SYSTEM, at=AT)
     WebhookEndpoint.objects.filter(pk=forgotten.pk).update(collects_until=timezone.now() - timedelta(days=1))
     happens(seller)
-    fan_out()
+    fan_out(at=AT)
     assert waiting.messages.count() == 1
     assert not gone.messages.exists()
     assert not forgotten.messages.exists()
@@ -153,7 +153,7 @@ def test_a_disabled_endpoint_collects_for_thirty_days_and_a_deleted_one_nothing(
 def test_more_events_than_one_claim_takes_all_become_messages_in_their_order(seller: Any) -> None:
     to, _ = endpoint(seller, HOOK)
     events = [happens(seller) for _ in range(EVENTS_PER_CLAIM + 5)]
-    assert fan_out() == len(events)
+    assert fan_out(at=AT) == len(events)
     found = list(to.messages.order_by("id").values_list("event_id", flat=True))
     assert found == [event.event_id for event in events]
 
@@ -203,7 +203,7 @@ def test_an_event_that_cannot_be_handled_waits_for_a_person_and_holds_up_no_othe
     poisoned.add(str(seller.pk))
     event = happens(seller)
     happens(other)
-    fan_out()
+    fan_out(at=AT)
     assert good.messages.count() == 1
     assert not bad.messages.exists()
     row = PendingEvent.objects.get()
@@ -213,13 +213,13 @@ def test_an_event_that_cannot_be_handled_waits_for_a_person_and_holds_up_no_othe
 
     for _ in range(4):
         PendingEvent.objects.update(due_at=timezone.now())
-        fan_out()
+        fan_out(at=AT)
     assert ReviewItem.objects.filter(kind="webhook_fan_out_failed", status="open").count() == 1
     assert "no idea" in " ".join(finding.detail for finding in forgotten_events())
 
     poisoned.clear()
     PendingEvent.objects.update(due_at=timezone.now())
-    fan_out()
+    fan_out(at=AT)
     assert bad.messages.count() == 1
 
 
@@ -242,7 +242,7 @@ def test_two_workers_fan_out_the_same_events_once() -> None:
     def work() -> None:
         try:
             barrier.wait()
-            done.append(fan_out())
+            done.append(fan_out(at=AT))
         finally:
             connection.close()
 
@@ -257,5 +257,5 @@ def test_two_workers_fan_out_the_same_events_once() -> None:
 
 def test_an_event_of_an_unknown_id_is_forgotten(seller: Any) -> None:
     PendingEvent.objects.create(event_id=uuid7(), due_at=timezone.now())
-    assert fan_out() == 1
+    assert fan_out(at=AT) == 1
     assert not PendingEvent.objects.exists()

@@ -58,7 +58,7 @@ def test_after_a_rotation_both_secrets_sign_for_a_day_and_then_only_the_new_one(
     to, new = services.rotate_secret(endpoint=to, actor=SYSTEM, at=AT)
     assert new != old
     services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
-    deliver_due()
+    deliver_due(at=AT)
     (both,) = receiver.requests
     assert both.signed_with(old)
     assert both.signed_with(new)
@@ -68,7 +68,7 @@ def test_after_a_rotation_both_secrets_sign_for_a_day_and_then_only_the_new_one(
     assert timedelta(hours=23) < left.expires_at - timezone.now() <= timedelta(hours=24)
     WebhookSecret.objects.filter(pk=left.pk).update(expires_at=timezone.now())
     services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
-    deliver_due()
+    deliver_due(at=AT)
     only = receiver.requests[-1]
     assert only.signed_with(new)
     assert not only.signed_with(old)
@@ -86,7 +86,7 @@ def test_a_secret_is_not_in_the_database_nor_in_the_logs(
     to, new = services.rotate_secret(endpoint=to, actor=SYSTEM, at=AT)
     receiver.body = f"you sent {new}".encode()
     message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
-    deliver_due()
+    deliver_due(at=AT)
     lines = "\n".join(JsonFormatter().format(record) for record in caplog.records)
     assert "webhook secret rotated" in lines
     assert "webhook not delivered" in lines
@@ -123,7 +123,7 @@ def test_nothing_is_sent_unsigned_when_the_secret_cannot_be_read(
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "n" * 60, []
     with pytest.raises(StateConflict):
         signing.unseal(message.endpoint.secrets.get().ciphertext)
-    assert deliver_due().failed == 1
+    assert deliver_due(at=AT).failed == 1
     assert receiver.requests == []
     message.refresh_from_db()
     assert message.status == "pending"

@@ -1,0 +1,331 @@
+"""Sending: at least once under one id, on a schedule, fenced, and nobody waits for another's receiver."""
+
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from commerce.console.models import ReviewItem
+from commerce.models import TransitionLog
+from commerce.webhooks import delivery, sending, services
+from commerce.webhooks.delivery import AT_ONCE, JITTER, PER_ENDPOINT, SCHEDULE, deliver_due
+from commerce.webhooks.fan_out import fan_out
+from commerce.webhooks.invariants import lost_messages
+from commerce.webhooks.models import WebhookHealth, WebhookMessage
+from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens, make_due, organization
+
+pytestmark = pytest.mark.django_db
+
+
+def failing_for(endpoint_id: Any, since: timedelta) -> None:
+    WebhookHealth.objects.filter(pk=endpoint_id).update(failing_since=timezone.now() - since)
+
+
+def test_a_2xx_is_delivered_once_and_logged(told: Any, receiver: Receiver) -> None:
+    message = told()
+    assert deliver_due(at=AT).delivered == 1
+    assert deliver_due(at=AT).sent == 0
+    (request,) = receiver.requests
+    assert request.id == message.webhook_id
+    assert request.headers["content-type"] == "application/json"
+    assert request.body == bytes(WebhookMessage.objects.get(pk=message.pk).body)
+    message.refresh_from_db()
+    assert (message.status, message.attempts, message.due_at) == ("delivered", 1, None)
+    attempt = message.log.get()
+    assert (attempt.status_code, attempt.number, attempt.error, attempt.answer) == (200, 1, "", "thank you")
+    assert message.endpoint.health.last_success_at is not None
+    assert not list(lost_messages())
+
+
+@pytest.mark.parametrize("status", [300, 302, 307, 400, 401, 404, 429, 500, 503])
+def test_what_is_not_2xx_is_tried_again_later(told: Any, receiver: Receiver, status: int) -> None:
+    message = told()
+    receiver.status, receiver.headers = status, {"Location": f"{receiver.url}/elsewhere"}
+    before = timezone.now()
+    assert deliver_due(at=AT).failed == 1
+    message.refresh_from_db()
+    assert message.status == "pending"
+    assert message.lease_token is None
+    wait = message.due_at - before
+    assert SCHEDULE[0] * (1 - JITTER) <= wait <= SCHEDULE[0] * (1 + JITTER) + timedelta(seconds=2)
+    assert deliver_due(at=AT).sent == 0, "it is not due yet"
+    assert [request.path for request in receiver.requests] == ["/hook"], "a redirect is not followed"
+
+
+def test_the_attempts_last_over_three_days_under_one_id_and_then_it_has_failed(
+    told: Any, receiver: Receiver
+) -> None:
+    assert timedelta(days=3) < sum(SCHEDULE, timedelta()) < timedelta(days=3.5)
+    message = told()
+    receiver.status = 500
+    for attempt in range(1, len(SCHEDULE) + 2):
+        make_due(message)
+        before = timezone.now()
+        assert deliver_due(at=AT).failed == 1
+        message.refresh_from_db()
+        assert message.attempts == attempt
+        if attempt <= len(SCHEDULE):
+            planned = SCHEDULE[attempt - 1]
+            assert planned * 0.9 <= message.due_at - before <= planned * 1.1 + timedelta(seconds=2)
+    assert message.status == "failed"
+    assert message.due_at is None
+    assert {request.id for request in receiver.requests} == {message.webhook_id}
+    assert len(receiver.requests) == message.log.count() == len(SCHEDULE) + 1
+    assert deliver_due(at=AT).sent == 0
+    assert message.endpoint.health.failing_since is not None
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("120", 120, 122),
+        ("0", 4, 7),
+        ("999999999", 86_400, 86_402),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 4, 7),
+        ("soon", 4, 7),
+        ("-5", 4, 7),
+    ],
+)
+def test_retry_after_is_honoured_up_to_a_day(
+    told: Any, receiver: Receiver, header: str, least: int, most: int
+) -> None:
+    message = told()
+    receiver.status, receiver.headers = 503, {"Retry-After": header}
+    before = timezone.now()
+    deliver_due(at=AT)
+    message.refresh_from_db()
+    assert timedelta(seconds=least) <= message.due_at - before <= timedelta(seconds=most)
+
+
+def test_nobody_listening_is_a_failed_attempt(seller: Any, settings: Any) -> None:
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    to, _ = endpoint(seller, "http://127.0.0.1:1025/")
+    message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    assert deliver_due(at=AT).failed == 1
+    attempt = message.log.get()
+    assert attempt.status_code is None
+    assert "ConnectError" in attempt.error
+
+
+def test_an_answer_that_drips_ends_at_the_deadline(
+    told: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "WHOLE_SECONDS", 0.4)
+    receiver.delay = 2.0
+    message = told()
+    begin = time.monotonic()
+    assert deliver_due(at=AT).failed == 1
+    assert time.monotonic() - begin < 1.5
+    assert message.log.get().error == "No answer in time."
+
+
+def test_of_a_long_answer_the_first_kilobyte_is_kept_without_secrets(told: Any, receiver: Receiver) -> None:
+    receiver.body = b"password=hunter2 \x00" + b"x" * 100_000
+    message = told()
+    assert deliver_due(at=AT).delivered == 1
+    answer = message.log.get().answer
+    assert len(answer) <= 1024
+    assert "hunter2" not in answer
+
+
+def test_a_success_ends_the_time_of_failing(told: Any, receiver: Receiver) -> None:
+    message = told()
+    receiver.statuses = [500]
+    deliver_due(at=AT)
+    health = message.endpoint.health
+    health.refresh_from_db()
+    assert health.failing_since is not None
+    make_due(message)
+    deliver_due(at=AT)
+    health.refresh_from_db()
+    assert health.failing_since is None
+    assert health.last_success_at is not None
+
+
+def test_an_endpoint_that_fails_for_five_days_is_disabled_for_a_person_to_see_and_loses_nothing(
+    seller: Any, receiver: Receiver
+) -> None:
+    to, _ = endpoint(seller, receiver.url)
+    events = [happens(seller) for _ in range(3)]
+    fan_out(at=AT)
+    receiver.status = 500
+    deliver_due(at=AT)
+    failing_for(to.pk, timedelta(days=4, hours=23))
+    make_due(*to.messages.all())
+    deliver_due(at=AT)
+    to.refresh_from_db()
+    assert to.status == "enabled"
+
+    failing_for(to.pk, timedelta(days=5))
+    make_due(*to.messages.all())
+    deliver_due(at=AT)
+    to.refresh_from_db()
+    assert (to.status, to.disabled_because) == ("disabled", "failing")
+    log = TransitionLog.objects.get(object_id=str(to.pk))
+    assert (log.source, log.target, log.actor) == ("enabled", "disabled", "system:webhooks")
+    review = ReviewItem.objects.get(kind="webhook_endpoint_failing")
+    assert (review.subject_type, review.subject_id) == ("webhooks.webhookendpoint", str(to.pk))
+
+    events.append(happens(seller))
+    fan_out(at=AT)
+    sent = len(receiver.requests)
+    make_due(*to.messages.all())
+    assert deliver_due(at=AT).sent == 0
+    assert len(receiver.requests) == sent
+    assert {m.status for m in to.messages.all()} == {"pending"}
+
+    receiver.status = 200
+    services.enable_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    assert deliver_due(at=AT).delivered == 4
+    delivered = {r.json["data"]["id"] for r in receiver.requests[sent:]}
+    assert delivered == {str(event.event_id) for event in events}
+    review.refresh_from_db()
+    assert review.status == "resolved"
+
+
+def test_410_gone_disables_at_once(told: Any, receiver: Receiver) -> None:
+    message = told()
+    other = told(to=message.endpoint)
+    receiver.status = 410
+    deliver_due(at=AT)
+    message.endpoint.refresh_from_db()
+    assert (message.endpoint.status, message.endpoint.disabled_because) == ("disabled", "gone")
+    assert ReviewItem.objects.filter(kind="webhook_endpoint_failing").count() == 1
+    for one in (message, other):
+        one.refresh_from_db()
+        assert one.status == "pending"
+
+
+def test_a_lease_that_ended_is_sent_again_under_the_same_id(told: Any, receiver: Receiver) -> None:
+    """The receiver has answered, and the worker died before it could say so."""
+    message = told()
+    (claimed,) = delivery._claim(uuid4(), 5, 0)
+    assert delivery._send(claimed).delivered
+    assert deliver_due(at=AT).sent == 0, "it is leased"
+    make_due(message)
+    assert deliver_due(at=AT).delivered == 1
+    assert [request.id for request in receiver.requests] == [message.webhook_id] * 2
+    message.refresh_from_db()
+    assert (message.status, message.attempts) == ("delivered", 2)
+
+
+def test_who_lost_the_lease_changes_nothing_but_the_log(told: Any, receiver: Receiver) -> None:
+    message = told()
+    token = uuid4()
+    (claimed,) = delivery._claim(token, 5, 0)
+    make_due(message)
+    assert deliver_due(at=AT).delivered == 1
+    late = sending.Outcome(500, "Answered 500.", 60_000)
+    report = delivery.Report()
+    delivery._settle([(claimed, late)], token, report, AT)
+    assert (report.lost, report.failed) == (1, 0)
+    message.refresh_from_db()
+    assert message.status == "delivered"
+    assert sorted(message.log.values_list("status_code", flat=True)) == [200, 500]
+    assert message.endpoint.health.failing_since is None
+
+
+def test_an_endpoint_has_a_few_in_flight_and_a_failing_one_a_single_one(told: Any) -> None:
+    well, failing = told("/well"), told("/failing")
+    for _ in range(9):
+        told(to=well.endpoint)
+        told(to=failing.endpoint)
+    failing_for(failing.endpoint.pk, timedelta(minutes=1))
+    found = delivery._claim(uuid4(), AT_ONCE, 0) + delivery._claim(uuid4(), AT_ONCE, 0)
+    by_path = [claimed.message.endpoint.url.rpartition("/")[2] for claimed in found]
+    assert by_path.count("well") == PER_ENDPOINT
+    assert by_path.count("failing") == 1
+
+
+def test_many_failing_endpoints_leave_half_of_the_hands_to_the_others(
+    seller: Any, receiver: Receiver
+) -> None:
+    owners = [organization("seller") for _ in range(2)]
+    failing = [endpoint(owner, receiver.url)[0] for owner in owners for _ in range(AT_ONCE // 2 + 2)]
+    for one in failing:
+        services.send_test_event(endpoint=one, actor=SYSTEM, at=AT)
+        failing_for(one.pk, timedelta(minutes=1))
+    assert len(delivery._claim(uuid4(), AT_ONCE, 0)) == AT_ONCE // 2
+    assert delivery._claim(uuid4(), AT_ONCE, AT_ONCE // 2) == []
+
+
+def test_a_slow_endpoint_does_not_hold_back_another(told: Any, receiver: Receiver) -> None:
+    slow = told("/slow")
+    for _ in range(AT_ONCE):
+        told(to=slow.endpoint)
+    quick = told("/quick")
+    receiver.slow = {"/slow": 1.0}
+    begin = time.monotonic()
+    deliver_due(at=AT, seconds=0.5)
+    assert time.monotonic() - begin < 4
+    quick.refresh_from_db()
+    assert quick.status == "delivered"
+    first = [request.path for request in receiver.requests[: PER_ENDPOINT + 1]]
+    assert first.count("/quick") == 1
+    assert receiver.most_at_once <= PER_ENDPOINT + 1
+
+
+def test_a_backlog_of_disabled_endpoints_is_not_looked_at(told: Any, receiver: Receiver) -> None:
+    waiting = told("/waiting").endpoint
+    services.disable_endpoint(endpoint=waiting, actor=SYSTEM, at=AT)
+    other = told("/other")
+    assert deliver_due(at=AT).delivered == 1
+    assert [request.id for request in receiver.requests] == [other.webhook_id]
+    assert waiting.messages.get().status == "pending"
+
+
+def test_what_is_resent_keeps_its_id_and_begins_a_new_schedule(told: Any, receiver: Receiver) -> None:
+    message = told()
+    receiver.status = 500
+    WebhookMessage.objects.filter(pk=message.pk).update(attempts=len(SCHEDULE))
+    deliver_due(at=AT)
+    message.refresh_from_db()
+    assert message.status == "failed"
+    receiver.status = 200
+    services.resend_message(message=message, actor=SYSTEM, at=AT)
+    deliver_due(at=AT)
+    services.resend_message(message=message, actor=SYSTEM, at=AT)
+    deliver_due(at=AT)
+    assert [request.id for request in receiver.requests] == [message.webhook_id] * 3
+    assert len({request.body for request in receiver.requests}) == 1
+    message.refresh_from_db()
+    assert (message.status, message.attempts, message.log.count()) == ("delivered", 1, 3)
+
+
+def test_verify_finds_a_message_that_was_delivered_to_nobody(told: Any) -> None:
+    message = told()
+    assert not list(lost_messages())
+    WebhookMessage.objects.filter(pk=message.pk).update(due_at=None, delivered_at=timezone.now())
+    (finding,) = lost_messages()
+    assert str(message.pk) in finding.subject
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_beside_each_other_send_each_message_once(settings: Any, receiver: Receiver) -> None:
+    owner = organization("seller")
+    messages = [
+        services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+        for to in (endpoint(owner, f"{receiver.url}/{n}")[0] for n in range(6))
+        for _ in range(10)
+    ]
+    barrier = threading.Barrier(3)
+
+    def work() -> None:
+        try:
+            barrier.wait()
+            deliver_due(at=AT, seconds=20)
+        finally:
+            connection.close()
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(request.id for request in receiver.requests) == sorted(m.webhook_id for m in messages)
+    assert not WebhookMessage.objects.filter(delivered_at__isnull=True).exists()
