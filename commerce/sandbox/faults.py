@@ -2,10 +2,12 @@
 
 Rules are matched by provider, method and a regular expression on the path. An *effectful* call is one
 with an unsafe method; `answer_lost_once_each` drops the first answer of every distinct one after its
-effect, so that the retry meets the provider's own idempotency.
+effect, so that the retry meets the provider's own idempotency. A rule with a `rate` strikes so often
+among the calls that it fits.
 """
 
 import hashlib
+import random
 import re
 from typing import Any
 
@@ -13,7 +15,9 @@ from commerce.sandbox.core import Sandbox
 from commerce.sandbox.store import Row
 from commerce.sandbox.web import ApiError, Request
 
-KINDS = ("error", "timeout_before", "timeout_after_effect", "answer_lost_once_each", "slow")
+KINDS = (
+    "error", "error_after_effect", "timeout_before", "timeout_after_effect", "answer_lost_once_each", "slow",
+)  # fmt: skip
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -25,6 +29,9 @@ def add(sandbox: Sandbox, rule: dict[str, Any]) -> Row:
         re.compile(str(rule.get("path", "")))
     except re.error as error:
         raise ApiError(422, "invalid", f"path is not a regular expression: {error}.") from None
+    rate = rule.get("rate", 1)
+    if not isinstance(rate, int | float) or not 0 < rate <= 1:
+        raise ApiError(422, "invalid", "rate must be above 0 and at most 1.")
     endless = rule["kind"] == "answer_lost_once_each"
     row = {
         "id": f"{sandbox.store.count('fault'):06d}",
@@ -34,6 +41,7 @@ def add(sandbox: Sandbox, rule: dict[str, Any]) -> Row:
         "kind": rule["kind"],
         "status": int(rule.get("status", 503)),
         "delay_ms": int(rule.get("delay_ms", 500)),
+        "rate": rate,
         "left": int(rule.get("count", 0 if endless else 1)) or None,
         "hits": 0,
     }
@@ -46,6 +54,8 @@ def strike(sandbox: Sandbox, provider: str, request: Request) -> Row | None:
         if rule["left"] is not None and rule["left"] <= rule["hits"]:
             continue
         if not _matches(rule, provider, request):
+            continue
+        if random.random() >= rule["rate"]:  # noqa: S311 - a fault, not a secret
             continue
         if rule["kind"] == "answer_lost_once_each" and not _first_time(sandbox, provider, request):
             continue

@@ -90,13 +90,13 @@ class Simulator:
                 rule = faults.strike(self.sandbox, provider, request)
                 self.sandbox.store.commit()
             kind, response = rule["kind"] if rule else "", None
-            if rule and kind == "error":
-                error = ApiError(rule["status"], "internal_error", "An injected fault.")
-                response = _error(provider, error, request)
-            elif kind != "timeout_before":
+            if kind not in ("error", "timeout_before"):
                 if rule and kind == "slow":
                     time.sleep(rule["delay_ms"] / 1000)
                 response = stored or self._run(provider, router, request)
+            if rule and kind in ("error", "error_after_effect"):
+                error = ApiError(rule["status"], "internal_error", "An injected fault.")
+                response = _error(provider, error, request)
         if kind in ("timeout_after_effect", "answer_lost_once_each"):
             response = None
         self._remember(provider, request, response, kind)

@@ -44,6 +44,22 @@ def test_an_error_comes_before_the_effect_and_as_often_as_asked(sandbox):
     assert sandbox.om.get("/customers").status_code == 200
 
 
+def test_an_error_after_the_effect_leaves_the_effect_and_the_retry_finds_it(sandbox):
+    fault(sandbox, provider="modern_treasury", method="POST", kind="error_after_effect", status=500)
+    assert (party(sandbox).status_code, parties(sandbox)) == (500, 1)
+    assert (party(sandbox).status_code, parties(sandbox)) == (201, 1)
+
+
+def test_a_rule_with_a_rate_strikes_that_share_of_the_calls(sandbox):
+    fault(sandbox, provider="modern_treasury", kind="error", status=503, count=0, rate=0.5)
+    codes = [party(sandbox, key=str(number)).status_code for number in range(100)]
+    assert 20 < codes.count(503) < 80
+    assert codes.count(503) + codes.count(201) == 100
+    assert parties(sandbox) == codes.count(201)
+    for wrong in (0, 1.5, "often"):
+        assert sandbox.control.post("/faults", json={"kind": "error", "rate": wrong}).status_code == 422
+
+
 def test_a_rule_strikes_only_what_it_names(sandbox):
     fault(
         sandbox, provider="openmeter", method="POST", path=r"/customers$", kind="error", status=500, count=0
