@@ -25,6 +25,7 @@ from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import StateConflict
+from commerce.outbox.stopping import stopping
 from commerce.webhooks import sending, signing
 from commerce.webhooks.models import (
     DisabledBecause,
@@ -103,8 +104,8 @@ class _Claimed:
 
 
 def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> Report:
-    """Send what is due until nothing is, `limit` were sent, or `seconds` have passed; what is in flight
-    then is waited for, at most as long as one exchange may take."""
+    """Send what is due until nothing is, `limit` were sent, `seconds` have passed, or the worker ends; what
+    is in flight then is waited for, at most as long as one exchange may take."""
     report, deadline = Report(), time.monotonic() + seconds
     token, begun = uuid4(), 0
     flying: dict[Future[Outcome], _Claimed] = {}
@@ -112,7 +113,7 @@ def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> R
         start = pool.submit
         while True:
             free = AT_ONCE - len(flying)
-            if free and begun < limit and time.monotonic() < deadline:
+            if free and begun < limit and time.monotonic() < deadline and not stopping():
                 for claimed in _claim(token, min(free, limit - begun), _failing(flying)):
                     flying[start(_send, claimed)] = claimed
                     begun += 1

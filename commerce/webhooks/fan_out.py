@@ -23,6 +23,7 @@ from commerce.console.services import clear_reviews, open_review
 from commerce.logs import redact
 from commerce.outbox import catalog
 from commerce.outbox.models import OutboxEvent
+from commerce.outbox.stopping import stopping
 from commerce.parties.models import Role
 from commerce.webhooks import audience
 from commerce.webhooks.event_types import patterns_of
@@ -56,7 +57,7 @@ ORDER BY e.id FOR SHARE OF e
 def fan_out(*, at: datetime, limit: int = 10_000) -> int:
     """Make the messages of what is pending, and return how many events were dealt with."""
     done = 0
-    while done < limit:
+    while done < limit and not stopping():
         try:
             with transaction.atomic():
                 taken = _take(EVENTS_PER_CLAIM)

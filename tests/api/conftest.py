@@ -20,6 +20,8 @@ from commerce.console.models import Approval, Export
 from commerce.ids import uuid7
 from commerce.outbox import drain
 from commerce.parties.models import Organization
+from commerce.webhooks import services as webhooks
+from commerce.webhooks.models import WebhookMessage
 from contracts import services as contracts
 from contracts.models import Contract
 from ledger.models import LedgerAccount, LedgerTransaction
@@ -70,6 +72,10 @@ class Deal:
     servers: str
     burst: str
     export: Export
+
+    @property
+    def webhook(self) -> WebhookMessage:
+        return WebhookMessage.objects.get(endpoint__organization=self.buyer)
 
     @property
     def leg(self) -> Any:
@@ -193,6 +199,14 @@ def make_deal(buyer_name: str, seller_name: str, partner_name: str) -> Deal:
     payees.set_policy(organization=partner, mode="on_request", actor=SYSTEM, at=PAID, reason="test")
     settlement = world.settle(contract_id=str(contract.pk), invoice_id=str(invoice.pk))
     world.release()
+    endpoint, _ = webhooks.create_endpoint(
+        organization=buyer,
+        url="https://hooks.example.com/in",
+        event_types=["invoice.paid"],
+        actor=SYSTEM,
+        at=PAID,
+    )
+    webhooks.send_test_event(endpoint=endpoint, actor=SYSTEM, at=PAID)
     approval = Approval.objects.create(
         operation="test.hold",
         title="Hold a settlement",

@@ -50,6 +50,23 @@ PLACES: list[Place] = [
     ("GET", "exports/{}/", lambda d: str(d.export.pk), None),
     ("GET", "payout-policies/{}/", lambda d: str(d.seller.pk), None),
     ("GET", "approvals/{}/", lambda d: str(d.approval.pk), None),
+    ("GET", "webhook-endpoints/{}/", lambda d: str(d.webhook.endpoint_id), None),
+    ("PATCH", "webhook-endpoints/{}/", lambda d: str(d.webhook.endpoint_id), {"description": "mine"}),
+    ("DELETE", "webhook-endpoints/{}/", lambda d: str(d.webhook.endpoint_id), None),
+    ("POST", "webhook-endpoints/{}/rotate-secret/", lambda d: str(d.webhook.endpoint_id), None),
+    ("POST", "webhook-endpoints/{}/disable/", lambda d: str(d.webhook.endpoint_id), None),
+    ("POST", "webhook-endpoints/{}/enable/", lambda d: str(d.webhook.endpoint_id), None),
+    ("POST", "webhook-endpoints/{}/test/", lambda d: str(d.webhook.endpoint_id), None),
+    (
+        "POST",
+        "webhook-endpoints/{}/resend/",
+        lambda d: str(d.webhook.endpoint_id),
+        {"since": "2027-01-01T00:00:00Z"},
+    ),
+    ("GET", "webhook-endpoints/{}/messages/", lambda d: str(d.webhook.endpoint_id), None),
+    ("GET", "webhook-messages/{}/", lambda d: str(d.webhook.pk), None),
+    ("GET", "webhook-messages/{}/attempts/", lambda d: str(d.webhook.pk), None),
+    ("POST", "webhook-messages/{}/resend/", lambda d: str(d.webhook.pk), None),
     ("PUT", "payout-policies/{}/", lambda d: str(d.seller.pk), {"mode": "on_request"}),
 ]
 LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
@@ -61,10 +78,11 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("settlements/", lambda d: (set(), {str(d.settlement.pk)})),
     ("payouts/", lambda d: (set(), {str(d.payout.pk)})),
     ("exports/", lambda d: ({str(d.export.pk)}, set())),
+    ("webhook-endpoints/", lambda d: ({str(d.webhook.endpoint_id)}, set())),
 ]
 # Of the platform's keys alone.
 OURS = {"GET approvals/", "GET ledger/periods/", "GET ledger/seals/"}
-SHARED = {"GET products/", "GET products/{}/"}
+SHARED = {"GET products/", "GET products/{}/", "GET webhook-event-types/"}
 # An export's file is not there until a worker has made it.
 FILES = {"GET exports/{}/file/"}
 WITHOUT_AN_ID = {
@@ -73,6 +91,7 @@ WITHOUT_AN_ID = {
     "POST usage-events/",
     "POST payouts/",
     "POST exports/",
+    "POST webhook-endpoints/",
 }
 # Refused before the object is looked for: the key may not do this at all.
 FORBIDDEN = {

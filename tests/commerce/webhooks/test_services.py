@@ -1,0 +1,195 @@
+"""What may be asked of an endpoint, by whom, and when; refused requests leave nothing behind."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from commerce.actor import Actor
+from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict, VersionConflict
+from commerce.webhooks import services
+from commerce.webhooks.delivery import cancel_of_deleted, deliver_due, status
+from commerce.webhooks.fan_out import fan_out
+from commerce.webhooks.models import WebhookEndpoint, WebhookMessage, WebhookSecret
+from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens
+
+pytestmark = pytest.mark.django_db
+HOOK = "https://hooks.example.com/in"
+
+
+def member(group: str) -> Actor:
+    user = User.objects.create_user(group)
+    user.groups.add(Group.objects.get(name=group))
+    return Actor.for_user(User.objects.get(pk=user.pk))
+
+
+@pytest.mark.parametrize(
+    "types",
+    [[], ["nothing.happened"], ["organization"], ["*.suspended"], ["organisation.*"], ["webhook.test"]],
+)
+def test_only_event_types_that_exist_can_be_subscribed_to(seller: Any, types: list[str]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        services.create_endpoint(organization=seller, url=HOOK, event_types=types, actor=SYSTEM, at=AT)
+    assert refused.value.errors[0].pointer.startswith("/event_types")
+    assert not WebhookEndpoint.objects.exists()
+
+
+def test_what_stays_inside_can_be_subscribed_to_by_the_platform_alone(seller: Any, platform: Any) -> None:
+    with pytest.raises(InvalidInput, match="not known"):
+        endpoint(seller, HOOK, "review_item.opened")
+    assert endpoint(platform, HOOK, "review_item.opened")[0].status == "enabled"
+
+
+def test_an_organization_has_at_most_twenty_endpoints(seller: Any) -> None:
+    made = [endpoint(seller, HOOK)[0] for _ in range(services.MOST_ENDPOINTS)]
+    with pytest.raises(Conflict, match="20"):
+        endpoint(seller, HOOK)
+    services.delete_endpoint(endpoint=made[0], actor=SYSTEM, at=AT)
+    endpoint(seller, HOOK)
+
+
+def test_a_change_goes_by_the_version_that_was_seen(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK)
+    changed = services.update_endpoint(
+        endpoint=to, expected_version=1, description="new", actor=SYSTEM, at=AT
+    )
+    assert (changed.version, changed.description, changed.url) == (2, "new", HOOK)
+    with pytest.raises(VersionConflict):
+        services.update_endpoint(endpoint=to, expected_version=1, url=HOOK + "/2", actor=SYSTEM, at=AT)
+    with pytest.raises(InvalidInput):
+        services.update_endpoint(endpoint=to, url="http://10.0.0.1/", actor=SYSTEM, at=AT)
+    to.refresh_from_db()
+    assert (to.version, to.url) == (2, HOOK)
+
+
+def test_what_is_pending_goes_to_the_new_url(seller: Any, receiver: Receiver) -> None:
+    to, _ = endpoint(seller, f"{receiver.url}/old")
+    happens(seller)
+    fan_out(at=AT)
+    services.update_endpoint(endpoint=to, url=f"{receiver.url}/new", actor=SYSTEM, at=AT)
+    deliver_due(at=AT)
+    assert [request.path for request in receiver.requests] == ["/new"]
+
+
+def test_a_deleted_endpoint_is_over_for_good(seller: Any, receiver: Receiver) -> None:
+    to, _ = endpoint(seller, receiver.url)
+    message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    services.delete_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    assert deliver_due(at=AT).sent == 0
+    assert cancel_of_deleted() == 1
+    message.refresh_from_db()
+    assert message.status == "cancelled"
+    assert not WebhookSecret.objects.exists()
+    for verb in (services.send_test_event, services.enable_endpoint, services.disable_endpoint):
+        with pytest.raises(StateConflict):
+            verb(endpoint=to, actor=SYSTEM, at=AT)
+    with pytest.raises(StateConflict):
+        services.rotate_secret(endpoint=to, actor=SYSTEM, at=AT)
+    with pytest.raises(StateConflict):
+        services.resend_message(message=message, actor=SYSTEM, at=AT)
+    assert receiver.requests == []
+
+
+def test_a_test_event_is_signed_logged_and_says_what_it_is(seller: Any, receiver: Receiver) -> None:
+    to, secret = endpoint(seller, receiver.url)
+    message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    deliver_due(at=AT)
+    (request,) = receiver.requests
+    assert request.signed_with(secret)
+    assert request.id == message.webhook_id
+    assert request.json["type"] == "webhook.test"
+    assert request.json["data"]["object_id"] == str(to.pk)
+    assert message.log.count() == 1
+
+
+def test_a_disabled_endpoint_is_not_tested(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK)
+    services.disable_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    with pytest.raises(StateConflict, match="disabled"):
+        services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    assert not WebhookMessage.objects.exists()
+
+
+def test_all_that_failed_since_an_instant_is_sent_again_and_nothing_else(
+    seller: Any, receiver: Receiver
+) -> None:
+    to, _ = endpoint(seller, receiver.url)
+    old, failed, delivered = (services.send_test_event(endpoint=to, actor=SYSTEM, at=AT) for _ in range(3))
+    now = timezone.now()
+    ended = {"due_at": None}
+    WebhookMessage.objects.filter(pk=delivered.pk).update(delivered_at=now, **ended)
+    WebhookMessage.objects.filter(pk__in=[old.pk, failed.pk]).update(failed_at=now, **ended)
+    WebhookMessage.objects.filter(pk=old.pk).update(created_at=now - timedelta(days=9))
+    since = now - timedelta(days=7)
+    assert services.resend_failed(endpoint=to, since=since, actor=SYSTEM, at=AT) == 1
+    deliver_due(at=AT)
+    assert [request.id for request in receiver.requests] == [failed.webhook_id]
+
+
+def test_what_is_being_sent_is_not_sent_again_beside_it(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK)
+    message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    WebhookMessage.objects.filter(pk=message.pk).update(
+        lease_token=to.pk, due_at=timezone.now() + timedelta(seconds=30)
+    )
+    with pytest.raises(StateConflict, match="just now"):
+        services.resend_message(message=message, actor=SYSTEM, at=AT)
+
+
+@pytest.mark.parametrize("group", ["viewer", "approver", "admin"])
+def test_who_only_looks_changes_nothing(seller: Any, group: str) -> None:
+    to, _ = endpoint(seller, HOOK)
+    message = services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    actor = member(group)
+    calls: list[Any] = [
+        lambda: services.create_endpoint(
+            organization=seller, url=HOOK, event_types=["organization.*"], actor=actor, at=AT
+        ),
+        lambda: services.update_endpoint(endpoint=to, description="x", actor=actor, at=AT),
+        lambda: services.rotate_secret(endpoint=to, actor=actor, at=AT),
+        lambda: services.disable_endpoint(endpoint=to, actor=actor, at=AT),
+        lambda: services.delete_endpoint(endpoint=to, actor=actor, at=AT),
+        lambda: services.send_test_event(endpoint=to, actor=actor, at=AT),
+        lambda: services.resend_message(message=message, actor=actor, at=AT),
+        lambda: services.resend_failed(endpoint=to, since=AT, actor=actor, at=AT),
+        lambda: services.reseal_secrets(actor=actor, at=AT),
+    ]
+    for call in calls:
+        with pytest.raises(PermissionDenied):
+            call()
+    assert (WebhookEndpoint.objects.get().version, WebhookSecret.objects.count()) == (1, 1)
+
+
+def test_an_operator_may(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK)
+    operator = member("operator")
+    services.disable_endpoint(endpoint=to, actor=operator, at=AT)
+    services.enable_endpoint(endpoint=to, actor=operator, at=AT)
+    services.rotate_secret(endpoint=to, actor=operator, at=AT)
+    to.refresh_from_db()
+    assert (to.status, to.version) == ("enabled", 4)
+
+
+def test_attempts_are_never_changed_or_removed(seller: Any, receiver: Receiver) -> None:
+    to, _ = endpoint(seller, receiver.url)
+    services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    deliver_due(at=AT)
+    for statement in ("UPDATE webhooks_webhookattempt SET number = 9", "DELETE FROM webhooks_webhookattempt"):
+        with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def test_the_status_says_what_waits_and_who_fails(seller: Any, receiver: Receiver) -> None:
+    to, _ = endpoint(seller, receiver.url)
+    services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    happens(seller)
+    now = status()
+    assert (now["due"], now["pending_events"], now["failing_endpoints"]) == (1, 1, 0)
+    receiver.status = 500
+    deliver_due(at=AT)
+    fan_out(at=AT)
+    now = status()
+    assert (now["due"], now["pending_events"], now["failing_endpoints"]) == (1, 0, 1)
