@@ -9,4 +9,4 @@ class ContractsConfig(AppConfig):
     verbose_name = "Contracts"
 
     def ready(self) -> None:
-        from contracts import events, invariants  # noqa: F401
+        from contracts import audience, events, invariants  # noqa: F401

@@ -75,7 +75,7 @@ class Deal:
 
     @property
     def webhook(self) -> WebhookMessage:
-        return WebhookMessage.objects.get(endpoint__organization=self.buyer)
+        return WebhookMessage.objects.filter(endpoint__organization=self.buyer).earliest("id")
 
     @property
     def leg(self) -> Any:
