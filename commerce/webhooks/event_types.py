@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from commerce.errors import FieldError, InvalidInput
-from commerce.outbox import catalog, registry
+from commerce.outbox import catalog
 from commerce.webhooks import audience
 
 EVERYTHING = "*"
@@ -16,7 +16,7 @@ _PATTERN = re.compile(r"\*|[a-z][a-z0-9_]*\.(\*|[a-z][a-z0-9_]*)")
 def subscribable(*, platform: bool) -> list[str]:
     """Every type that the platform, or another organization, can hear of."""
     if platform:
-        return sorted({*registry.known_types(), *(known.name for known in catalog.event_types())})
+        return [known.name for known in catalog.event_types()]
     return [known.name for known in catalog.event_types() if audience.public_fields(known.name)]
 
 
