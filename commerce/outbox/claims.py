@@ -30,14 +30,15 @@ UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lea
 FROM due WHERE s.id = due.id
 RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since
 """
+# `pending_since` as of this statement: since the claim an older transaction may have appended and lowered it.
 _READ = """
-SELECT e.*, claimed.id AS stream_id
-FROM unnest(%(ids)s::bigint[], %(types)s::text[], %(aggregates)s::text[], %(cursors)s::bigint[],
-            %(since)s::timestamptz[]) WITH ORDINALITY claimed (id, type, aggregate, cursor, since, place)
+SELECT e.*, claimed.id AS stream_id, s.pending_since AS since
+FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) WITH ORDINALITY claimed (id, cursor, place)
+JOIN outbox_outboxstream s ON s.id = claimed.id
 CROSS JOIN LATERAL (
   SELECT * FROM outbox_outboxevent
-  WHERE aggregate_type = claimed.type AND aggregate_id = claimed.aggregate
-    AND sequence > claimed.cursor AND recorded_at >= claimed.since
+  WHERE aggregate_type = s.aggregate_type AND aggregate_id = s.aggregate_id
+    AND sequence > claimed.cursor AND recorded_at >= s.pending_since
   ORDER BY aggregate_type, aggregate_id, sequence LIMIT %(per_stream)s
 ) e
 ORDER BY claimed.place, e.sequence LIMIT %(limit)s
@@ -131,7 +132,7 @@ def read(streams: list[Claimed]) -> None:
     by_id = {stream.id: stream for stream in streams}
     for event in OutboxEvent.objects.raw(_READ, arguments):
         stream = by_id[event.stream_id]
-        event.group = stream.group
+        event.group, stream.pending_since = stream.group, event.since
         stream.events.append(event)
 
 
