@@ -8,7 +8,7 @@ replay and its original, and no replay copies an original twice. Copies are no o
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from typing import Any
@@ -44,6 +44,14 @@ class Selection:
     recorded_since: datetime | None = None
     recorded_until: datetime | None = None
     groups: tuple[str, ...] = ()
+    last_id: int = 0
+
+    def as_planned(self, digest: str) -> "Selection":
+        """The same as when a plan of it was made, whatever has been written since."""
+        last_id = digest.partition("-")[0]
+        if not last_id.isdecimal():
+            raise InvalidInput(f"{digest!r} is no plan.", pointer="/plan", code="no_plan")
+        return replace(self, last_id=int(last_id))
 
     def listeners(self, type_: str) -> list[str]:
         return [group for group in registry.groups_of(type_) if not self.groups or group in self.groups]
@@ -65,6 +73,7 @@ class Selection:
             "occurred_at__lt": self.until,
             "recorded_at__gte": self.recorded_since,
             "recorded_at__lt": self.recorded_until,
+            "id__lte": self.last_id,
         }
         found = OutboxEvent.objects.filter(
             type__in=heard, **{name: value for name, value in limits.items() if value}
@@ -89,7 +98,8 @@ class Line:
 
 @dataclass
 class Plan:
-    """What a replay would do; `digest` stands for all of it but what only time changes."""
+    """What a replay would do. `digest` begins with the last event looked at, so that a plan can be made
+    again; it stands for all but what time alone changes."""
 
     selection: Selection
     lines: list[Line] = field(default_factory=list)
@@ -101,8 +111,9 @@ class Plan:
     @property
     def digest(self) -> str:
         lines = [{**asdict(line), "keys_forgotten": None} for line in self.lines]
-        said = [asdict(self.selection), lines, self.events, self.streams, self.last_id]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        said = [asdict(replace(self.selection, last_id=self.last_id)), lines, self.events, self.streams]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{self.last_id}-{digest[:16]}"
 
     def in_words(self) -> list[str]:
         if not self.events:
@@ -178,7 +189,7 @@ def apply(
         raise InvalidInput("Say why.", pointer="/reason", code="required")
     name = f"{made.digest}:{again}" if again else made.digest
     copied = 0
-    for events in _batches(made.selection.originals().filter(id__lte=made.last_id)):
+    for events in _batches(replace(made.selection, last_id=made.last_id).originals()):
         copied += _copy(events, made.selection, name, actor=actor, reason=reason)
         progress(copied)
     return copied

@@ -143,22 +143,90 @@ def test_outbox_park_and_its_dry_run(things: list[int]) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_outbox_replay_appends_copies_and_its_dry_run_none(things: list[int]) -> None:
+def test_outbox_replay_prints_its_plan_and_appends_only_what_was_agreed_to(things: list[int]) -> None:
     things.clear()
     run("outbox", "drain")
     asked = ("replay", "--aggregate", "thing:1", "--reason", "lost at the provider")
-    code, data, _ = run("outbox", "--json", "--dry-run", *asked)
-    assert (code, [row["type"] for row in data]) == (Exit.DONE, ["thing.done"])
+    code, plan, talk = run("outbox", "--json", "--dry-run", *asked)
+    assert (code, plan["events"], plan["lines"][0]["group"]) == (Exit.DONE, 1, "g")
+    assert "thing.done → g (local): 1 events of 1 streams" in talk
+    for agreed in ((), ("--yes",), ("--yes", "--expect-count", "2"), ("--plan", f"{plan['plan']}0")):
+        assert run("outbox", *asked, *agreed)[0] == Exit.REFUSED, agreed
     assert OutboxEvent.objects.count() == 3
-    code, data, _ = run("outbox", "--json", *asked)
-    assert code == Exit.DONE
-    copy = OutboxEvent.objects.get(event_id=data[0]["event_id"])
-    first = OutboxEvent.objects.get(aggregate_id="1", sequence=1)
-    assert (copy.sequence, copy.payload, copy.occurred_at) == (2, first.payload, first.occurred_at)
+    code, data, _ = run("outbox", "--json", *asked, "--plan", plan["plan"])
+    assert (code, data["appended"]) == (Exit.DONE, 1)
+    copy, first = OutboxEvent.objects.filter(aggregate_id="1").order_by("-sequence")
     assert copy.headers["causation_id"] == str(first.event_id)
     assert first.published_at is not None, "history is not rewound"
     assert stream_of("1").due_at is not None
     assert stream_of("2").due_at is None
+    code, data, talk = run("outbox", "--json", *asked, "--yes", "--expect-count", "1")
+    assert (code, data["appended"]) == (Exit.DONE, 0)
+    assert "--again NAME" in talk
+    code, data, _ = run("outbox", "--json", *asked, "--yes", "--expect-count", "1", "--again", "2")
+    assert (code, data["appended"]) == (Exit.DONE, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_resumes_what_is_parked_alike_when_it_is_as_many_as_expected(things: list[int]) -> None:
+    things[:] = [1, 2]
+    run("outbox", "drain")
+    alike = ("resume", "--type", "thing.done", "--error", "is odd", "--reason", "repaired")
+    code, _, talk = run("outbox", *alike)
+    assert code == Exit.REFUSED
+    assert "2 parked streams match" in talk
+    assert run("outbox", *alike, "--expect-count", "1")[0] == Exit.REFUSED
+    assert run("outbox", *alike, "--group", "other", "--expect-count", "2")[0] == Exit.REFUSED
+    assert OutboxStream.objects.filter(parked_at__isnull=False).count() == 2
+    things.clear()
+    code, data, _ = run("outbox", "--json", *alike, "--expect-count", "2")
+    assert (code, data) == (Exit.DONE, {"resumed": 2})
+    assert run("outbox", "--json", "drain")[1]["handled"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_pauses_a_providers_line_and_says_so(things: list[int]) -> None:
+    called: list[str] = []
+    on("thing.sent", group="far", provider="bank")(lambda event: called.append(event.aggregate_id))
+    with transaction.atomic():
+        append("thing", "9", "thing.sent", {}, at=AT)
+    assert run("outbox", "pause", "--lane", "local", "--reason", "x")[0] == Exit.REFUSED
+    assert run("outbox", "pause", "--lane", "bank", "--reason", "maintenance")[0] == Exit.DONE
+    run("outbox", "drain")
+    assert called == []
+    code, data, _ = run("outbox", "--json", "status")
+    lane = next(lane for lane in data["lanes"] if lane["lane"] == "bank")
+    assert (code, lane["due"], lane["circuit"]) == (Exit.FINDINGS, 1, "paused")
+    assert "bank is paused: system:command:outbox: maintenance" in run("outbox", "status")[1]
+    assert run("outbox", "pause", "--lane", "bank", "--reason", "x")[0] == Exit.REFUSED
+    assert run("outbox", "resume", "--lane", "bank")[0] == Exit.DONE
+    run("outbox", "drain")
+    assert called == ["9"]
+    assert run("outbox", "resume", "--lane", "bank")[0] == Exit.REFUSED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_shows_a_stream_and_an_event_with_their_failures(things: list[int]) -> None:
+    run("outbox", "drain")
+    stream = stream_of("2")
+    code, data, _ = run("outbox", "--json", "show", str(stream.pk))
+    assert (code, data["condition"], data["stands_at"]["sequence"]) == (Exit.DONE, "parked", 1)
+    assert data["failures"][0]["error"] == "ValueError: account [redacted] is odd"
+    code, data, _ = run("outbox", "--json", "show", data["stands_at"]["event_id"])
+    assert data["deliveries"][0]["errors"] == ["1: ValueError: account [redacted] is odd"]
+    assert (data["deliveries"][0]["state"], data["event"]["payload"]) == ("parked", {"n": 2})
+    assert "condition: parked" in run("outbox", "show", str(stream.pk))[1]
+    assert run("outbox", "show", "999999")[0] == run("outbox", "show", "x")[0] == Exit.REFUSED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outbox_tail_prints_one_event_per_line(things: list[int]) -> None:
+    out = StringIO()
+    call_command("outbox", "--json", "tail", "--last", "2", stdout=out)
+    assert [json.loads(line)["aggregate_id"] for line in out.getvalue().splitlines()] == ["2", "3"]
+    assert run("outbox", "tail", "--type", "thing.ignored")[1] == ""
+    assert "thing.done thing:3 #1 pending" in run("outbox", "tail", "--aggregate", "thing:3")[1]
+    assert run("outbox", "tail", "--group", "nobody")[1] == ""
 
 
 @pytest.mark.django_db(transaction=True)
@@ -279,7 +347,7 @@ def test_the_lock_is_given_back_after_a_failure() -> None:
     ("app", "name"),
     [
         ("commerce", "verify"),
-        ("commerce.outbox", "outbox"),
+        ("commerce.console", "outbox"),
         ("commerce.api", "apikey"),
         ("contracts", "contracts_rebuild"),
         ("payouts", "payouts_advance"),

@@ -181,6 +181,9 @@ def test_what_came_after_the_plan_is_not_replayed() -> None:
     made = replay.plan(Selection(types=("thing.done",)))
     write("1", 2)
     assert replay.apply(made, actor=OPERATOR, at=AT, reason="lost") == 1
+    again = replay.plan(Selection(types=("thing.done",)).as_planned(made.digest))
+    assert again.digest == made.digest
+    assert replay.apply(again, actor=OPERATOR, at=AT, reason="lost") == 0, "a replay could not go on later"
     with pytest.raises(Conflict, match="look again"):
         replay.confirm(replay.plan(Selection(types=("thing.done",))), digest=made.digest)
     with pytest.raises(Conflict, match="2 events match, not 1"):

@@ -3,21 +3,18 @@
 The command has no identity that could approve anything: who decides signs in, and the same rules hold.
 """
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from getpass import getpass
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth import authenticate
 from django.utils.html import strip_tags
 
 from commerce import clock
-from commerce.actor import Actor
 from commerce.console import approvals
+from commerce.console.management.person import signed_in
 from commerce.console.models import Approval, ApprovalStatus
-from commerce.errors import NotFound, PermissionDenied
+from commerce.errors import NotFound
 from commerce.management.ops import Exit, OpsCommand
 
 
@@ -50,7 +47,7 @@ class Command(OpsCommand):
         self.say(f"{approval}\n{_described(approval)}")
         decide = verbs[options["verb"]]
         approval = decide(
-            approval=approval, actor=self._person(options["person"]), at=clock.now(), reason=options["reason"]
+            approval=approval, actor=signed_in(options["person"]), at=clock.now(), reason=options["reason"]
         )
         if options["verb"] == "approve" and approval.status == ApprovalStatus.CANCELLED:
             self.show(_row(approval), f"{approval.title}: nothing was done, and the request is closed.")
@@ -69,15 +66,6 @@ class Command(OpsCommand):
         ]
         self.show(rows, "\n".join(lines) or f"nothing is {status}")
         return Exit.DONE
-
-    def _person(self, username: str) -> Actor:
-        """Who decides, by name and password: a terminal is asked, else the first line of standard input."""
-        prompt = f"Password of {username}: "
-        password = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-        user = authenticate(username=username, password=password)
-        if user is None:
-            raise PermissionDenied("The name or the password is not right.", code="not_signed_in")
-        return Actor.for_user(user)
 
 
 def _described(approval: Approval) -> str:

@@ -1,0 +1,97 @@
+"""Giving up one event of a parked stream: somebody who operates asks, somebody else agrees.
+
+The request is bound to the stream and the event it stands at. Both are people who signed in: a
+command line or a key that asked in nobody's name would let one person be two.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from commerce.actor import Actor
+from commerce.console.approvals import Operation, is_bound, register_operation, request_approval
+from commerce.console.models import Approval, ApprovalStatus
+from commerce.errors import PermissionDenied, StateConflict
+from commerce.outbox import services
+from commerce.outbox.models import OutboxEvent, OutboxSkip, OutboxStream
+from commerce.outbox.replay import value_of
+
+OPERATION = "outbox.skip"
+
+
+def request_skip(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str) -> Approval:
+    """Ask that a parked stream goes on without the event it stands at. Nothing is skipped yet."""
+    actor.require(services.PERMISSION)
+    if actor.type != "user":
+        raise PermissionDenied("Only a person may ask for an event to be skipped.", code="needs_person")
+    event = services.blocking_event(stream)
+    if event is None or (why := services.why_not_skip(stream)):
+        raise StateConflict(why if event else "The stream stands at no event.")
+    return request_approval(
+        operation=OPERATION,
+        arguments={"stream_id": stream.pk, "event_id": str(event.event_id), "reason": reason},
+        subject_type="outbox.outboxstream",
+        subject_id=stream.pk,
+        reason=reason,
+        actor=actor,
+        at=at,
+        value=value_of(event),
+    )
+
+
+def meaning(stream: OutboxStream, event: OutboxEvent) -> str:
+    """What skipping an event would do, and what it would leave to people."""
+    value = value_of(event)
+    worth = f", {value}," if value else ""
+    return (
+        f"{stream.group} is never given {event.type} #{event.sequence} of {event.aggregate_type} "
+        f"{event.aggregate_id}{worth} and its stream goes on after it. What it would have done has "
+        f"to be done by hand; no money moves. It is parked for: {stream.parked_reason}"
+    )
+
+
+def _requested(approval: Approval) -> tuple[OutboxStream, OutboxEvent]:
+    stream = OutboxStream.objects.get(pk=approval.arguments["stream_id"])
+    return stream, OutboxEvent.objects.get(event_id=approval.arguments["event_id"])
+
+
+def _overtaken(approval: Approval) -> str:
+    stream, event = _requested(approval)
+    if stream.cursor < event.sequence:
+        return ""
+    return f"The stream is past {event.type} #{event.sequence} already."
+
+
+def _run(*, approval: Approval, actor: Actor, at: datetime) -> OutboxSkip:
+    stream, _ = _requested(approval)
+    return services.skip_event(
+        stream=stream,
+        event_id=UUID(approval.arguments["event_id"]),
+        requested_by=approval.maker,
+        actor=actor,
+        at=at,
+        reason=approval.arguments["reason"],
+    )
+
+
+def _describe(approval: Approval) -> str:
+    if not is_bound(approval):
+        return "It is no longer what was requested, and cannot be approved."
+    stream, event = _requested(approval)
+    if approval.status != ApprovalStatus.PENDING:
+        return f"{stream.group} without {event.type} #{event.sequence}."
+    if why := _overtaken(approval):
+        return f"{why} Approving it skips nothing and closes the request."
+    return meaning(stream, event)
+
+
+register_operation(
+    Operation(
+        name=OPERATION,
+        label="Skip an event",
+        maker=services.PERMISSION,
+        checker=services.MAY_APPROVE_SKIP,
+        run=_run,
+        describe=_describe,
+        overtaken=_overtaken,
+    )
+)

@@ -1,0 +1,202 @@
+"""Giving up an event: one event, by two people, kept for ever, whatever door they come through."""
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from commerce.actor import Actor
+from commerce.console import approvals
+from commerce.console.demo_users import ensure_demo_users
+from commerce.console.models import Approval, ApprovalStatus
+from commerce.console.outbox_skip import request_skip
+from commerce.errors import CommerceError, PermissionDenied, Rejected, StateConflict
+from commerce.outbox import append, claims, drain, on, registry, services
+from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
+from commerce.outbox.models import OutboxEvent, OutboxSkip, OutboxStream
+from tests.commerce.console.conftest import AT, SYSTEM
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Numbers that the effect was run for; the effect of 1 is refused."""
+    monkeypatch.setattr(registry, "_handlers", {})
+    done: list[int] = []
+
+    @on("thing.done", group="g")
+    def handle(event: OutboxEvent) -> None:
+        if event.payload["n"] == 1:
+            raise Rejected("no such account")
+        done.append(event.payload["n"])
+
+    return done
+
+
+@pytest.fixture
+def people() -> dict[str, Actor]:
+    ensure_demo_users()
+    User.objects.create_superuser("root", password="root")
+    return {user.username: Actor.for_user(user) for user in User.objects.all()}
+
+
+@pytest.fixture
+def parked() -> OutboxStream:
+    for n in (1, 2, 3):
+        with transaction.atomic():
+            append("thing", "1", "thing.done", {"n": n}, at=AT)
+    drain()
+    stream = OutboxStream.objects.get(group="g")
+    assert stream.parked_at
+    return stream
+
+
+def ask(stream: OutboxStream, actor: Actor) -> Approval:
+    stream.refresh_from_db()
+    return request_skip(stream=stream, actor=actor, at=AT, reason="Paid by wire.")
+
+
+def test_two_people_skip_one_event_and_the_stream_goes_on(
+    parked: OutboxStream, people: dict[str, Actor], handled: list[int]
+) -> None:
+    approval = ask(parked, people["operator"])
+    drain()
+    assert handled == [], "skipped by one person"
+    approval = approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    drain()
+    claims.publish_left()
+    assert handled == [2, 3]
+    skip = OutboxSkip.objects.get()
+    first = OutboxEvent.objects.get(aggregate_type="thing", sequence=1)
+    assert (skip.event_id, skip.sequence, skip.reason) == (first.event_id, 1, "Paid by wire.")
+    assert (skip.requested_by, skip.approved_by) == (str(people["operator"]), str(people["approver"]))
+    assert "no such account" in skip.error
+    assert (approval.result_type, approval.result_id) == ("outbox.outboxskip", str(skip.pk))
+    assert first.published_at is not None
+    assert list(published_before_its_effects()) == list(sleeping_streams()) == []
+
+
+@pytest.mark.parametrize(
+    ("maker", "checker"), [("operator", "operator"), ("root", "root"), ("operator", "viewer")]
+)
+def test_nobody_skips_alone(
+    parked: OutboxStream, people: dict[str, Actor], handled: list[int], maker: str, checker: str
+) -> None:
+    approval = ask(parked, people[maker])
+    with pytest.raises(PermissionDenied):
+        approvals.approve(approval=approval, actor=people[checker], at=AT)
+    event_id = OutboxEvent.objects.get(aggregate_type="thing", sequence=1).event_id
+    with pytest.raises(PermissionDenied):
+        services.skip_event(
+            stream=parked, event_id=event_id, requested_by=str(people[checker]), actor=people[checker],
+            at=AT, reason="x",
+        )  # fmt: skip
+    drain()
+    assert handled == []
+    assert not OutboxSkip.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "actor", [SYSTEM, Actor("api_key", "1", permissions=frozenset({services.PERMISSION}))]
+)
+def test_only_a_person_asks(parked: OutboxStream, actor: Actor) -> None:
+    with pytest.raises(PermissionDenied):
+        ask(parked, actor)
+    assert not Approval.objects.exists()
+
+
+def test_who_may_not_operate_does_not_ask(parked: OutboxStream, people: dict[str, Actor]) -> None:
+    for name in ("viewer", "approver", "admin"):
+        with pytest.raises(PermissionDenied):
+            ask(parked, people[name])
+
+
+def test_a_request_is_for_one_event_and_overtaken_when_the_stream_went_on(
+    parked: OutboxStream, people: dict[str, Actor], handled: list[int]
+) -> None:
+    approval = ask(parked, people["operator"])
+    OutboxStream.objects.filter(pk=parked.pk).update(cursor=1, parked_reason="thing.done #2: other")
+    approval = approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    assert approval.status == ApprovalStatus.CANCELLED
+    assert "past thing.done #1 already" in approval.decision
+    parked.refresh_from_db()
+    assert (parked.cursor, OutboxSkip.objects.count()) == (1, 0)
+
+
+def test_a_stream_that_was_resumed_is_not_skipped(parked: OutboxStream, people: dict[str, Actor]) -> None:
+    approval = ask(parked, people["operator"])
+    services.resume_stream(stream=parked, actor=SYSTEM, at=AT)
+    with pytest.raises(StateConflict, match="park it first"):
+        approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    with pytest.raises(StateConflict, match="park it first"):
+        ask(parked, people["root"])
+    assert not OutboxSkip.objects.exists()
+
+
+def test_a_stream_that_stands_at_nothing_has_nothing_to_skip(people: dict[str, Actor]) -> None:
+    idle = OutboxStream.objects.create(
+        aggregate_type="thing", aggregate_id="7", group="g", parked_at=timezone.now(), parked_reason="x"
+    )
+    with pytest.raises(StateConflict, match="no event"):
+        ask(idle, people["operator"])
+    services.resume_stream(stream=idle, actor=SYSTEM, at=AT)
+    idle.refresh_from_db()
+    assert (idle.parked_at, idle.due_at) == (None, None)
+
+
+def test_the_database_refuses_a_skip_by_one_person_or_by_no_person(parked: OutboxStream) -> None:
+    facts: dict[str, Any] = {
+        "stream": parked, "sequence": 1, "type": "thing.done", "group": "g", "error": "x", "reason": "x",
+        "event_id": OutboxEvent.objects.get(aggregate_type="thing", sequence=1).event_id, "skipped_at": AT,
+    }  # fmt: skip
+    for first, second in (("user:1", "user:1"), ("system:a", "user:1"), ("user:1", "api_key:1")):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            OutboxSkip.objects.create(**facts, requested_by=first, approved_by=second)
+    skip = OutboxSkip.objects.create(**facts, requested_by="user:1", approved_by="user:2")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        skip.delete()
+
+
+def command(*arguments: str, password: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    out, err = StringIO(), StringIO()
+    monkeypatch.setattr("sys.stdin", StringIO(f"{password}\n"))
+    try:
+        call_command("outbox", *arguments, stdout=out, stderr=err)
+    except SystemExit as left:
+        return int(str(left.code)), err.getvalue()
+    return 0, out.getvalue()
+
+
+def test_on_the_command_line_two_people_sign_in(
+    parked: OutboxStream, people: dict[str, Actor], handled: list[int], clock: Any, monkeypatch: Any
+) -> None:
+    passwords = ensure_demo_users()
+    asked = ("skip", str(parked.pk), "--as", "operator", "--reason", "Paid by wire.")
+    assert command(*asked, password="wrong", monkeypatch=monkeypatch)[0] == 6
+    assert not Approval.objects.exists()
+    assert command(*asked, password=passwords["operator"], monkeypatch=monkeypatch)[0] == 0
+    approval = Approval.objects.get()
+    agreed = ("skip", "--approve", str(approval.pk), "--reason", "Seen.", "--as")
+    code, said = command(*agreed, "operator", password=passwords["operator"], monkeypatch=monkeypatch)
+    assert (code, "permission" in said) == (6, True)
+    assert not OutboxSkip.objects.exists()
+    code, said = command(*agreed, "approver", password=passwords["approver"], monkeypatch=monkeypatch)
+    assert (code, said) == (0, "skipped; the stream goes on\n")
+    drain()
+    assert handled == [2, 3]
+
+
+def test_a_retry_takes_no_stream_from_a_worker_and_wakes_no_idle_one(parked: OutboxStream) -> None:
+    for change, sentence in (
+        ({}, "resume it instead"),
+        ({"parked_at": None, "due_at": None}, "Nothing waits"),
+    ):
+        OutboxStream.objects.filter(pk=parked.pk).update(**change)
+        with pytest.raises(CommerceError, match=sentence):
+            services.retry_stream(stream=parked, actor=SYSTEM, at=AT)
