@@ -132,5 +132,16 @@ def installed() -> set[Guard]:
 
 
 def missing() -> list[str]:
-    """Names of the guards that are declared in code and not found, as declared, in the database."""
-    return sorted(f"{guard.table}.{guard.name}" for guard in expected() - installed())
+    """Names of the guards that are declared in code and not found, as declared, in the database, or that
+    a table has and one of its partitions has not."""
+    found = {f"{guard.table}.{guard.name}" for guard in expected() - installed()}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT c.relname || '.' || t.tgname FROM pg_trigger t
+               JOIN pg_inherits i ON i.inhparent = t.tgrelid JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE t.tgname LIKE 'guard\\_%' AND t.tgtype & 1 = 1 AND NOT EXISTS (
+                 SELECT FROM pg_trigger p
+                 WHERE p.tgrelid = c.oid AND p.tgname = t.tgname AND p.tgenabled = 'A')
+                 AND c.relnamespace = current_schema()::regnamespace"""
+        )
+        return sorted(found | {name for (name,) in cursor.fetchall()})

@@ -8,7 +8,11 @@ import os
 import threading
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Anybody may write a UUID; years end with 9999.
+LAST_MILLISECOND = (datetime(9999, 12, 30, tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 _lock = threading.Lock()
 _last = 0
 
@@ -22,3 +26,10 @@ def uuid7() -> uuid.UUID:
     milliseconds, counter = stamp >> 12, stamp & 0xFFF
     random = int.from_bytes(os.urandom(8)) & (2**62 - 1)
     return uuid.UUID(int=(milliseconds << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random)
+
+
+def made_at(id_: uuid.UUID) -> datetime | None:
+    """When a UUIDv7 was made, by its maker's clock; None for any other UUID."""
+    if id_.version != 7:
+        return None
+    return EPOCH + timedelta(milliseconds=min(id_.int >> 80, LAST_MILLISECOND))

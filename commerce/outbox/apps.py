@@ -10,6 +10,7 @@ class OutboxConfig(AppConfig):
     verbose_name = "Outbox"
 
     def ready(self) -> None:
-        from commerce.outbox import claims, invariants  # noqa: F401
+        from commerce.outbox import claims, invariants, partitions  # noqa: F401
 
         post_migrate.connect(claims.assign_lanes, sender=self, dispatch_uid="outbox.lanes")
+        post_migrate.connect(partitions.after_migrate, sender=self, dispatch_uid="outbox.partitions")

@@ -221,7 +221,7 @@ class Circuit(models.Model):
 
 
 class OutboxArchive(models.Model):
-    """A month of events and failures left for files, or came back; the latest row says where the rest begins."""
+    """A month of events and failures left for files, or came back; the latest row says where events begin."""
 
     append_only = True
 

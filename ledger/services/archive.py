@@ -126,6 +126,14 @@ def archive_month(*, month: date, folder: Path) -> Archived:
     return line
 
 
+def open_books(month: date) -> str:
+    """ "" or why what happened in a month is still needed: its books, or older ones, are not closed."""
+    end = after(month)
+    closed = LedgerPeriod.objects.filter(status=LedgerPeriod.Status.CLOSED, ends_on__gte=end)
+    before = LedgerPeriod.objects.filter(starts_on__lt=end).exclude(status=LedgerPeriod.Status.CLOSED)
+    return "" if closed.exists() and not before.exists() else f"The books of {month:%B %Y} are not closed."
+
+
 def prove_archived(*, month: date, folder: Path) -> Archived:
     """The line of a month that was written: its files are whole, and are what the ledger has and has sealed.
 
