@@ -1,0 +1,5 @@
+"""Loads the applications: imported before whatever has models, where processes are forked from."""
+
+import django
+
+django.setup()
