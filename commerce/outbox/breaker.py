@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
 from django.db import connection
 
@@ -69,7 +70,8 @@ class Way(Enum):
 def admit(lane: str, *, lease: timedelta) -> Way:
     """Whether to go on, to send one request to see, or to leave the lane alone. One caller gets the probe."""
     with connection.cursor() as cursor:
-        cursor.execute(_ADMIT, {"lane": lane, "lease": lease})
+        arguments: dict[str, Any] = {"lane": lane, "lease": lease}
+        cursor.execute(_ADMIT, arguments)
         row = cursor.fetchone()
     return Way(row[0]) if row else Way.FREE
 
@@ -88,7 +90,7 @@ def unspent(lane: str) -> None:
 
 def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:
     """The provider did not answer; return whether its circuit is open now."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "lane": lane,
         "stream": stream,
         "error": error,

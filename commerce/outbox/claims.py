@@ -120,7 +120,13 @@ class Claimed:
 
 def claim(*, token: UUID, lane: str, limit: int, groups: list[str] | None = None) -> list[Claimed]:
     """Lease up to `limit` due streams of a lane, the longest due first."""
-    arguments = {"token": token, "lease": lease(), "lane": lane, "groups": groups, "limit": limit}
+    arguments: dict[str, Any] = {
+        "token": token,
+        "lease": lease(),
+        "lane": lane,
+        "groups": groups,
+        "limit": limit,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, arguments)
         return [Claimed(*row) for row in cursor.fetchall()]
@@ -130,7 +136,8 @@ def read(streams: list[Claimed]) -> None:
     """Fill in each stream's next events, at most `EVENTS_PER_STREAM` each and `EVENTS_PER_CLAIM` in all."""
     arguments = {**_columns(streams), "per_stream": EVENTS_PER_STREAM, "limit": EVENTS_PER_CLAIM}
     by_id = {stream.id: stream for stream in streams}
-    for event in OutboxEvent.objects.raw(_READ, arguments):
+    rows: Any = OutboxEvent.objects.raw(_READ, arguments)
+    for event in rows:
         stream = by_id[event.stream_id]
         event.group, stream.pending_since = stream.group, event.since
         stream.events.append(event)
@@ -138,7 +145,7 @@ def read(streams: list[Claimed]) -> None:
 
 def advance(cursors: dict[int, int], token: UUID) -> None:
     """Move the cursors of streams, by id, to the last event handled. LeaseLost if one is no longer ours."""
-    arguments = {"ids": list(cursors), "cursors": list(cursors.values()), "token": token}
+    arguments: dict[str, Any] = {"ids": list(cursors), "cursors": list(cursors.values()), "token": token}
     with connection.cursor() as cursor:
         cursor.execute(_ADVANCE, arguments)
         if cursor.rowcount != len(cursors):
