@@ -26,7 +26,7 @@ class Scheduler(beat.Scheduler):
     """Keeps nothing on disk: after a start every entry is due at once."""
 
     # Asked for by `tick`: each task takes a connection out of the pool, which is not waited for.
-    producer = None
+    producer: Any = None  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._threads: dict[str, ThreadPoolExecutor] = {}
@@ -41,7 +41,7 @@ class Scheduler(beat.Scheduler):
 
     def apply_entry(self, entry: beat.ScheduleEntry, producer: Any = None) -> None:
         name, task, arguments = str(entry.name), self.app.tasks[str(entry.task)], tuple(entry.args or ())
-        self._publish(task, arguments, entry.options)
+        self._publish(task, arguments, entry.options or {})
         if time.monotonic() < self._alone_until:
             self._run(name, task, arguments)
 

@@ -1,4 +1,4 @@
-"""Kernel facts: which states things went through, and when beat last lived."""
+"""Kernel facts: which states things went through, when beat last lived, how long handlers take."""
 
 from django.db import models
 
@@ -38,3 +38,23 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} at {self.beaten_at:%Y-%m-%d %H:%M:%S}"
+
+
+class HandlerTiming(models.Model):
+    """How many calls of a group's handler took up to so many seconds: one bar of a histogram that grows."""
+
+    id = models.BigAutoField(primary_key=True)
+    group = models.CharField(max_length=60)
+    type = models.CharField(max_length=80)
+    error = models.CharField(max_length=80, help_text="The class of what it raised; empty when it succeeded.")
+    up_to = models.FloatField(help_text="Seconds; Infinity for the last bar.")
+    count = models.BigIntegerField()
+    seconds = models.FloatField(help_text="Of all its calls together.")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["group", "type", "error", "up_to"], name="handler_timing_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.group} for {self.type}"

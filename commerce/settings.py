@@ -210,7 +210,7 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     ),
     "exports": ("console.run_exports",),
 }
-CELERY_TASK_QUEUES = [Queue(name) for name in _QUEUES]
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in _QUEUES]
 CELERY_TASK_DEFAULT_QUEUE = "schedule"
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_ROUTES = [

@@ -24,7 +24,7 @@ from django.utils import timezone
 from commerce.crash import crash_point
 from commerce.errors import CommerceError, ProviderError
 from commerce.logs import bound, redact
-from commerce.outbox import breaker, catalog, claims, registry
+from commerce.outbox import breaker, catalog, claims, registry, timings
 from commerce.outbox.breaker import Way, listening
 from commerce.outbox.claims import Claimed, LeaseLost
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
@@ -66,8 +66,11 @@ def drain(
     report = DrainReport()
     deadline = time.monotonic() + seconds
     waiting = registry.lanes() if lanes is None else list(lanes)
-    while waiting and report.handled < limit and not _is_over(deadline):
-        waiting = [lane for lane in waiting if _drain_once(lane, groups, report, deadline)]
+    try:
+        while waiting and report.handled < limit and not _is_over(deadline):
+            waiting = [lane for lane in waiting if _drain_once(lane, groups, report, deadline)]
+    finally:
+        timings.flush()
     return report
 
 
@@ -106,7 +109,9 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
     try:
         with transaction.atomic():
             for effect, events in _waves(streams):
+                started = time.perf_counter()
                 effect(events)
+                timings.observe(events, time.perf_counter() - started)
                 handled += len(events)
             crash_point("outbox.before_batch_commit")
             claims.hold(streams, token, wait=False)
@@ -187,13 +192,15 @@ def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token
     remote = handler and stream.lane not in STREAMS_PER_CLAIM
     if handler and remote:
         claims.renew(stream, token)
-        handler.effect(catalog.current(event))
+        with timings.timed(event):
+            handler.effect(catalog.current(event))
         crash_point("outbox.after_remote_effect")
     last = event is stream.events[-1]
     with transaction.atomic():
         if handler and not remote:
-            current = catalog.current(event)
-            handler.effect([current] if stream.lane == BATCH else current)
+            with timings.timed(event):
+                current = catalog.current(event)
+                handler.effect([current] if stream.lane == BATCH else current)
             crash_point("outbox.before_local_commit")
         claims.advance({stream.id: event.sequence}, token)
         if last:

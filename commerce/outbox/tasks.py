@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_process_shutdown
 
+from commerce.outbox import timings
 from commerce.outbox.claims import publish_left
 from commerce.outbox.registry import BATCH, LOCAL
 from commerce.outbox.relay import drain
@@ -30,3 +32,8 @@ def queue_of(lane: str) -> str:
 def route(name: str, args: Sequence[Any] | None, *_: Any, **__: Any) -> dict[str, str] | None:
     """Celery's question where a task goes: a drain goes by its lane, the rest by the settings' table."""
     return {"queue": queue_of(args[0])} if name == drain_lane.name and args else None
+
+
+@worker_process_shutdown.connect
+def _keep_the_last_timings(**_: Any) -> None:
+    timings.flush(every=0)
