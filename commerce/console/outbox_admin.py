@@ -1,43 +1,67 @@
-"""The relay in the console: streams, what they stand at, and the events with their deliveries."""
+"""Streams and providers' lines in the console: what stands still, why, and what may be done about it."""
 
 from typing import Any
 
+from django import forms
+from django.apps import apps
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.core.exceptions import ValidationError
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils import timezone
-from django.utils.html import format_html
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from commerce.console import outbox_skip
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, table
-from commerce.console.format import (
-    NOTHING,
-    age,
-    aggregate_label,
-    badge,
-    instant,
-    link,
-    shown_json,
-    subject_link,
-)
+from commerce.console.format import NOTHING, age, aggregate_label, badge, instant, link, number, subject_link
+from commerce.console.panels import approvals_of, in_words
 from commerce.console.registry import (
     Card,
     CardValue,
-    Hit,
     Section,
     register_card,
     register_panel,
-    register_search,
     register_section,
 )
-from commerce.outbox import replay, services
-from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.registry import groups_of
+from commerce.outbox import registry, services, traces
+from commerce.outbox.models import Circuit, OutboxStream
 
-WAITING_SHOWN = 20
+ROWS_SHOWN = 20
+TONES = {
+    "parked": "bad",
+    "working": "busy",
+    "retrying": "warn",
+    "due": "busy",
+    "idle": "good",
+    "skipped": "warn",
+    "done": "good",
+    "open": "bad",
+    "paused": "warn",
+    "closed": "good",
+}
+# What to do about an error, by its class; the first word of what is kept of it.
+ADVICE = {
+    "Rejected": "The provider said no and would say it again: correct what it names, there or in our data, "
+    "then resume.",
+    "Retryable": "The provider did not do it in twelve attempts: look at its line and its status page, then "
+    "resume. Nothing has happened there.",
+    "Unknown": "It may have happened although no answer came. Resuming is safe: it is looked up before it "
+    "is sent again.",
+    "UnknownVersion": "A newer release wrote the event: deploy that release, then resume.",
+    "StateConflict": "The object is not in the state that the effect needs: bring it there with its own "
+    "buttons, then resume; request a skip if there is nothing left to do.",
+    "InsufficientFunds": "The account does not hold enough: fund it, then resume.",
+    "OperationalError": "The database was away or too busy: resume when it is well.",
+    "SoftTimeLimitExceeded": "It took longer than a task may: resume, and look at the log if it parks again.",
+}
+DEFECT = (
+    "A defect, or something that is missing: the log of this event has the traceback. Put it right or deploy "
+    "a handler that can bear the event, then resume."
+)
+BY_HAND = "A person parked it: resume it when that reason is gone."
 
 
 class ConditionFilter(admin.SimpleListFilter):
@@ -45,61 +69,124 @@ class ConditionFilter(admin.SimpleListFilter):
     parameter_name = "condition"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("parked", "parked"), ("due", "due"), ("retrying", "retrying")]
+        return [(word, word) for word in ("parked", "due", "working", "retrying")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[OutboxStream]) -> QuerySet[OutboxStream]:
         wanted: dict[str, dict[str, Any]] = {
             "parked": {"parked_at__isnull": False},
             "due": {"due_at__isnull": False},
+            "working": {"due_at__isnull": False, "lease_token__isnull": False},
             "retrying": {"due_at__isnull": False, "attempts__gt": 0},
         }
         return queryset.filter(**wanted.get(self.value() or "", {}))
 
 
-def _waiting(stream: OutboxStream) -> QuerySet[OutboxEvent]:
-    return OutboxEvent.objects.filter(
-        aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, sequence__gt=stream.cursor
-    ).order_by("sequence")
+class _MovingFilter(admin.SimpleListFilter):
+    """Only among what is due or parked: both have their index, and what is idle needs nobody."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[OutboxStream]) -> QuerySet[OutboxStream]:
+        if not (value := self.value()):
+            return queryset
+        moving = queryset.filter(Q(due_at__isnull=False) | Q(parked_at__isnull=False))
+        return moving.filter(**{str(self.parameter_name): value})
 
 
-def _stands_at(stream: OutboxStream) -> str:
+class LaneFilter(_MovingFilter):
+    title = "lane (due or parked)"
+    parameter_name = "lane"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(lane, lane) for lane in registry.lanes()]
+
+
+class GroupFilter(_MovingFilter):
+    title = "subscriber (due or parked)"
+    parameter_name = "group"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(group, group) for group in sorted(registry.group_lanes())]
+
+
+def stands_at(stream: OutboxStream) -> str:
     event = services.blocking_event(stream)
-    waiting = _waiting(stream)[:1000].count()
     if event is None:
         return f"No event waits for {stream.group}."
+    waiting = services.waiting_events(stream)[:1000].count()
     return f"{stream.group} stands at {event.type} #{event.sequence}; {waiting} events wait in this stream."
 
 
-def _replay(*, obj: OutboxEvent, **context: Any) -> str:
-    return f"Appended as #{replay.replay_event(event=obj, **context).sequence}."
+def advice(stream: OutboxStream) -> str:
+    """What to do about a parked stream; nothing about one that is not."""
+    if not stream.parked_at:
+        return ""
+    if not stream.last_error or not stream.parked_reason.endswith(stream.last_error):
+        return BY_HAND
+    return ADVICE.get(stream.last_error.partition(":")[0], DEFECT)
 
 
-def _retry_why_not(stream: OutboxStream) -> str:
-    if stream.parked_at:
-        return "Parked: resume it instead."
-    return "" if stream.due_at else "Nothing waits here."
+def condition(stream: OutboxStream) -> SafeString:
+    word = traces.condition(stream)
+    return badge(word, TONES[word])
+
+
+def _resume_alike(stream: OutboxStream) -> ObjectAction:
+    """One statement for all, and only while they are as many as the operator was shown."""
+    alike = services.parked_like(stream).count()
+    expected = forms.IntegerField(initial=alike, widget=forms.HiddenInput)
+
+    def run(*, obj: OutboxStream, expected: int, **context: Any) -> str:
+        resumed = services.resume_streams(streams=services.parked_like(obj), expected=expected, **context)
+        return f"{resumed} streams go on."
+
+    return ObjectAction(
+        "resume-alike",
+        "Resume all with this error",
+        permission=services.PERMISSION,
+        run=run,
+        form=type("AlikeForm", (forms.Form,), {"expected": expected}),
+        available=lambda obj: "" if alike > 1 else "No other stream is parked for the same error.",
+        consequences=lambda obj: (
+            f"{alike} streams of {obj.group}, this one among them, are parked for: {obj.last_error}\n\n"
+            "All of them go on from where they stopped. One that fails again parks again."
+        ),
+    )
+
+
+def _skip_means(stream: OutboxStream) -> str:
+    event = services.blocking_event(stream)
+    if event is None:
+        return "No event waits."
+    return f"Nothing is skipped until a second person approves it.\n\n{outbox_skip.meaning(stream, event)}"
+
+
+def _request_skip(*, obj: OutboxStream, **context: Any) -> str:
+    outbox_skip.request_skip(stream=obj, **context)
+    return "Requested. The event is skipped when a second person approves it."
 
 
 @admin.register(OutboxStream)
 class OutboxStreamAdmin(ConsoleAdmin):
-    """One queue per aggregate and subscriber. Nothing is dropped and nothing is skipped."""
+    """One queue per aggregate and subscriber. Nothing is dropped; an event is skipped by two people only."""
 
     icon = "sync_alt"
     keyed_by = ("aggregate_type", "aggregate_id")
-    list_display = ("aggregate", "group", "condition", "cursor", "attempts", "due", "error")
+    list_display = ("aggregate", "group", "lane", "condition", "cursor", "attempts", "due", "error")
     list_display_links = ("group",)
-    list_filter = (ConditionFilter,)
+    list_filter = (ConditionFilter, LaneFilter, GroupFilter)
     search_fields = ("id__exact",)
     search_help_text = "Number, or aggregate:id"
-    fields = ("aggregate", "group", "condition", "cursor", "attempts", "due", "tried", "parked", "last_error")
+    fields = (
+        "aggregate", "group", "lane", "condition", "where", "what_to_do", "parked", "last_error", "attempts",
+        "due", "tried", "pending", "cursor",
+    )  # fmt: skip
     object_actions = (
         ObjectAction(
             "retry",
             "Retry now",
             permission=services.PERMISSION,
             run=lambda *, obj, **context: services.retry_stream(stream=obj, **context) and None,
-            available=_retry_why_not,
-            consequences=lambda obj: f"{_stands_at(obj)} It is delivered at once, its back-off forgotten.",
+            available=services.why_not_retry,
+            consequences=lambda obj: f"{stands_at(obj)} It is delivered at once, its back-off forgotten.",
         ),
         ObjectAction(
             "park",
@@ -108,7 +195,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
             run=lambda *, obj, **context: services.park_stream(stream=obj, **context) and None,
             available=lambda obj: "Parked already." if obj.parked_at else "",
             consequences=lambda obj: (
-                f"{_stands_at(obj)} Nothing is delivered until somebody resumes the stream."
+                f"{stands_at(obj)} Nothing is delivered until somebody resumes the stream."
             ),
             danger=True,
         ),
@@ -119,14 +206,26 @@ class OutboxStreamAdmin(ConsoleAdmin):
             run=lambda *, obj, **context: services.resume_stream(stream=obj, **context) and None,
             available=lambda obj: "" if obj.parked_at else "Not parked.",
             consequences=lambda obj: (
-                f"{_stands_at(obj)} Delivery goes on from there, in order. "
+                f"{stands_at(obj)} Delivery goes on from there, in order. "
                 f"It was parked because: {obj.parked_reason}"
             ),
+        ),
+        ObjectAction(
+            "skip",
+            "Request a skip",
+            permission=services.PERMISSION,
+            run=_request_skip,
+            available=services.why_not_skip,
+            consequences=_skip_means,
+            danger=True,
         ),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxStream]:
         return super().get_queryset(request).exclude(group="")
+
+    def get_object_actions(self, request: HttpRequest, obj: Any) -> tuple[ObjectAction, ...]:
+        return (*self.object_actions, _resume_alike(obj))
 
     @admin.display(description="Aggregate")
     def aggregate(self, obj: OutboxStream) -> SafeString:
@@ -134,11 +233,23 @@ class OutboxStreamAdmin(ConsoleAdmin):
 
     @admin.display(description="Condition")
     def condition(self, obj: OutboxStream) -> SafeString:
-        return badge(*condition_of(obj))
+        return condition(obj)
+
+    @admin.display(description="Stands at")
+    def where(self, obj: OutboxStream) -> str:
+        return stands_at(obj)
+
+    @admin.display(description="What to do")
+    def what_to_do(self, obj: OutboxStream) -> str:
+        return advice(obj) or "Nothing: it goes by itself."
 
     @admin.display(description="Due")
     def due(self, obj: OutboxStream) -> SafeString:
         return instant(obj.due_at)
+
+    @admin.display(description="Waiting since")
+    def pending(self, obj: OutboxStream) -> SafeString:
+        return instant(obj.pending_since)
 
     @admin.display(description="Last tried")
     def tried(self, obj: OutboxStream) -> SafeString:
@@ -152,126 +263,169 @@ class OutboxStreamAdmin(ConsoleAdmin):
 
     @admin.display(description="Last error")
     def error(self, obj: OutboxStream) -> str:
-        return obj.last_error[:80] or "—"
+        return (obj.last_error or (obj.parked_reason if obj.parked_at else ""))[:80] or "—"
 
 
-@admin.register(OutboxEvent)
-class OutboxEventAdmin(ConsoleAdmin):
-    """What happened, in order per aggregate. Replay appends a copy; history is never rewound."""
+@admin.register(Circuit)
+class CircuitAdmin(ConsoleAdmin):
+    """The lines to providers: one that does not answer is asked by a single probe until it does."""
 
-    icon = "bolt"
-    keyed_by = ("aggregate_type", "aggregate_id")
-    list_display = ("type", "aggregate", "sequence", "occurred", "published")
-    search_fields = ("event_id__exact", "type__exact")
-    search_help_text = "Event id, type, or aggregate:id"
-    fields = (
-        "event_id", "type", "version", "aggregate", "sequence", "occurred", "recorded", "published",
-        "shown_headers", "shown_payload",
-    )  # fmt: skip
+    icon = "electrical_services"
+    ordering = ("lane",)
+    list_display = ("lane", "line", "failures", "opened", "next_probe", "said", "paused")
+    search_fields = ("lane__exact",)
+    fields = ("lane", "line", "failures", "trips", "opened", "next_probe", "last_error", "paused")
     object_actions = (
         ObjectAction(
-            "replay",
-            "Replay",
+            "pause",
+            "Pause",
             permission=services.PERMISSION,
-            run=lambda *, obj, **context: (
-                f"Appended as #{replay.replay_event(event=obj, **context).sequence}."
-            ),
+            run=lambda *, obj, **context: services.pause_lane(lane=obj.lane, **context) and None,
+            available=lambda obj: "Paused already." if obj.paused_at else "",
             consequences=lambda obj: (
-                f"A copy of {obj.type} is appended to the end of the stream of {obj.aggregate_type} "
-                f"{obj.aggregate_id} and delivered to: {', '.join(groups_of(obj.type)) or 'nobody here'}. "
-                "Subscribers that have handled it before recognise their own effects."
+                f"Nothing is sent to {obj.lane} until somebody resumes the line. Its streams wait, and "
+                "do not count attempts; everything else goes on."
             ),
             danger=True,
         ),
+        ObjectAction(
+            "resume",
+            "Resume",
+            permission=services.PERMISSION,
+            run=lambda *, obj, **context: services.resume_lane(lane=obj.lane, **context) and None,
+            available=lambda obj: "" if obj.paused_at else "Not paused.",
+            consequences=lambda obj: f"What waits for {obj.lane} is sent. Paused for: {obj.paused_reason}",
+        ),
     )
 
-    @admin.display(description="Aggregate")
-    def aggregate(self, obj: OutboxEvent) -> SafeString:
-        return subject_link(aggregate_label(obj.aggregate_type), obj.aggregate_id)
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """A provider that has always answered has no row yet; its first button makes one."""
+        found = super().get_object(request, object_id, from_field)
+        if found is None and object_id in registry.providers():
+            found = Circuit(lane=object_id)
+            if request.method == "POST":
+                found, _ = Circuit.objects.get_or_create(lane=object_id)
+        return found
 
-    @admin.display(description="Occurred")
-    def occurred(self, obj: OutboxEvent) -> SafeString:
-        return instant(obj.occurred_at)
+    @admin.display(description="Line")
+    def line(self, obj: Circuit) -> SafeString:
+        return _line_badge(services.line_of(obj))
 
-    @admin.display(description="Recorded")
-    def recorded(self, obj: OutboxEvent) -> SafeString:
-        return instant(obj.recorded_at)
+    @admin.display(description="Open since")
+    def opened(self, obj: Circuit) -> SafeString:
+        return instant(obj.opened_at)
 
-    @admin.display(description="Published")
-    def published(self, obj: OutboxEvent) -> SafeString:
-        return instant(obj.published_at) if obj.published_at else badge("pending")
+    @admin.display(description="Next probe")
+    def next_probe(self, obj: Circuit) -> SafeString:
+        return NOTHING if obj.paused_at else instant(obj.open_until)
 
-    @admin.display(description="Headers")
-    def shown_headers(self, obj: OutboxEvent) -> SafeString:
-        return shown_json(obj.headers)
+    @admin.display(description="Last error")
+    def said(self, obj: Circuit) -> str:
+        return obj.last_error[:80] or "—"
 
-    @admin.display(description="Payload")
-    def shown_payload(self, obj: OutboxEvent) -> SafeString:
-        return shown_json(obj.payload)
+    @admin.display(description="Paused")
+    def paused(self, obj: Circuit) -> SafeString:
+        return format_html("{} {}", instant(obj.paused_at), obj.paused_reason) if obj.paused_at else NOTHING
 
 
-def condition_of(stream: OutboxStream) -> tuple[str, str]:
-    """A word and a tone for what the stream is doing."""
-    if stream.parked_at:
-        return "parked", "bad"
-    if stream.lease_token and stream.due_at and stream.due_at > timezone.now():
-        return "working", "busy"
-    if stream.due_at and stream.attempts:
-        return "retrying", "warn"
-    return ("due", "busy") if stream.due_at else ("idle", "good")
+def _line_badge(word: str) -> SafeString:
+    said = {"closed": "answers", "open": "does not answer", "paused": "paused"}[word]
+    return badge(said, TONES[word])
+
+
+def _object_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
+    """What the stream is about: its state, what it holds, and the buttons that this person has there."""
+    obj = _subject(stream)
+    if obj is None:
+        return SafeString()
+    page = admin.site._registry.get(type(obj))
+    payload = obj.event_payload() if hasattr(obj, "event_payload") else {}
+    buttons = page.buttons(request, obj) if isinstance(page, ConsoleAdmin) else []
+    allowed = format_html_join(
+        " · ",
+        '<a class="c-link" href="{}">{}</a>',
+        ((button["url"], button["action"].label) for button in buttons if not button["why_not"]),
+    )
+    strip = facts(
+        {str(obj._meta.verbose_name).capitalize(): link(obj), "May be done now": allowed or NOTHING}
+    )
+    return format_html("{}{}", strip, in_words(payload) if payload else "")
+
+
+def _subject(stream: OutboxStream) -> Model | None:
+    try:
+        model = apps.get_model(aggregate_label(stream.aggregate_type))
+        return model._default_manager.filter(pk=stream.aggregate_id).first()
+    except (LookupError, ValueError, ValidationError):
+        return None
+
+
+def _failures_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
+    rows = [
+        [
+            failure.attempt,
+            instant(failure.failed_at),
+            failure.type,
+            failure.error,
+            badge("will be retried", "warn") if failure.retryable else badge("final", "bad"),
+        ]
+        for failure in stream.failures.order_by("-id")[:ROWS_SHOWN]
+    ]
+    return table([">Attempt", "Failed", "Event", "Error", "Kind"], rows, empty="No delivery has failed here.")
 
 
 def _events_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
     rows = [
         [event.sequence, link(event, event.type), instant(event.occurred_at)]
-        for event in _waiting(stream)[:WAITING_SHOWN]
+        for event in services.waiting_events(stream)[:ROWS_SHOWN]
     ]
     return table(["#", "Event", "Occurred"], rows, empty="Everything has been delivered.")
 
 
-def _deliveries_of(event: OutboxEvent, request: HttpRequest) -> SafeString:
-    streams = OutboxStream.objects.filter(
-        aggregate_type=event.aggregate_type, aggregate_id=event.aggregate_id, group__in=groups_of(event.type)
-    ).order_by("group")
+def _skips_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
     rows = [
-        [
-            link(stream, stream.group),
-            badge("done") if stream.cursor >= event.sequence else badge(*condition_of(stream)),
-            stream.last_error[:200] if stream.cursor < event.sequence else "",
-        ]
-        for stream in streams
+        [link(skip, f"{skip.type} #{skip.sequence}"), instant(skip.skipped_at), skip.reason, skip.error]
+        for skip in stream.skips.order_by("-id")[:ROWS_SHOWN]
     ]
-    return table(["Subscriber", "Delivery", "Error"], rows, empty="Nobody here listens to this event.")
+    return table(["Event", "Skipped", "Why", "It was parked for"], rows) if rows else SafeString()
+
+
+def _requests_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
+    return approvals_of("outbox.outboxstream", stream.pk)
 
 
 def _parked(request: HttpRequest) -> CardValue:
-    parked = OutboxStream.objects.filter(parked_at__isnull=False)
+    parked = services.parked_streams()
     oldest = parked.order_by("parked_at").values_list("parked_at", flat=True).first()
     return CardValue(parked[:10_000].count(), oldest)
 
 
-def _lag(request: HttpRequest) -> SafeString:
+def _relay(request: HttpRequest) -> SafeString:
     now = services.status()
-    return facts(
-        {
-            "Due now": f"{now.due:,}",
-            "Waiting to retry": f"{now.waiting:,}",
-            "Parked": f"{now.parked:,}",
-            "Unpublished events": f"{now.unpublished:,}",
-            "Oldest due": age(now.oldest_due_seconds) if now.due else "nothing is due",
-        }
-    )
-
-
-def _search(term: str) -> list[Hit]:
-    kind, colon, key = term.partition(":")
-    if not colon:
-        return []
-    events = OutboxEvent.objects.filter(aggregate_type=kind, aggregate_id=key).order_by("-sequence")[:10]
-    return [
-        Hit(str(event), reverse("admin:outbox_outboxevent_change", args=[event.pk]), "event")
-        for event in events
+    rows = [
+        [
+            _lane_link(lane.lane),
+            number(lane.due),
+            number(lane.working),
+            number(lane.waiting),
+            number(lane.parked),
+            age(lane.oldest_due_seconds) if lane.due else NOTHING,
+            _line_badge(lane.circuit) if lane.lane in registry.providers() else NOTHING,
+        ]
+        for lane in now.lanes
     ]
+    head = ["Lane", ">Due now", ">Working", ">Waiting to retry", ">Parked", ">Oldest due", "Line"]
+    return format_html("{}{}", facts({"Unpublished events": f"{now.unpublished:,}"}), table(head, rows))
+
+
+def _lane_link(lane: str) -> SafeString:
+    if lane not in registry.providers():
+        return format_html("{}", lane)
+    try:
+        url = reverse("admin:outbox_circuit_change", args=[lane])
+    except NoReverseMatch:
+        return format_html("{}", lane)
+    return format_html('<a class="c-link" href="{}">{}</a>', url, lane)
 
 
 register_card(
@@ -287,8 +441,10 @@ register_card(
     )
 )
 register_section(
-    Section("outbox.lag", "Relay", _lag, permission="outbox.view_outboxstream", order=90, half=True)
+    Section("outbox.lag", "Relay", _relay, permission="outbox.view_outboxstream", order=90, half=True)
 )
-register_panel("outbox.outboxstream", title="Waiting events", render=_events_of)
-register_panel("outbox.outboxevent", title="Deliveries", render=_deliveries_of)
-register_search(_search, permission="outbox.view_outboxevent")
+register_panel("outbox.outboxstream", title="What it is about", render=_object_of, order=1)
+register_panel("outbox.outboxstream", title="Failures", render=_failures_of, order=2)
+register_panel("outbox.outboxstream", title="Waiting events", render=_events_of, order=3)
+register_panel("outbox.outboxstream", title="Requests to skip", render=_requests_of, order=4)
+register_panel("outbox.outboxstream", title="Skipped events", render=_skips_of, order=5)
