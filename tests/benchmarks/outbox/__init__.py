@@ -57,11 +57,18 @@ def run(run: Run) -> list[Row]:
 
 
 def _load(
-    run: Run, lane: str, streams: int, *, state: str = "due", empty: bool = True, group: str = ""
+    run: Run,
+    lane: str,
+    streams: int,
+    *,
+    state: str = "due",
+    group: str = "",
+    events: int = EVENTS_PER_STREAM,
+    empty: bool = True,
 ) -> None:
     facts = {
         "streams": streams,
-        "events": EVENTS_PER_STREAM,
+        "events": events,
         "lane": lane,
         "group": group or LANES[lane],
         "state": state,
@@ -119,8 +126,8 @@ def _claiming(run: Run, ours: Worker, sizes: dict[str, Any]) -> list[Row]:
         answers = []
         for size in sizes["idle"]:
             run.say(f"claims beside {size:,} streams {title}")
-            _load(run, streams=size, **facts)
-            _load(run, "batch", sizes["due"], empty=False)
+            _load(run, streams=size, events=1, **facts)
+            _load(run, "batch", sizes["due"], events=1, empty=False)
             answers.append(ours.ask("claim", lane="batch", limit=sizes["claim"], times=sizes["times"]))
         (few, many), (small, large) = sizes["idle"], answers
         rows.append(
