@@ -26,7 +26,7 @@ class Scheduler(beat.Scheduler):
     """Keeps nothing on disk: after a start every entry is due at once."""
 
     # Asked for by `tick`: each task takes a connection out of the pool, which is not waited for.
-    producer: Any = None  # type: ignore[assignment]
+    producer: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._threads: dict[str, ThreadPoolExecutor] = {}
