@@ -30,14 +30,16 @@ UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lea
 FROM due WHERE s.id = due.id
 RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since
 """
+# `oldest` is written into the statements, so that older months are not even planned for. Whose
+# `pending_since` has sunk below it is read by the next claim.
 # `pending_since` as of this statement: since the claim an older transaction may have appended and lowered it.
 _READ = """
 SELECT e.*, claimed.id AS stream_id, s.pending_since AS since
 FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) WITH ORDINALITY claimed (id, cursor, place)
-JOIN outbox_outboxstream s ON s.id = claimed.id
+JOIN outbox_outboxstream s ON s.id = claimed.id AND s.pending_since >= %(oldest)s
 CROSS JOIN LATERAL (
   SELECT * FROM outbox_outboxevent
-  WHERE aggregate_type = s.aggregate_type AND aggregate_id = s.aggregate_id
+  WHERE aggregate_type = s.aggregate_type AND aggregate_id = s.aggregate_id AND recorded_at >= %(oldest)s
     AND sequence > claimed.cursor AND recorded_at >= s.pending_since
   ORDER BY aggregate_type, aggregate_id, sequence LIMIT %(per_stream)s
 ) e
@@ -60,10 +62,11 @@ SET lease_token = NULL,
     due_at = CASE WHEN more.found THEN now() END,
     pending_since = CASE WHEN more.found THEN s.pending_since END
 FROM (
-  SELECT id, EXISTS (
+  SELECT id, held.pending_since < %(oldest)s OR EXISTS (
     SELECT FROM outbox_outboxevent e
     WHERE e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
-      AND e.sequence > held.cursor AND e.recorded_at >= held.pending_since) AS found
+      AND e.sequence > held.cursor AND e.recorded_at >= held.pending_since
+      AND e.recorded_at >= %(oldest)s) AS found
   FROM outbox_outboxstream held WHERE held.id = ANY (%(ids)s) AND held.lease_token = %(token)s
 ) more WHERE s.id = more.id
 """
@@ -78,21 +81,28 @@ FROM (
       AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s)
       AND COALESCE(e.headers -> 'only' ? s."group", true))
   FOR NO KEY UPDATE OF e SKIP LOCKED
-) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at
+) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at {within}
 """
-_PUBLISH_LEFT = _PUBLISH.format(handled="")
+_WITHIN = "AND e.recorded_at >= %(oldest)s AND e.recorded_at <= %(newest)s"
+_PUBLISH_LEFT = _PUBLISH.format(handled="", within="")
 _PUBLISH_HANDLED = _PUBLISH.format(
-    handled="""
+    within=_WITHIN,
+    handled=f"""
   JOIN unnest(%(types)s::text[], %(aggregates)s::text[], %(cursors)s::bigint[], %(reached)s::bigint[],
               %(since)s::timestamptz[]) handled (type, aggregate, cursor, reached, since)
     ON e.aggregate_type = handled.type AND e.aggregate_id = handled.aggregate
-   AND e.sequence > handled.cursor AND e.sequence <= handled.reached AND e.recorded_at >= handled.since"""
+   AND e.sequence > handled.cursor AND e.sequence <= handled.reached AND e.recorded_at >= handled.since
+   {_WITHIN}""",
 )
 _ASSIGN = """
 UPDATE outbox_outboxstream s SET lane = now_by.lane
 FROM unnest(%(groups)s::text[], %(lanes)s::text[]) now_by ("group", lane)
 WHERE s."group" = now_by."group" AND s.lane <> now_by.lane
 """
+
+
+# An append that began this long before those that it overtakes is found without a second claim.
+EARLIER = timedelta(hours=1)
 
 
 class LeaseLost(Exception):
@@ -134,7 +144,12 @@ def claim(*, token: UUID, lane: str, limit: int, groups: list[str] | None = None
 
 def read(streams: list[Claimed]) -> None:
     """Fill in each stream's next events, at most `EVENTS_PER_STREAM` each and `EVENTS_PER_CLAIM` in all."""
-    arguments = {**_columns(streams), "per_stream": EVENTS_PER_STREAM, "limit": EVENTS_PER_CLAIM}
+    arguments = {
+        **_columns(streams),
+        "oldest": _oldest(streams),
+        "per_stream": EVENTS_PER_STREAM,
+        "limit": EVENTS_PER_CLAIM,
+    }
     by_id = {stream.id: stream for stream in streams}
     rows: Any = OutboxEvent.objects.raw(_READ, arguments)
     for event in rows:
@@ -165,7 +180,8 @@ def hold(streams: list[Claimed], token: UUID, *, wait: bool = True) -> None:
 def finish(streams: list[Claimed], token: UUID) -> None:
     """End the leases of rows that this transaction has locked; what holds newer events stays due."""
     with connection.cursor() as cursor:
-        cursor.execute(_FINISH, {"ids": [stream.id for stream in streams], "token": token})
+        ids = [stream.id for stream in streams]
+        cursor.execute(_FINISH, {"ids": ids, "token": token, "oldest": _oldest(streams)})
 
 
 def renew(stream: Claimed, token: UUID) -> None:
@@ -189,8 +205,15 @@ def publish(streams: list[Claimed]) -> int:
     reached = [stream for stream in streams if stream.reached > stream.cursor]
     if not reached:
         return 0
+    recorded = [event.recorded_at for stream in reached for event in stream.events]
+    arguments = {
+        **_columns(reached),
+        "oldest": min(recorded),
+        "newest": max(recorded),
+        "subscriptions": subscriptions(),
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_PUBLISH_HANDLED, {**_columns(reached), "subscriptions": subscriptions()})
+        cursor.execute(_PUBLISH_HANDLED, arguments)
         return cursor.rowcount
 
 
@@ -211,6 +234,10 @@ def assign_lanes(**_: Any) -> None:
 def lease() -> timedelta:
     """How long a stream is held; longer than a task may run, and so than any one effect."""
     return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
+
+
+def _oldest(streams: list[Claimed]) -> datetime:
+    return min(stream.pending_since for stream in streams) - EARLIER
 
 
 def _columns(streams: list[Claimed]) -> dict[str, Any]:
