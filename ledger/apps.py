@@ -9,5 +9,8 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
+        from commerce.outbox.retention import register_veto
         from ledger import events, invariants  # noqa: F401
-        from ledger.services import exports  # noqa: F401
+        from ledger.services import archive, exports  # noqa: F401
+
+        register_veto(archive.open_books)
