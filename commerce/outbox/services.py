@@ -7,11 +7,12 @@ agrees are both named, by the caller and by a constraint of the database.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
 from django.db.models import Case, Q, QuerySet, When
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -22,6 +23,14 @@ from commerce.outbox.models import Circuit, OutboxEvent, OutboxSkip, OutboxStrea
 
 PERMISSION = "outbox.operate_outboxstream"
 MAY_APPROVE_SKIP = "outbox.approve_skip"
+
+# Due by the clock that claims go by; a stream that was parked while it was idle has nothing due.
+_GOES_ON: dict[str, Any] = {
+    "parked_at": None,
+    "parked_reason": "",
+    "attempts": 0,
+    "due_at": Case(When(pending_since__isnull=False, then=TransactionNow())),
+}
 
 
 @dataclass(frozen=True)
@@ -130,10 +139,8 @@ def retry_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: st
     row = _locked(stream, actor)
     if why := why_not_retry(row):
         raise StateConflict(why)
-    row.due_at, row.attempts, row.lease_token = timezone.now(), 0, None
-    row.save(update_fields=["due_at", "attempts", "lease_token"])
-    nudge([row.lane])
-    return row
+    row.attempts, row.lease_token = 0, None
+    return _go_on(row)
 
 
 def why_not_retry(stream: OutboxStream) -> str:
@@ -162,8 +169,7 @@ def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: s
     row = _locked(stream, actor)
     if not row.parked_at:
         raise StateConflict("The stream is not parked.")
-    _go_on(row)
-    return row
+    return _go_on(row)
 
 
 @transaction.atomic
@@ -181,12 +187,7 @@ def resume_streams(
             expected=expected,
             found=len(rows),
         )
-    OutboxStream.objects.filter(pk__in=[pk for pk, _ in rows]).update(
-        parked_at=None,
-        parked_reason="",
-        attempts=0,
-        due_at=Case(When(pending_since__isnull=False, then=Now())),
-    )
+    OutboxStream.objects.filter(pk__in=[pk for pk, _ in rows]).update(**_GOES_ON)
     nudge({lane for _, lane in rows})
     return len(rows)
 
@@ -275,12 +276,12 @@ def streams_by_id(ids: Iterable[int]) -> list[OutboxStream]:
     return found
 
 
-def _go_on(row: OutboxStream) -> None:
-    """A stream that was parked while it was idle has nothing that could be due."""
-    row.parked_at, row.parked_reason, row.attempts = None, "", 0
-    row.due_at = timezone.now() if row.pending_since else None
+def _go_on(row: OutboxStream) -> OutboxStream:
     row.save()
+    OutboxStream.objects.filter(pk=row.pk).update(**_GOES_ON)
+    row.refresh_from_db()
     nudge([row.lane])
+    return row
 
 
 def _locked(stream: OutboxStream, actor: Actor, permission: str = PERMISSION) -> OutboxStream:

@@ -1,6 +1,6 @@
 """The worked example from the paid invoice on, and short words for what the tests say often."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from ledger.rules import recipes
 from ledger.services import balance, post, release_due
 from payouts import services
 from payouts.models import Payout, Settlement
+from tests.sandbox.conftest import INTERNAL_ACCOUNT, Sandbox
 
 PAID = datetime(2027, 4, 1, 12, tzinfo=UTC)
 SEASONED = PAID + timedelta(days=7)
@@ -199,3 +200,51 @@ def person(django_user_model: Any) -> Callable[..., Actor]:
         return Actor.for_user(django_user_model.objects.get(pk=user.pk))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    running = Sandbox(tmp_path_factory.mktemp("bank"))
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def bank(process, settings):
+    process.reset()
+    process.control.delete("/faults")
+    settings.MODERN_TREASURY_BASE_URL = f"{process.url}/modern-treasury"
+    settings.MODERN_TREASURY_ORGANIZATION_ID, settings.MODERN_TREASURY_API_KEY = "org", "key"
+    settings.MODERN_TREASURY_INTERNAL_ACCOUNT_ID = INTERNAL_ACCOUNT
+    settings.POLL_SECONDS = 0.001
+    return process
+
+
+def open_account(bank: Sandbox, world: World, number: str) -> None:
+    """Give Northwind's bank account this number at the bank."""
+    account = {
+        "party_type": "business",
+        "routing_details": [{"routing_number_type": "aba", "routing_number": "121141822"}],
+        "account_details": [{"account_number": number}],
+    }
+    made = bank.mt.post("/counterparties", json={"name": "Northwind", "accounts": [account]})
+    world.northwind.references.update(provider_id=made.json()["accounts"][0]["id"])
+
+
+@pytest.fixture
+def ready(bank, world):
+    """Northwind's payout of 31,675.00 USD is approved and not sent yet; Bridge is paid on request."""
+    services.set_policy(organization=world.bridge, mode="on_request", actor=SYSTEM, at=SEASONED)
+    open_account(bank, world, "123456789")
+    world.settle()
+    world.release()
+    return world
+
+
+def orders(bank: Sandbox) -> list:
+    return bank.effects()["modern_treasury"]["payment_order"]
+
+
+def fault(bank: Sandbox, kind: str, path: str = "payment_orders", **more) -> None:
+    rule = {"provider": "modern_treasury", "kind": kind, "path": path, **more}
+    assert bank.control.post("/faults", json=rule).status_code == 201

@@ -1,7 +1,6 @@
 """Against the simulator over HTTP: one payment order per payout, whatever gets lost on the way."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -16,50 +15,10 @@ from commerce.providers import modern_treasury
 from payouts import services
 from payouts.models import Payout
 from payouts.services.bank import _send
-from tests.payouts.conftest import SEASONED, SYSTEM, World, holds, tell, usd
-from tests.sandbox.conftest import INTERNAL_ACCOUNT, Sandbox
+from tests.payouts.conftest import SEASONED, SYSTEM, World, fault, holds, open_account, orders, tell, usd
 
 pytestmark = pytest.mark.django_db
 EVERYTHING = ["payouts.settlement", "payouts.policy", "payouts.modern_treasury", "payouts.poll"]
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    running = Sandbox(tmp_path_factory.mktemp("bank"))
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def bank(process, settings):
-    process.reset()
-    process.control.delete("/faults")
-    settings.MODERN_TREASURY_BASE_URL = f"{process.url}/modern-treasury"
-    settings.MODERN_TREASURY_ORGANIZATION_ID, settings.MODERN_TREASURY_API_KEY = "org", "key"
-    settings.MODERN_TREASURY_INTERNAL_ACCOUNT_ID = INTERNAL_ACCOUNT
-    settings.POLL_SECONDS = 0.001
-    return process
-
-
-def open_account(bank: Sandbox, world: World, number: str) -> None:
-    """Give Northwind's bank account this number at the bank."""
-    account = {
-        "party_type": "business",
-        "routing_details": [{"routing_number_type": "aba", "routing_number": "121141822"}],
-        "account_details": [{"account_number": number}],
-    }
-    made = bank.mt.post("/counterparties", json={"name": "Northwind", "accounts": [account]})
-    world.northwind.references.update(provider_id=made.json()["accounts"][0]["id"])
-
-
-@pytest.fixture
-def ready(bank, world):
-    """Northwind's payout of 31,675.00 USD is approved and not sent yet; Bridge is paid on request."""
-    services.set_policy(organization=world.bridge, mode="on_request", actor=SYSTEM, at=SEASONED)
-    open_account(bank, world, "123456789")
-    world.settle()
-    world.release()
-    return world
 
 
 def submit(world: World) -> Payout:
@@ -71,15 +30,6 @@ def poll(world: World) -> Payout:
     Payout.objects.filter(next_poll_at__isnull=False).update(next_poll_at=timezone.now())
     services.poll_payouts(at=SEASONED, actor=SYSTEM)
     return world.payout()
-
-
-def orders(bank: Sandbox) -> list:
-    return bank.effects()["modern_treasury"]["payment_order"]
-
-
-def fault(bank: Sandbox, kind: str, path: str = "payment_orders", **more) -> None:
-    rule = {"provider": "modern_treasury", "kind": kind, "path": path, **more}
-    assert bank.control.post("/faults", json=rule).status_code == 201
 
 
 def test_an_approved_payout_becomes_one_payment_order(ready, bank):
@@ -246,7 +196,7 @@ def test_a_return_days_later_is_found_by_polling(ready, bank):
     assert holds(ready.northwind, "PAYABLE") == usd("31,675.00")
 
 
-def webhook(bank: Sandbox, kind: str, id_: str, copies: int = 3) -> None:
+def webhook(bank, kind: str, id_: str, copies: int = 3) -> None:
     name = f"modern_treasury.{kind}"
     for n in range(copies):
         hint = {"provider": "modern_treasury", "object_id": id_, "delivery_id": str(n), "event": "updated"}
