@@ -78,13 +78,23 @@ def _load(
             connection.execute(statement, facts if "%(" in statement else None)
 
 
+def _nothing_left(run: Run) -> None:
+    with run.server.connect(DATABASE) as connection:
+        for statement in (statements.UNPUBLISHED, statements.DUE):
+            (left,) = connection.execute(statement).fetchone() or (0,)
+            if left:
+                raise RuntimeError(f"{left:,} were left by {statement}.")
+
+
 def _draining(run: Run, ours: Worker) -> list[Row]:
     with Worker(**PEER) as peer:
 
         def drain(lane: str, per_second: int) -> float:
             streams = max(int(per_second * run.seconds) // EVENTS_PER_STREAM, 1)
             _load(run, lane, streams)
-            return float(ours.ask("drain", lane=lane, events=streams * EVENTS_PER_STREAM))
+            rate = float(ours.ask("drain", lane=lane, events=streams * EVENTS_PER_STREAM))
+            _nothing_left(run)
+            return rate
 
         jobs = max(int(JOBS * run.seconds), 1)
         figures = run.alternate(
@@ -150,6 +160,7 @@ def _backlog(run: Run, ours: Worker, events: int) -> list[Row]:
     _load(run, "batch", streams)
     run.say("draining them")
     found = ours.ask("backlog", lane="batch", events=streams * EVENTS_PER_STREAM)
+    _nothing_left(run)
     title = f"backlog of {events:,} events"
     return [
         Row(f"{title}, the whole", "/s", found["rate"], details=found),
