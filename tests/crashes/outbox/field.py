@@ -84,7 +84,7 @@ class Field:
             worker.join()
         return {
             "kills": kills,
-            "besides_aimed_at_an_effect": len(aimed),
+            "besides_aimed_at": list(aimed),
             "paused_past_the_lease": kills // 5,
             "of_them_in_an_effect": sum(hit.values()) - hit[""],
             "killed_in": {group: hit[group] + (group in aimed) for group in IN_HAND[1:]},
@@ -94,13 +94,13 @@ class Field:
         """kill -9 of the postmaster and of all that serve, while Celery's workers drain."""
         returns = []
         with self._celery(), self._writing():
+            self._until_all_work()
             for _ in range(restarts):
                 time.sleep(self.dice.uniform(0.3, 1.5))
                 kill_postgres()
                 ensure_postgres()
                 returns.append(self._until_each_lane_goes_on())
-            alive = self._pools()
-            back = self._back(alive, judge.marks())
+            alive, back = self._until_all_work()
         return {
             "restarts": restarts,
             "slowest_return_seconds": round(max(returns), 2),
@@ -113,6 +113,7 @@ class Field:
         """Empty it and kill it; the last of several times it stays away longer than any drain lasts."""
         without = []
         with self._celery(), self._writing():
+            self._until_all_work()
             for turn in range(wipes):
                 time.sleep(self.dice.uniform(0.5, 3))
                 wipe_redis()
@@ -123,8 +124,8 @@ class Field:
                 ensure_redis()
             # Nobody but wake-ups through Redis makes them work then.
             self.stack.kill("beat")
-            began, alive = time.monotonic(), self._pools()
-            back = self._back(alive, judge.marks())
+            began = time.monotonic()
+            alive, back = self._until_all_work()
             passed = time.monotonic() - began
             self.stack.restart("beat")
         return {
@@ -205,15 +206,16 @@ class Field:
         _until(lambda: judge.lanes_moved(since) >= set(crew.LANES), PATIENCE)
         return time.monotonic() - began
 
+    def _until_all_work(self) -> tuple[set[int], set[int]]:
+        """The processes of the pools, and those of them that have handled an event from now on."""
+        marks = judge.marks()
+        _until(lambda: judge.workers_since(marks) >= (self._pools() or {0}), 60)
+        alive = self._pools()
+        return alive, judge.workers_since(marks) & alive
+
     def _pools(self) -> set[int]:
-        """The processes that handle events."""
         parents = [psutil.Process(self.stack.processes[name].pid) for name in WORKERS]
         return {child.pid for parent in parents for child in parent.children()}
-
-    def _back(self, alive: set[int], marks: dict[str, int]) -> set[int]:
-        """Those that have handled an event since."""
-        _until(lambda: judge.workers_since(marks) >= alive, 60)
-        return judge.workers_since(marks) & alive
 
     def _simulator_answers(self) -> bool:
         with suppress(OSError):

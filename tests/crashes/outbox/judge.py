@@ -14,6 +14,7 @@ from typing import Any
 from django.db import close_old_connections
 from django.utils import timezone
 
+from commerce import roles
 from commerce.invariants import REGISTRY
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.registry import types_of
@@ -79,8 +80,9 @@ def deliveries() -> dict[str, int]:
 
 
 def findings() -> list[str]:
-    """What `manage.py verify` says."""
-    return [f"{inv.code} {found.subject}: {found.detail}" for inv in REGISTRY for found in inv.check()]
+    """What `manage.py verify` says, whatever the application may not read."""
+    with roles.owner():
+        return [f"{inv.code} {found.subject}: {found.detail}" for inv in REGISTRY for found in inv.check()]
 
 
 def counted() -> int:

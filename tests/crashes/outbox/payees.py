@@ -11,6 +11,7 @@ from commerce.providers import modern_treasury
 from commerce.states import transition
 from ledger import services as ledger
 from ledger.rules import recipes
+from payouts.models import PayeePolicy
 
 PAYEES = 5
 PLENTY = Money(10**12, "USD")
@@ -24,6 +25,7 @@ def migrate() -> None:
 def open_accounts() -> None:
     for number in range(PAYEES):
         payee = Organization.objects.create(name=f"Payee {number}", slug=f"payee-{number}", roles=["seller"])
+        PayeePolicy.objects.create(organization=payee, mode=PayeePolicy.Mode.ON_REQUEST)
         _open_account(payee, datetime.now(UTC))
 
 

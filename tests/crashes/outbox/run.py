@@ -81,7 +81,8 @@ def _faults(report: dict[str, Any]) -> list[str]:
     faults += [f"finding {finding}" for finding in report["findings"]]
     faults += [f"the fault {kind} was never served" for kind, hits in report["served"].items() if not hits]
     if workers := report.get("workers"):
-        faults += [f"nothing was killed in {what}" for what, hits in workers["killed_in"].items() if not hits]
+        aimed_at = workers["besides_aimed_at"]
+        faults += [f"nothing was killed in {what}" for what in aimed_at if not workers["killed_in"][what]]
         if not groups["crashes.fresh_key"]["doubled"]:
             faults.append("the control with fresh keys doubled nothing")
         if not groups["crashes.cursor_first"]["lost"]:
