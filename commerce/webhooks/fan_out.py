@@ -48,7 +48,7 @@ DELETE FROM webhooks_pendingevent WHERE id IN (
 _SUBSCRIBED = """
 SELECT e.id, e.organization_id, e.event_types, %s = ANY (o.roles)
 FROM webhooks_webhookendpoint e JOIN parties_organization o ON o.id = e.organization_id
-WHERE e.event_types && %s::text[] AND e.status <> 'deleted'
+WHERE e.id IN (SELECT endpoint_id FROM webhooks_webhooksubscription WHERE pattern = ANY (%s::text[]))
   AND (e.status = 'enabled' OR e.collects_until > now())
 ORDER BY e.id FOR SHARE OF e
 """

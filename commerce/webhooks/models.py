@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
 from django_fsm import FSMField, transition
@@ -66,9 +65,6 @@ class WebhookEndpoint(models.Model):
                 name="webhook_endpoint_disabled",
             ),
         )
-        indexes = (
-            GinIndex(fields=["event_types"], name="webhook_endpoint_types", condition=~Q(status="deleted")),
-        )
         permissions = (
             ("register_webhookendpoint", "Can add, change and delete webhook endpoints and their secrets"),
             ("operate_webhookendpoint", "Can test, disable and enable webhook endpoints and resend messages"),
@@ -108,6 +104,22 @@ class WebhookEndpoint(models.Model):
     def delete_for_good(self) -> None:
         self.disabled_because, self.disabled_at, self.collects_until = "", None, None
         self.version += 1
+
+
+class WebhookSubscription(models.Model):
+    """One of an endpoint's event types, for the trigger on the events to find; deleted ones have none."""
+
+    id = models.BigAutoField(primary_key=True)
+    pattern = models.TextField()
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="subscriptions")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=["pattern", "endpoint"], name="webhook_subscription_once"),
+        )
+
+    def __str__(self) -> str:
+        return self.pattern
 
 
 class WebhookHealth(models.Model):

@@ -29,6 +29,7 @@ from commerce.webhooks.models import (
     WebhookHealth,
     WebhookMessage,
     WebhookSecret,
+    WebhookSubscription,
 )
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def create_endpoint(
         created_at=at,
     )
     WebhookHealth.objects.create(endpoint=endpoint)
+    _subscribe(endpoint)
     secret = _make_secret(endpoint)
     log.info("webhook endpoint made", extra={"endpoint": str(endpoint.pk), "by": str(actor)})
     return endpoint, secret
@@ -84,6 +86,7 @@ def update_endpoint(
         setattr(row, name, value)
     row.version += 1
     row.save()
+    _subscribe(row)
     log.info(
         "webhook endpoint changed",
         extra={"endpoint": str(row.pk), "by": str(actor), "fields": sorted(changes)},
@@ -164,6 +167,7 @@ def delete_endpoint(
     _locked(endpoint, expected_version)
     row = states.transition(endpoint, "delete_for_good", actor=actor, at=at, reason=reason)
     row.secrets.all().delete()
+    row.subscriptions.all().delete()
     clear_reviews(
         subject_type="webhooks.webhookendpoint",
         subject_id=row.pk,
@@ -274,6 +278,15 @@ def _locked(endpoint: WebhookEndpoint, expected_version: int | None = None) -> W
     if expected_version is not None and row.version != expected_version:
         raise VersionConflict(f"The endpoint is at version {row.version}.", current_version=row.version)
     return row
+
+
+def _subscribe(endpoint: WebhookEndpoint) -> None:
+    """Make the rows that the trigger on the events asks those that the endpoint says."""
+    endpoint.subscriptions.exclude(pattern__in=endpoint.event_types).delete()
+    WebhookSubscription.objects.bulk_create(
+        [WebhookSubscription(endpoint=endpoint, pattern=pattern) for pattern in endpoint.event_types],
+        ignore_conflicts=True,
+    )
 
 
 def _make_secret(endpoint: WebhookEndpoint) -> str:

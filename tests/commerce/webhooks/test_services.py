@@ -65,6 +65,18 @@ def test_a_change_goes_by_the_version_that_was_seen(seller: Any) -> None:
     assert (to.version, to.url) == (2, HOOK)
 
 
+def test_a_change_of_event_types_is_heeded_from_then_on(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK, "organization.suspended", "payout.*")
+    services.update_endpoint(endpoint=to, event_types=["organization.reactivated"], actor=SYSTEM, at=AT)
+    happens(seller)
+    fan_out(at=AT)
+    assert not to.messages.exists()
+    happens(seller, "organization.reactivated")
+    fan_out(at=AT)
+    assert to.messages.get().type == "organization.reactivated"
+    assert [row.pattern for row in to.subscriptions.all()] == ["organization.reactivated"]
+
+
 def test_what_is_pending_goes_to_the_new_url(seller: Any, receiver: Receiver) -> None:
     to, _ = endpoint(seller, f"{receiver.url}/old")
     happens(seller)
