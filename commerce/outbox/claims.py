@@ -28,10 +28,10 @@ WITH due AS MATERIALIZED (
 )
 UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
 FROM due WHERE s.id = due.id
-RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since
+RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since, now()
 """
-# `oldest` is written into the statements, so that older months are not even planned for. Whose
-# `pending_since` has sunk below it is read by the next claim.
+# `oldest` and `until` are written into the statements, so that other months are not even planned for. Whose
+# `pending_since` has sunk below the one, or who is still at work after the other, reads with the next claim.
 # `pending_since` as of this statement: since the claim an older transaction may have appended and lowered it.
 _READ = """
 SELECT e.*, claimed.id AS stream_id, s.pending_since AS since
@@ -40,7 +40,7 @@ JOIN outbox_outboxstream s ON s.id = claimed.id AND s.pending_since >= %(oldest)
 CROSS JOIN LATERAL (
   SELECT * FROM outbox_outboxevent
   WHERE aggregate_type = s.aggregate_type AND aggregate_id = s.aggregate_id AND recorded_at >= %(oldest)s
-    AND sequence > claimed.cursor AND recorded_at >= s.pending_since
+    AND recorded_at < %(until)s AND sequence > claimed.cursor AND recorded_at >= s.pending_since
   ORDER BY aggregate_type, aggregate_id, sequence LIMIT %(per_stream)s
 ) e
 ORDER BY claimed.place, e.sequence LIMIT %(limit)s
@@ -62,11 +62,11 @@ SET lease_token = NULL,
     due_at = CASE WHEN more.found THEN now() END,
     pending_since = CASE WHEN more.found THEN s.pending_since END
 FROM (
-  SELECT id, held.pending_since < %(oldest)s OR EXISTS (
+  SELECT id, held.pending_since < %(oldest)s OR clock_timestamp() >= %(until)s OR EXISTS (
     SELECT FROM outbox_outboxevent e
     WHERE e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
       AND e.sequence > held.cursor AND e.recorded_at >= held.pending_since
-      AND e.recorded_at >= %(oldest)s) AS found
+      AND e.recorded_at >= %(oldest)s AND e.recorded_at < %(until)s) AS found
   FROM outbox_outboxstream held WHERE held.id = ANY (%(ids)s) AND held.lease_token = %(token)s
 ) more WHERE s.id = more.id
 """
@@ -101,8 +101,8 @@ WHERE s."group" = now_by."group" AND s.lane <> now_by.lane
 """
 
 
-# An append that began this long before those that it overtakes is found without a second claim.
-EARLIER = timedelta(hours=1)
+# What was recorded so much before or after a claim's own instants is found without a second claim.
+MARGIN = timedelta(hours=1)
 
 
 class LeaseLost(Exception):
@@ -120,6 +120,7 @@ class Claimed:
     lane: str
     cursor: int
     pending_since: datetime
+    claimed_at: datetime
     events: list[OutboxEvent] = field(default_factory=list)
     reached: int = 0
     finished: bool = False
@@ -146,7 +147,7 @@ def read(streams: list[Claimed]) -> None:
     """Fill in each stream's next events, at most `EVENTS_PER_STREAM` each and `EVENTS_PER_CLAIM` in all."""
     arguments = {
         **_columns(streams),
-        "oldest": _oldest(streams),
+        **_bounds(streams),
         "per_stream": EVENTS_PER_STREAM,
         "limit": EVENTS_PER_CLAIM,
     }
@@ -181,7 +182,7 @@ def finish(streams: list[Claimed], token: UUID) -> None:
     """End the leases of rows that this transaction has locked; what holds newer events stays due."""
     with connection.cursor() as cursor:
         ids = [stream.id for stream in streams]
-        cursor.execute(_FINISH, {"ids": ids, "token": token, "oldest": _oldest(streams)})
+        cursor.execute(_FINISH, {"ids": ids, "token": token, **_bounds(streams)})
 
 
 def renew(stream: Claimed, token: UUID) -> None:
@@ -236,8 +237,11 @@ def lease() -> timedelta:
     return timedelta(seconds=settings.OUTBOX_LEASE_SECONDS)
 
 
-def _oldest(streams: list[Claimed]) -> datetime:
-    return min(stream.pending_since for stream in streams) - EARLIER
+def _bounds(streams: list[Claimed]) -> dict[str, datetime]:
+    return {
+        "oldest": min(stream.pending_since for stream in streams) - MARGIN,
+        "until": min(stream.claimed_at for stream in streams) + MARGIN,
+    }
 
 
 def _columns(streams: list[Claimed]) -> dict[str, Any]:

@@ -131,9 +131,9 @@ def listen(lane: str, effect: Callable[[OutboxEvent], None], group: str = "g") -
         on("thing.done", group=group, provider="" if lane == "local" else lane)(effect)
 
 
-def keep(event: OutboxEvent) -> None:
+def keep(event: OutboxEvent, by: str = "") -> None:
     """An effect in the database; twice is two rows."""
-    name = f"{event.aggregate_id}#{event.sequence} {event.group} {next(_numbers):04}"
+    name = f"{event.aggregate_id}#{event.sequence} {event.group} {next(_numbers):04}{by}"
     Heartbeat.objects.create(name=name, beaten_at=AT)
 
 

@@ -1,4 +1,4 @@
-"""Append beside append: the head's lock makes sequence order commit order, and whoever loses leaves nothing."""
+"""Append beside append: the lock on the head makes sequence order commit order; who loses leaves nothing."""
 
 import pytest
 from django.db import OperationalError, transaction

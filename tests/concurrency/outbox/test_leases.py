@@ -1,4 +1,4 @@
-"""Leases: two drains share nothing, and a holder who wakes after its lease went to another changes nothing."""
+"""Leases: two drains share nothing; a holder who wakes after its lease went to another changes nothing."""
 
 import threading
 from uuid import uuid4

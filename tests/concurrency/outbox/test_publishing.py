@@ -1,10 +1,10 @@
 """Publishing: exactly when the last group's cursor has committed; never before, and nobody waits for it."""
 
 import threading
+from uuid import uuid4
 
 import pytest
 from django.db import transaction
-from django.db.models.functions import Now
 
 from commerce.outbox import claims, drain, relay
 from commerce.outbox.invariants import published_before_its_effects
@@ -13,6 +13,7 @@ from tests.concurrency.outbox.sides import (
     PATIENCE,
     Point,
     Side,
+    expire_leases,
     keep,
     kept,
     listen,
@@ -168,10 +169,11 @@ def test_a_rolled_back_effect_publishes_nothing(monkeypatch: pytest.MonkeyPatch)
     point = stop_at(monkeypatch, "outbox.before_local_commit")
     second = Side(lambda: drain(groups=["second"]))
     point.reached()
-    OutboxStream.objects.filter(group="second").update(lease_token=None, due_at=Now())
+    OutboxStream.objects.filter(group="second").update(lease_token=uuid4())
     point.go()
     assert second.answer().handled == 0
     assert kept("second") == []
     assert not published()
+    expire_leases()
     assert drain().handled == 1
     assert published()
