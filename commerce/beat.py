@@ -8,16 +8,20 @@ a while after the broker is back, for the workers wait up to half a minute betwe
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from celery import beat
 from celery.app.task import Task
 from django.db import close_old_connections
 
+from commerce.celery import waiting
 from commerce.outbox.stopping import stop
 
 log = logging.getLogger(__name__)
 
+FULL = 1000
+LOOK_SECONDS = 10.0
 QUIET_SECONDS = 5.0
 REJOIN_SECONDS = 45.0
 
@@ -31,7 +35,8 @@ class Scheduler(beat.Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._running: dict[str, Future[None]] = {}
-        self._quiet_until = self._alone_until = 0.0
+        self._quiet_until = self._alone_until = self._looked_at = 0.0
+        self._full: set[str] = set()
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -47,11 +52,11 @@ class Scheduler(beat.Scheduler):
 
     def _publish(self, task: Task, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A broker that did not answer is left alone for a while, for each try costs the ticks that wait."""
-        if time.monotonic() < self._quiet_until:
+        if time.monotonic() < self._quiet_until or self._queue(task, arguments) in self._full_queues():
             return
         try:
             task.apply_async(arguments, retry=False, **options)
-        except task.OperationalError as error:
+        except Exception as error:  # whatever the broker's library raises: the ticks go on
             now = time.monotonic()
             if now >= self._alone_until:
                 log.error("no broker: beat runs the ticks itself: %s", type(error).__name__)
@@ -61,10 +66,23 @@ class Scheduler(beat.Scheduler):
         """In its queue's thread, or not at all while the same tick is still waiting or at work there."""
         if (earlier := self._running.get(name)) and not earlier.done():
             return
-        queue = self.app.amqp.router.route({}, str(task.name), arguments)["queue"].name
+        queue = self._queue(task, arguments)
         if queue not in self._threads:
             self._threads[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
         self._running[name] = self._threads[queue].submit(_run_here, task, arguments)
+
+    def _queue(self, task: Task, arguments: tuple[Any, ...]) -> str:
+        return str(self.app.amqp.router.route({}, str(task.name), arguments)["queue"].name)
+
+    def _full_queues(self) -> set[str]:
+        """Where nobody takes the ticks: they expire, but until a worker comes they stay with the broker."""
+        if time.monotonic() >= self._looked_at + LOOK_SECONDS:
+            with suppress(Exception):  # whether there is a broker is what publishing finds out
+                self._full = {name for name, count in waiting().items() if count >= FULL}
+            self._looked_at = time.monotonic()
+            if self._full:
+                log.error("no worker takes %s", ", ".join(sorted(self._full)))
+        return self._full
 
     def close(self) -> None:
         """Beat was told to end, and so are the drains that run here."""

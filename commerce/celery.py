@@ -30,6 +30,16 @@ def _load_before_the_fork(**_: Any) -> None:
     import modern_treasury  # noqa: F401
 
 
+def waiting() -> dict[str, int]:
+    """Messages that no worker has taken, by queue. Raises whatever the broker's library does."""
+    with app.connection_for_write() as broker:
+        channel: Any = broker.default_channel
+        return {
+            name: channel.queue_declare(queue=name, durable=True, auto_delete=False).message_count
+            for name in sorted(app.amqp.queues)
+        }
+
+
 def _every(seconds: float, task: str, *arguments: str) -> dict[str, Any]:
     # A tick that could not run before the next one is dropped rather than piled up.
     return {"task": task, "args": arguments, "schedule": seconds, "options": {"expires": max(seconds, 1)}}
@@ -60,5 +70,6 @@ app.conf.beat_schedule = {
     "commerce.expire_approvals": _every(POLL, "commerce.expire_approvals"),
     "console.run_exports": _every(TICK, "console.run_exports"),
     "console.expire_exports": _every(HOUR, "console.expire_exports"),
+    "outbox.make_partitions": _every(HOUR, "outbox.make_partitions"),
     "api.forget_old_answers": _every(HOUR, "api.forget_old_answers"),
 }

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse
 
-from commerce.celery import app
+from commerce.celery import waiting
 from commerce.models import HandlerTiming
 from commerce.outbox import registry, timings
 
@@ -204,20 +204,12 @@ def _webhooks() -> Iterator[Metric]:
 
 
 def _broker() -> Iterator[Metric]:
-    """Messages per queue; an empty queue does not exist in Redis, and asking twice for it is no harm."""
-    waiting = Metric("commerce_queue_messages", "gauge", "Messages that no worker has taken.")
-    answers = 0
-    with (
-        suppress(Exception),
-        app.connection_for_write() as broker,
-    ):  # a broker away is an answer, not an error
-        channel: Any = broker.default_channel
-        for name in sorted(app.amqp.queues):
-            declared = channel.queue_declare(queue=name, durable=True, auto_delete=False)
-            waiting.add(declared.message_count, queue=name)
-        answers = 1
-    yield _one("commerce_broker_up", "Whether the broker of wake-ups answers.", answers)
-    yield waiting
+    messages = Metric("commerce_queue_messages", "gauge", "Messages that no worker has taken.")
+    with suppress(Exception):  # a broker that is away is an answer, not an error
+        for name, count in waiting().items():
+            messages.add(count, queue=name)
+    yield _one("commerce_broker_up", "Whether the broker of wake-ups answers.", int(bool(messages.samples)))
+    yield messages
 
 
 def _one(name: str, told: str, value: float) -> Metric:

@@ -207,7 +207,7 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     ),
     "bulk": (
         *("ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep"),
-        *("console.expire_exports", "api.forget_old_answers"),
+        *("console.expire_exports", "api.forget_old_answers", "outbox.make_partitions"),
     ),
     "exports": ("console.run_exports",),
 }

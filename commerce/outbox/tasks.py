@@ -8,6 +8,7 @@ from celery.signals import worker_process_shutdown
 
 from commerce.outbox import timings
 from commerce.outbox.claims import publish_left
+from commerce.outbox.partitions import make_partitions
 from commerce.outbox.registry import BATCH, LOCAL
 from commerce.outbox.relay import drain
 
@@ -22,6 +23,12 @@ def drain_lane(lane: str) -> int:
 def publish() -> int:
     """Mark events whose last effect committed just before a crash."""
     return publish_left()
+
+
+@shared_task(name="outbox.make_partitions")
+def make_months() -> int:
+    """Stay three months ahead of the calendar."""
+    return make_partitions()
 
 
 def queue_of(lane: str) -> str:

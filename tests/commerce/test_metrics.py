@@ -82,14 +82,14 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
     monkeypatch.setattr(registry, "_handlers", {})
     monkeypatch.setattr(metrics, "KEPT_SECONDS", -1.0)
     monkeypatch.setattr(timings, "_flushed_at", float("-inf"))
-    settings.METRICS_TOKEN = "scrape-me"  # noqa: S105
+    settings.METRICS_TOKEN = "scrape-me"
     timings._counts.clear()
     timings._seconds.clear()
     yield
     registry._handlers.clear()
 
 
-def scrape(token: str = "scrape-me") -> Any:  # noqa: S107
+def scrape(token: str = "scrape-me") -> Any:
     return Client().get("/metrics", headers={"Authorization": f"Bearer {token}", "Host": "anything"})
 
 

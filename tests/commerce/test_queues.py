@@ -15,8 +15,9 @@ import yaml
 from celery.exceptions import QueueNotFound
 from django.conf import settings
 
+from commerce import beat
 from commerce.beat import Scheduler
-from commerce.celery import app
+from commerce.celery import app, waiting
 from commerce.outbox import registry
 from commerce.processes import WORKERS
 
@@ -48,7 +49,7 @@ def test_each_tick_goes_to_the_queue_of_its_kind() -> None:
         },
         "bulk": {
             "ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep",
-            "console.expire_exports", "api.forget_old_answers",
+            "console.expire_exports", "api.forget_old_answers", "outbox.make_partitions",
         },
         "exports": {"console.run_exports"},
     }  # fmt: skip
@@ -132,6 +133,19 @@ def test_beat_is_ours_and_begins_with_everything_due() -> None:
     scheduler = Scheduler(app)
     assert set(scheduler.schedule) == set(app.conf.beat_schedule)
     assert all(entry.is_due()[0] for entry in scheduler.schedule.values())
+
+
+def test_ticks_that_nobody_takes_do_not_fill_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beat, "FULL", 5)
+    monkeypatch.setattr(beat, "LOOK_SECONDS", -1.0)
+    scheduler = Scheduler(app)
+    app.control.purge()
+    before = waiting()["bulk"]
+    for _ in range(12):
+        scheduler.apply_entry(scheduler.schedule["console.run_exports"])
+    assert waiting()["exports"] == 5
+    scheduler.apply_entry(scheduler.schedule["ledger.keep"])
+    assert waiting()["bulk"] == before + 1, "another queue is not full"
 
 
 READ = """
