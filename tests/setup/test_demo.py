@@ -78,7 +78,7 @@ def test_a_killed_worker_ends_it_with_a_sentence_and_the_next_one_stays_until_it
     demo = _command(state, "demo")
     said = _until_it_says(demo, UP)
     assert "approver-demo" in said
-    _part(demo, "--exclude-queues providers").kill()
+    _part(demo, "--hostname worker@").kill()
     _, err = demo.communicate(timeout=SECONDS)
     assert demo.returncode == 1
     assert "worker ended with code -9" in err
