@@ -20,7 +20,14 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from commerce import clock, states
 from commerce.api.models import ApiKey
 from commerce.api.services import revoke_key
-from commerce.console import approvals_admin, export_admin, outbox_admin, outbox_events_admin, services  # noqa: F401
+from commerce.console import (  # noqa: F401
+    approvals_admin,
+    export_admin,
+    outbox_admin,
+    outbox_archive_admin,
+    outbox_events_admin,
+    services,
+)
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.format import badge, instant, money, shown_json, subject, subject_link

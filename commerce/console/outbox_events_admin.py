@@ -1,6 +1,7 @@
 """Events in the console: who has got one, what caused it and what it caused, and sending it once more."""
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
@@ -18,6 +19,7 @@ from commerce.console.outbox_admin import ROWS_SHOWN, TONES
 from commerce.console.registry import Hit, register_panel, register_search
 from commerce.outbox import registry, replay, services, traces
 from commerce.outbox.models import OutboxEvent, OutboxSkip
+from commerce.outbox.retention import archived_month, horizon
 
 
 def _replay(*, obj: OutboxEvent, **context: Any) -> str:
@@ -47,6 +49,13 @@ class OutboxEventAdmin(ConsoleAdmin):
         "event_id", "type", "version", "aggregate", "sequence", "occurred", "recorded", "published",
         "shown_headers", "shown_payload",
     )  # fmt: skip
+
+    @property
+    def about(self) -> str:
+        """Where the list begins, if not with the first event ever."""
+        begins = horizon()
+        gone = f" Events before {begins:%B %Y} are archived; bring a month back to see it." if begins else ""
+        return super().about + gone
 
     def get_object_actions(self, request: HttpRequest, obj: Any) -> tuple[ObjectAction, ...]:
         groups = registry.groups_of(obj.type)
@@ -141,20 +150,29 @@ def _chain_of(event: OutboxEvent, request: HttpRequest) -> SafeString:
         ("replay" if "replay" in caused.headers else "consequence", caused)
         for caused in traces.consequences(event)[:ROWS_SHOWN]
     ]
-    if not causes and not after:
+    first = causes[0][1] if causes else event
+    unseen = first.headers.get("causation_id")
+    archived = archived_month(UUID(unseen)) if unseen else None
+    if not causes and not after and not archived:
         return SafeString()
+    gone = (
+        [["cause", unseen, NOTHING, f"archived with {archived:%B %Y}", NOTHING, NOTHING]] if archived else []
+    )
     rows = [
-        [
-            word,
-            link(found, f"{found.type} #{found.sequence}")
-            if found != event
-            else f"{found.type} #{found.sequence}",
-            subject_link(aggregate_label(found.aggregate_type), found.aggregate_id),
-            instant(found.recorded_at),
-            found.headers.get("reason") or NOTHING,
-            ", ".join(found.headers.get("only", [])) or NOTHING,
-        ]
-        for word, found in [*causes, ("this event", event), *after]
+        *gone,
+        *(
+            [
+                word,
+                link(found, f"{found.type} #{found.sequence}")
+                if found != event
+                else f"{found.type} #{found.sequence}",
+                subject_link(aggregate_label(found.aggregate_type), found.aggregate_id),
+                instant(found.recorded_at),
+                found.headers.get("reason") or NOTHING,
+                ", ".join(found.headers.get("only", [])) or NOTHING,
+            ]
+            for word, found in [*causes, ("this event", event), *after]
+        ),
     ]
     return table(["", "Event", "Aggregate", "Recorded", "Why", "Only for"], rows)
 

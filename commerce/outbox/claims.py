@@ -17,7 +17,7 @@ from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.registry import group_lanes, subscriptions
 
 EVENTS_PER_STREAM = 50
-EVENTS_PER_CLAIM = 2000
+EVENTS_PER_CLAIM = 3000
 
 # A subquery that locks rows up to a limit could be run more than once by a join; a common table is not.
 _CLAIM = """
@@ -27,7 +27,7 @@ WITH due AS MATERIALIZED (
   ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
-FROM due WHERE s.id = due.id
+WHERE s.id = ANY (ARRAY(SELECT id FROM due))
 RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since, now()
 """
 # `oldest` and `until` are written into the statements, so that other months are not even planned for. Whose
@@ -46,29 +46,37 @@ CROSS JOIN LATERAL (
 ORDER BY claimed.place, e.sequence LIMIT %(limit)s
 """
 _ADVANCE = """
-UPDATE outbox_outboxstream s
-SET cursor = moved.cursor, attempts = 0, last_error = '', last_tried_at = clock_timestamp()
-FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) moved (id, cursor)
-WHERE s.id = moved.id AND s.lease_token = %(token)s
+UPDATE outbox_outboxstream
+SET cursor = %(cursor)s, attempts = 0, last_error = '', last_tried_at = clock_timestamp()
+WHERE id = %(id)s AND lease_token = %(token)s
 """
 _LOCK = """
 SELECT id FROM outbox_outboxstream WHERE id = ANY (%(ids)s) AND lease_token = %(token)s
 FOR NO KEY UPDATE {wait}
 """
 # Second of two statements, after the lock: in one, an append that waits for it would lose its wake-up.
+# OFFSET keeps the look for newer events a single one.
 _FINISH = """
 UPDATE outbox_outboxstream s
-SET lease_token = NULL,
-    due_at = CASE WHEN more.found THEN now() END,
-    pending_since = CASE WHEN more.found THEN s.pending_since END
+SET cursor = done.cursor, attempts = 0, last_error = '', last_tried_at = clock_timestamp(),
+    lease_token = NULL,
+    due_at = CASE WHEN done.more THEN now() END,
+    pending_since = CASE WHEN done.more THEN s.pending_since END
 FROM (
-  SELECT id, held.pending_since < %(oldest)s OR clock_timestamp() >= %(until)s OR EXISTS (
+  SELECT held.id, reached.cursor, held.pending_since < %(oldest)s OR clock_timestamp() >= %(until)s OR EXISTS (
     SELECT FROM outbox_outboxevent e
     WHERE e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
-      AND e.sequence > held.cursor AND e.recorded_at >= held.pending_since
-      AND e.recorded_at >= %(oldest)s AND e.recorded_at < %(until)s) AS found
-  FROM outbox_outboxstream held WHERE held.id = ANY (%(ids)s) AND held.lease_token = %(token)s
-) more WHERE s.id = more.id
+      AND e.sequence > reached.cursor AND e.recorded_at >= held.pending_since
+      AND e.recorded_at >= %(oldest)s AND e.recorded_at < %(until)s) AS more
+  FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) reached (id, cursor)
+  JOIN outbox_outboxstream held ON held.id = reached.id
+  OFFSET 0
+) done WHERE s.id = done.id AND s.id = ANY (%(ids)s)
+"""
+# An event with no other group: nobody else's cursor has to be waited for, nor looked at.
+_PUBLISH_SOLE = """
+UPDATE outbox_outboxevent SET published_at = now()
+WHERE id = ANY (%(ids)s) AND recorded_at >= %(oldest)s AND recorded_at <= %(newest)s AND published_at IS NULL
 """
 # Rows that another worker is marking are left to it: two that wait for each other would be a deadlock.
 _PUBLISH = """
@@ -128,6 +136,16 @@ class Claimed:
     def __post_init__(self) -> None:
         self.reached = self.cursor
 
+    @property
+    def last(self) -> int:
+        """Sequence of the last event read, or where the cursor is."""
+        return self.events[-1].sequence if self.events else self.cursor
+
+    @property
+    def unpublished(self) -> list[OutboxEvent]:
+        """What was handled and is not known to be published."""
+        return [e for e in self.events if e.sequence <= self.reached and e.published_at is None]
+
 
 def claim(*, token: UUID, lane: str, limit: int, groups: list[str] | None = None) -> list[Claimed]:
     """Lease up to `limit` due streams of a lane, the longest due first."""
@@ -159,12 +177,11 @@ def read(streams: list[Claimed]) -> None:
         stream.events.append(event)
 
 
-def advance(cursors: dict[int, int], token: UUID) -> None:
-    """Move the cursors of streams, by id, to the last event handled. LeaseLost if one is no longer ours."""
-    arguments: dict[str, Any] = {"ids": list(cursors), "cursors": list(cursors.values()), "token": token}
+def advance(stream: Claimed, sequence: int, token: UUID) -> None:
+    """Move one cursor to an event that was handled. LeaseLost if the stream is no longer ours."""
     with connection.cursor() as cursor:
-        cursor.execute(_ADVANCE, arguments)
-        if cursor.rowcount != len(cursors):
+        cursor.execute(_ADVANCE, {"id": stream.id, "cursor": sequence, "token": token})
+        if not cursor.rowcount:
             raise LeaseLost
 
 
@@ -178,11 +195,18 @@ def hold(streams: list[Claimed], token: UUID, *, wait: bool = True) -> None:
             raise LeaseLost
 
 
-def finish(streams: list[Claimed], token: UUID) -> None:
-    """End the leases of rows that this transaction has locked; what holds newer events stays due."""
+def finish(streams: list[Claimed]) -> None:
+    """Move the cursors to the last event read and end the leases of rows that this transaction `hold`s.
+
+    What holds newer events stays due.
+    """
+    arguments = {
+        **_bounds(streams),
+        "ids": [stream.id for stream in streams],
+        "cursors": [stream.last for stream in streams],
+    }
     with connection.cursor() as cursor:
-        ids = [stream.id for stream in streams]
-        cursor.execute(_FINISH, {"ids": ids, "token": token, **_bounds(streams)})
+        cursor.execute(_FINISH, arguments)
 
 
 def renew(stream: Claimed, token: UUID) -> None:
@@ -198,15 +222,28 @@ def let_go(streams: list[Claimed], token: UUID) -> None:
         held.update(lease_token=None, due_at=timezone.now())
 
 
+def publish_sole(events: list[OutboxEvent]) -> None:
+    """Mark events that only one group listens to, in the transaction that moves its cursor past them."""
+    if not events:
+        return
+    now = timezone.now()
+    recorded = [event.recorded_at for event in events]
+    ids = [event.id for event in events]
+    with connection.cursor() as cursor:
+        cursor.execute(_PUBLISH_SOLE, {"ids": ids, "oldest": min(recorded), "newest": max(recorded)})
+    for event in events:
+        event.published_at = now
+
+
 def publish(streams: list[Claimed]) -> int:
     """Set `published_at` on what was handled here and has no group left to come; return how many.
 
     Runs after the cursors have committed: of two groups in two transactions neither sees the other's.
     """
-    reached = [stream for stream in streams if stream.reached > stream.cursor]
+    reached = [stream for stream in streams if stream.unpublished]
     if not reached:
         return 0
-    recorded = [event.recorded_at for stream in reached for event in stream.events]
+    recorded = [event.recorded_at for stream in reached for event in stream.unpublished]
     arguments = {
         **_columns(reached),
         "oldest": min(recorded),

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from commerce.outbox import registry
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxSkip, OutboxStream
+from commerce.outbox.retention import recorded_near
 
 SHOWN = 50
 LONGEST_CHAIN = 50
@@ -66,7 +67,7 @@ def causes(event: OutboxEvent) -> Iterator[OutboxEvent]:
     """What caused it, what caused that, and so on; the nearest first."""
     for _ in range(LONGEST_CHAIN):
         cause = event.headers.get("causation_id")
-        found = cause and OutboxEvent.objects.filter(event_id=UUID(cause)).first()
+        found = cause and OutboxEvent.objects.filter(recorded_near(UUID(cause))).first()
         if not found:
             return
         yield (event := found)

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "partitions": "tests.benchmarks.partitions",
     "outbox": "tests.benchmarks.outbox",
     "partitioning": "tests.benchmarks.partitioning",
+    "outbox_months": "tests.benchmarks.outbox_months",
 }
 MISSED = 3
 
