@@ -8,11 +8,12 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, task_failure, worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "commerce.settings")
 
 from django.conf import settings
+from django.db import close_old_connections
 
 app = Celery("commerce")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -38,6 +39,12 @@ def waiting() -> dict[str, int]:
             name: channel.queue_declare(queue=name, durable=True, auto_delete=False).message_count
             for name in sorted(app.amqp.queues)
         }
+
+
+@task_failure.connect
+def _leave_a_lost_connection(**_: Any) -> None:
+    """Celery keeps a connection for hundreds of tasks, which would all fail when the server has closed it."""
+    close_old_connections()
 
 
 def _every(seconds: float, task: str, *arguments: str) -> dict[str, Any]:
