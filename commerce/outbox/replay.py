@@ -24,6 +24,7 @@ from commerce.money import Money
 from commerce.outbox import catalog, payloads, registry
 from commerce.outbox.events import append
 from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.retention import horizon
 from commerce.outbox.services import PERMISSION
 
 BATCH = 200
@@ -107,6 +108,7 @@ class Plan:
     streams: int = 0
     money: dict[str, int] = field(default_factory=dict)
     last_id: int = 0
+    archived: datetime | None = None
 
     @property
     def digest(self) -> str:
@@ -132,6 +134,10 @@ class Plan:
                     f"{old} deliveries to {lane} are of events older than {kept // timedelta(hours=1)} h: it "
                     "may have forgotten their keys, so the handlers look up our reference before they send."
                 )
+        if self.archived:
+            words.append(
+                f"What was recorded before {self.archived:%Y-%m-%d} is in files: it is not replayed."
+            )
         return [*words, f"Plan {self.digest}."]
 
 
@@ -157,6 +163,7 @@ def plan(selection: Selection) -> Plan:
             if value:
                 _add(line.money, value)
             seen.add(key)
+    made.archived = horizon()
     made.lines = [lines[key] for key in sorted(lines)]
     return made
 
@@ -241,7 +248,7 @@ def _copy(events: list[OutboxEvent], selection: Selection, name: str, *, actor: 
 def _append_copy(
     event: OutboxEvent, selection: Selection, name: str, *, actor: Actor, reason: str
 ) -> OutboxEvent:
-    narrowed = selection.groups or "only" in event.headers
+    """Named after whom it is for: what listens later, or outside, is told of what happened only once."""
     return append(
         event.aggregate_type,
         event.aggregate_id,
@@ -251,7 +258,7 @@ def _append_copy(
         actor=actor,
         version=event.version,
         causation_id=event.event_id,
-        only=selection.receivers(event) if narrowed else None,
+        only=selection.receivers(event),
         headers={"replay": name, "reason": reason},
     )
 

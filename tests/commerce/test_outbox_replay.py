@@ -16,6 +16,8 @@ from commerce.outbox import append, claims, drain, on, registry, replay
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.replay import Selection
+from commerce.webhooks.fan_out import fan_out
+from tests.commerce.webhooks.conftest import ORGANIZATION_EVENT, endpoint, happens, organization
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
 OPERATOR = Actor.system("test")
@@ -289,3 +291,16 @@ def test_one_event_goes_to_one_subscriber_and_a_copy_of_the_copy_too(heard: list
     drain()
     assert heard == [("b", "1", 1), ("b", "1", 1)]
     assert UUID(second.headers["causation_id"]) == copy.event_id
+
+
+def test_a_replay_tells_nobody_outside(heard: list[Any]) -> None:
+    """An endpoint that wants everything hears of what happened, not of its copies."""
+    seller = organization("seller")
+    to, _ = endpoint(seller, "https://hooks.example.com/in", ORGANIZATION_EVENT)
+    on(ORGANIZATION_EVENT, group="a")(lambda event: None)
+    original = happens(seller)
+    fan_out(at=AT)
+    assert run(Selection(types=(ORGANIZATION_EVENT,))) == 1
+    replay.replay_event(event=original, actor=OPERATOR, at=AT, reason="x")
+    fan_out(at=AT)
+    assert list(to.messages.values_list("event_id", flat=True)) == [original.event_id]

@@ -28,6 +28,7 @@ from commerce.outbox import registry, replay, services, stopping, traces
 from commerce.outbox.claims import publish_left
 from commerce.outbox.models import Circuit, OutboxEvent
 from commerce.outbox.relay import drain
+from commerce.outbox.retention import find_event
 
 SHOWN = 20
 # How far back a reader looks again: an event's number is taken before its transaction commits.
@@ -37,8 +38,8 @@ EXAMPLES = """examples:
   outbox status                                            what waits, what is parked, who answers
   outbox show 4711                                         a stream: where it stands, and every failure
   outbox resume --group payouts.modern_treasury --error R20 --expect-count 12
-  outbox --dry-run replay --type invoice.paid --since 2027-03-01T00:00:00Z --group webhooks --reason lost
-  outbox replay --type invoice.paid --since 2027-03-01T00:00:00Z --group webhooks --reason lost --plan 0f3c…
+  outbox --dry-run replay --type invoice.paid --group payouts.settlement --reason lost
+  outbox replay … --plan 4711-0f3c…                        the same words, and the plan that was printed
   outbox pause --lane modern_treasury --reason "the bank's maintenance"
   outbox skip 4711 --as ada --reason "paid by wire"        asks; somebody else approves:
   outbox skip --approve 0192… --as grace --reason "seen on the statement"
@@ -346,9 +347,7 @@ def _stream_data(number: int) -> dict[str, Any]:
 
 
 def _event_data(event_id: UUID) -> dict[str, Any]:
-    event = OutboxEvent.objects.filter(event_id=event_id).first()
-    if event is None:
-        raise NotFound(f"There is no event {event_id}.")
+    event = find_event(event_id)
     return {
         "event": _event_row(event) | {"headers": event.headers, "payload": event.payload},
         "deliveries": [
