@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
-from commerce.outbox import registry
+from commerce.outbox import events, registry
 
 WRITTEN = ("outbox_outboxevent", "outbox_outboxstream", "outbox_outboxfailure", "outbox_circuit")
 
@@ -26,5 +26,6 @@ def _quick_to_empty() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test subscribes its own handlers; nobody else's see its events."""
+    """Each test subscribes its own handlers, and no broker wakes anybody: `due_at` alone has to do."""
     monkeypatch.setattr(registry, "_handlers", {})
+    monkeypatch.setattr(events, "_quiet_until", float("inf"))

@@ -1,7 +1,7 @@
 """Append beside claim, read and finish: in every order the event is handled, and by no tick's luck.
 
-The relay ends a lease in two statements. The last test puts them into one and loses a wake-up, so that
-the others are known to look at the right place.
+The relay locks a row and then looks once more. One test takes the lock away and loses a wake-up, so that the
+others are known to look at the right place.
 """
 
 import pytest
@@ -35,21 +35,6 @@ BEFORE_THE_CURSOR = {
     "batch": "outbox.before_batch_commit",
     "openmeter": "outbox.after_remote_effect",
 }
-# What `_ADVANCE` and `_FINISH` would be together: it looks for events with the eyes it had before the wait.
-IN_ONE_STATEMENT = """
-UPDATE outbox_outboxstream s
-SET cursor = moved.cursor, lease_token = NULL,
-    due_at = CASE WHEN more.found THEN now() END,
-    pending_since = CASE WHEN more.found THEN s.pending_since END
-FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) moved (id, cursor)
-JOIN LATERAL (
-  SELECT EXISTS (
-    SELECT FROM outbox_outboxstream held JOIN outbox_outboxevent e
-      ON e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
-    WHERE held.id = moved.id AND e.sequence > moved.cursor) AS found
-) more ON true
-WHERE s.id = moved.id AND s.lease_token = %(token)s
-"""
 
 
 def test_an_append_that_has_not_committed_is_neither_handled_nor_waited_for() -> None:
@@ -204,11 +189,13 @@ def test_an_append_that_rolls_back_after_all_wakes_nobody(lane: str, monkeypatch
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_in_one_statement_the_relay_would_lose_the_wake_up(
+def test_without_the_lock_before_its_last_look_the_relay_would_lose_the_wake_up(
     lane: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "_ADVANCE", IN_ONE_STATEMENT)
-    monkeypatch.setattr(claims, "_FINISH", "SELECT")
+    """One statement that waits looks for events with the eyes that it had before the wait."""
+    locking, lock = claims._LOCK, "FOR NO KEY UPDATE {wait}"
+    assert lock in locking
+    monkeypatch.setattr(claims, "_LOCK", locking.replace(lock, ""))
     relay_waits_for_append(lane, monkeypatch)
     assert stream().due_at is None
     assert drain().handled == 0
