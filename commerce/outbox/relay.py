@@ -35,7 +35,7 @@ Effect = Callable[[Any], None]
 
 log = logging.getLogger(__name__)
 
-STREAMS_PER_CLAIM = {LOCAL: 20, BATCH: 500}
+STREAMS_PER_CLAIM = {LOCAL: 20, BATCH: 1000}
 ATTEMPTS_BEFORE_PARKING = 12
 LONGEST_DELAY = 3600.0
 
@@ -115,8 +115,8 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
                 handled += len(events)
             crash_point("outbox.before_batch_commit")
             claims.hold(streams, token, wait=False)
-            claims.advance({s.id: s.events[-1].sequence for s in streams if s.events}, token)
-            claims.finish(streams, token)
+            claims.finish(streams)
+            claims.publish_sole([event for s in streams for event in s.events if _is_sole(event)])
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # a handler's, a deadlock, a lost lease: each stream finds out by itself
@@ -126,7 +126,7 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
         log.info("a batch goes one by one: %s", said, extra={"streams": len(streams)})
         return False
     for stream in streams:
-        stream.reached, stream.finished = stream.events[-1].sequence if stream.events else stream.cursor, True
+        stream.reached, stream.finished = stream.last, True
     report.handled += handled
     return True
 
@@ -143,6 +143,11 @@ def _waves(streams: list[Claimed]) -> Iterator[tuple[Effect, list[OutboxEvent]]]
                 if handler:
                     wave[handler.effect].append(catalog.current(event))
         yield from wave.items()
+
+
+def _is_sole(event: OutboxEvent) -> bool:
+    """Whether the group that it is delivered to is the only one that gets it."""
+    return [g for g in registry.groups_of(event.type) if handler_of(event, g)] == [event.group]
 
 
 def _one_by_one(
@@ -181,7 +186,7 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
     if not stream.finished:
         with transaction.atomic():
             claims.hold([stream], token)
-            claims.finish([stream], token)
+            claims.finish([stream])
         stream.finished = True
     if probe:
         breaker.unspent(stream.lane)
@@ -202,9 +207,11 @@ def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token
                 current = catalog.current(event)
                 handler.effect([current] if stream.lane == BATCH else current)
             crash_point("outbox.before_local_commit")
-        claims.advance({stream.id: event.sequence}, token)
         if last:
-            claims.finish([stream], token)
+            claims.hold([stream], token)
+            claims.finish([stream])
+        else:
+            claims.advance(stream, event.sequence, token)
     crash_point("outbox.after_commit")
     stream.reached, stream.finished = event.sequence, last
 

@@ -185,7 +185,9 @@ def test_what_is_not_retryable_parks_the_stream_and_drops_nothing(error: Excepti
     assert seen == ["fixed", 1, 2, 3]
 
 
-def test_twelve_attempts_park_a_stream() -> None:
+def test_twelve_attempts_park_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "backoff", lambda attempt: timedelta(hours=1))
+
     @on("thing.done", group="g")
     def fail(event: OutboxEvent) -> None:
         raise Retryable("down")
