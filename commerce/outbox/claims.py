@@ -63,7 +63,8 @@ SET cursor = done.cursor, attempts = 0, last_error = '', last_tried_at = clock_t
     due_at = CASE WHEN done.more THEN now() END,
     pending_since = CASE WHEN done.more THEN s.pending_since END
 FROM (
-  SELECT held.id, reached.cursor, held.pending_since < %(oldest)s OR clock_timestamp() >= %(until)s OR EXISTS (
+  SELECT held.id, reached.cursor,
+  held.pending_since < %(oldest)s OR clock_timestamp() >= %(until)s OR EXISTS (
     SELECT FROM outbox_outboxevent e
     WHERE e.aggregate_type = held.aggregate_type AND e.aggregate_id = held.aggregate_id
       AND e.sequence > reached.cursor AND e.recorded_at >= held.pending_since
