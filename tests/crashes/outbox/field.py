@@ -41,7 +41,7 @@ class Field:
         self.stack, self.dice = stack, dice
         self.answers: list[Path] = []
         self.nursery = multiprocessing.get_context("forkserver")
-        self.nursery.set_forkserver_preload([loaded.__name__, crew.__name__])
+        self.nursery.set_forkserver_preload([loaded.__name__, crew.__name__, PROVIDER])
         self.hands = self.nursery.RawArray("b", CREW)
         self.crew: list[Any] = []
 
@@ -157,7 +157,16 @@ class Field:
         stop.set()
         for writer in writers:
             writer.join()
-        _until(lambda: not any(judge.unsettled().values()), PATIENCE)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Until nothing is left, or for as long as there is less and less: a busy machine is only slow."""
+        left = judge.unsettled()
+        while any(left.values()):
+            before = left
+            _until(lambda: judge.unsettled() != before, PATIENCE)  # noqa: B023 - called at once
+            if (left := judge.unsettled()) == before:
+                return
 
     def _worker(self, slot: int) -> Any:
         return self._process(crew.work, self.hands, slot)

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from commerce import roles
 from commerce.invariants import REGISTRY
-from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxFailure, OutboxStream
 from commerce.outbox.registry import types_of
 from payouts.models import Payout
 from tests.crashes.outbox.events import AGGREGATE
@@ -72,6 +72,21 @@ def unsettled() -> dict[str, int]:
 
 def parked() -> list[str]:
     return [f"{row}: {row.parked_reason}" for row in OutboxStream.objects.filter(parked_at__isnull=False)]
+
+
+def failures() -> dict[str, int]:
+    """Deliveries that the relay noted as failed, by the beginning of their error."""
+    errors = Counter(
+        error.partition(",")[0] for error in OutboxFailure.objects.values_list("error", flat=True)
+    )
+    return dict(errors.most_common(12))
+
+
+def circuits() -> list[dict[str, Any]]:
+    return [
+        {"lane": row.lane, "open": row.open_until is not None, "trips": row.trips, "error": row.last_error}
+        for row in Circuit.objects.all()
+    ]
 
 
 def deliveries() -> dict[str, int]:

@@ -26,7 +26,7 @@ QUICK = {
     "TICK_SECONDS": "0.5",
     "POLL_SECONDS": "60",
     "OUTBOX_LEASE_SECONDS": "1",
-    "PROVIDER_TIMEOUT_SECONDS": "2",
+    "PROVIDER_TIMEOUT_SECONDS": "5",
     "LOG_LEVEL": "ERROR",
 }
 
@@ -57,6 +57,8 @@ def run(
                 **parts,
                 "served": field.faults_served(),
                 "deliveries_to_the_bank": judge.deliveries(),
+                "failures": judge.failures(),
+                "circuits": judge.circuits(),
                 "left": judge.unsettled(),
                 "answered_and_forgotten": judge.forgotten(field.answers),
                 "parked": judge.parked(),
