@@ -1,14 +1,15 @@
 """The scheduler of `celery beat`: it publishes ticks, and without a broker it runs them itself.
 
 Every task finds its work in the database, is bounded and may run twice, so that beat and workers may
-do the same. Each queue has one thread: a slow provider holds up no local work. Ticks go on here for
-a while after the broker is back, for the workers wait up to half a minute between their tries.
+do the same. One task of a queue runs at a time here: a slow provider holds up no local work. Ticks go
+on here for a while after the broker is back, for workers wait up to half a minute between their tries.
 """
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
 from contextlib import suppress
+from threading import Lock, Thread
 from typing import Any
 
 from celery import beat
@@ -16,12 +17,12 @@ from celery.app.task import Task
 from django.db import close_old_connections
 
 from commerce.celery import waiting
-from commerce.outbox.stopping import stop
+from commerce.outbox.stopping import stop, stopping
 
 log = logging.getLogger(__name__)
 
-FULL = 1000
-LOOK_SECONDS = 10.0
+FULL = 20
+LOOK_SECONDS = 1.0
 QUIET_SECONDS = 5.0
 REJOIN_SECONDS = 45.0
 
@@ -33,8 +34,8 @@ class Scheduler(beat.Scheduler):
     producer: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._running: dict[str, Future[None]] = {}
+        self._threads: dict[str, Thread] = {}
+        self._turns: defaultdict[str, Lock] = defaultdict(Lock)
         self._quiet_until = self._alone_until = self._looked_at = 0.0
         self._full: set[str] = set()
         super().__init__(*args, **kwargs)
@@ -63,39 +64,38 @@ class Scheduler(beat.Scheduler):
             self._quiet_until, self._alone_until = now + QUIET_SECONDS, now + REJOIN_SECONDS
 
     def _run(self, name: str, task: Task, arguments: tuple[Any, ...]) -> None:
-        """In its queue's thread, or not at all while the same tick is still waiting or at work there."""
-        if (earlier := self._running.get(name)) and not earlier.done():
+        """When it is its queue's turn, or not at all while the same tick is still waiting or at work."""
+        if (earlier := self._threads.get(name)) and earlier.is_alive():
             return
-        queue = self._queue(task, arguments)
-        if queue not in self._threads:
-            self._threads[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
-        self._running[name] = self._threads[queue].submit(_run_here, task, arguments)
+        turn = self._turns[self._queue(task, arguments)]
+        self._threads[name] = Thread(target=_run_here, args=(turn, task, arguments), name=name)
+        self._threads[name].start()
 
     def _queue(self, task: Task, arguments: tuple[Any, ...]) -> str:
         return str(self.app.amqp.router.route({}, str(task.name), arguments)["queue"].name)
 
     def _full_queues(self) -> set[str]:
-        """Where nobody takes the ticks: they expire, but until a worker comes they stay with the broker."""
+        """Where ticks come faster than they are taken. More of them would only make each wait until it has
+        expired, and where nobody takes any they would stay with the broker."""
         if time.monotonic() >= self._looked_at + LOOK_SECONDS:
             with suppress(Exception):  # whether there is a broker is what publishing finds out
                 self._full = {name for name, count in waiting().items() if count >= FULL}
             self._looked_at = time.monotonic()
-            if self._full:
-                log.error("no worker takes %s", ", ".join(sorted(self._full)))
         return self._full
 
     def close(self) -> None:
-        """Beat was told to end, and so are the drains that run here."""
+        """Beat was told to end, and so is what runs here."""
         stop()
-        for threads in self._threads.values():
-            threads.shutdown(wait=False, cancel_futures=True)
         super().close()
 
 
-def _run_here(task: Task, arguments: tuple[Any, ...]) -> None:
-    try:
-        task.run(*arguments)
-    except Exception:  # the edge of the thread, as the worker's is the edge of its task
-        log.exception("a tick failed", extra={"task": task.name})
-    finally:
-        close_old_connections()
+def _run_here(turn: Lock, task: Task, arguments: tuple[Any, ...]) -> None:
+    with turn:
+        if stopping():
+            return
+        try:
+            task.run(*arguments)
+        except Exception:  # the edge of the thread, as the worker's is the edge of its task
+            log.exception("a tick failed", extra={"task": task.name})
+        finally:
+            close_old_connections()

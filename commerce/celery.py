@@ -31,6 +31,12 @@ def _load_before_the_fork(**_: Any) -> None:
     import modern_treasury  # noqa: F401
 
 
+@task_failure.connect
+def _leave_a_lost_connection(**_: Any) -> None:
+    """Celery keeps a connection for hundreds of tasks, which would all fail when the server has closed it."""
+    close_old_connections()
+
+
 def waiting() -> dict[str, int]:
     """Messages that no worker has taken, by queue. Raises whatever the broker's library does."""
     with app.connection_for_write() as broker:
@@ -41,15 +47,9 @@ def waiting() -> dict[str, int]:
         }
 
 
-@task_failure.connect
-def _leave_a_lost_connection(**_: Any) -> None:
-    """Celery keeps a connection for hundreds of tasks, which would all fail when the server has closed it."""
-    close_old_connections()
-
-
 def _every(seconds: float, task: str, *arguments: str) -> dict[str, Any]:
-    # A tick that could not run before the next one is dropped rather than piled up.
-    return {"task": task, "args": arguments, "schedule": seconds, "options": {"expires": max(seconds, 1)}}
+    # A tick that could not run for a while is dropped: the next ones are there.
+    return {"task": task, "args": arguments, "schedule": seconds, "options": {"expires": max(seconds, 10)}}
 
 
 TICK, POLL, HOUR = settings.TICK_SECONDS, settings.POLL_SECONDS, 3600
