@@ -119,12 +119,13 @@ def expected() -> set[Guard]:
 
 
 def installed() -> set[Guard]:
-    """The guards that the database has, enabled ALWAYS."""
+    """The guards that the database has, enabled ALWAYS; for those of partitions see `missing`."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT c.relname, t.tgname, encode(t.tgargs, 'escape') FROM pg_trigger t
                JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE t.tgname LIKE 'guard\\_%%' AND t.tgenabled = 'A' AND n.nspname = current_schema()"""
+               WHERE t.tgname LIKE 'guard\\_%%' AND t.tgenabled = 'A' AND NOT c.relispartition
+                 AND n.nspname = current_schema()"""
         )
         return {
             Guard(table, name, frozenset(raw.split("\\000")[:-1])) for table, name, raw in cursor.fetchall()

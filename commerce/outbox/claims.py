@@ -201,7 +201,7 @@ def finish(streams: list[Claimed]) -> None:
 
     What holds newer events stays due.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         **_bounds(streams),
         "ids": [stream.id for stream in streams],
         "cursors": [stream.last for stream in streams],
