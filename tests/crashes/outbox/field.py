@@ -24,7 +24,7 @@ from tests.crashes.servers import kill_postgres, wipe_redis
 CREW = 4
 WRITERS = 2
 PATIENCE = 180
-LEASE_PASSED = 1.5
+LEASE_PASSED, PAUSE_EVERY = 5.5, 20
 TASK_PASSED = 25.0  # a drain that found work before Redis went may go on for 20 s
 PROVIDER = "modern_treasury"
 FAULTS: dict[str, dict[str, Any]] = {
@@ -75,8 +75,8 @@ class Field:
             for group in aimed:
                 self._kill_in(group)
             for turn in range(kills):
-                time.sleep(self.dice.uniform(0.1, 1.0))
-                if turn % 5 == 4:
+                time.sleep(self.dice.uniform(0.2, 1.5))
+                if turn % PAUSE_EVERY == PAUSE_EVERY - 1:
                     self._pause(self.crew[self.dice.randrange(CREW)])
                 hit[self._kill(self.dice.randrange(CREW))] += 1
         for worker in self.crew:
@@ -85,7 +85,7 @@ class Field:
         return {
             "kills": kills,
             "besides_aimed_at": list(aimed),
-            "paused_past_the_lease": kills // 5,
+            "paused_past_the_lease": kills // PAUSE_EVERY,
             "of_them_in_an_effect": sum(hit.values()) - hit[""],
             "killed_in": {group: hit[group] + (group in aimed) for group in IN_HAND[1:]},
         }

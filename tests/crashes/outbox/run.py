@@ -25,7 +25,7 @@ QUICK = {
     "CLOCK_FILE": "",
     "TICK_SECONDS": "0.5",
     "POLL_SECONDS": "60",
-    "OUTBOX_LEASE_SECONDS": "1",
+    "OUTBOX_LEASE_SECONDS": "5",
     "PROVIDER_TIMEOUT_SECONDS": "5",
     "LOG_LEVEL": "ERROR",
 }
