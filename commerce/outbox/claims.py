@@ -36,7 +36,8 @@ RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s
 _READ = """
 SELECT e.*, claimed.id AS stream_id, s.pending_since AS since
 FROM unnest(%(ids)s::bigint[], %(cursors)s::bigint[]) WITH ORDINALITY claimed (id, cursor, place)
-JOIN outbox_outboxstream s ON s.id = claimed.id AND s.pending_since >= %(oldest)s
+JOIN outbox_outboxstream s
+  ON s.id = claimed.id AND s.pending_since >= %(oldest)s AND clock_timestamp() < %(until)s
 CROSS JOIN LATERAL (
   SELECT * FROM outbox_outboxevent
   WHERE aggregate_type = s.aggregate_type AND aggregate_id = s.aggregate_id AND recorded_at >= %(oldest)s
@@ -225,15 +226,11 @@ def let_go(streams: list[Claimed], token: UUID) -> None:
 
 def publish_sole(events: list[OutboxEvent]) -> None:
     """Mark events that only one group listens to, in the transaction that moves its cursor past them."""
-    if not events:
-        return
-    now = timezone.now()
-    recorded = [event.recorded_at for event in events]
-    ids = [event.id for event in events]
-    with connection.cursor() as cursor:
-        cursor.execute(_PUBLISH_SOLE, {"ids": ids, "oldest": min(recorded), "newest": max(recorded)})
-    for event in events:
-        event.published_at = now
+    if events:
+        recorded = [event.recorded_at for event in events]
+        ids = [event.id for event in events]
+        with connection.cursor() as cursor:
+            cursor.execute(_PUBLISH_SOLE, {"ids": ids, "oldest": min(recorded), "newest": max(recorded)})
 
 
 def publish(streams: list[Claimed]) -> int:

@@ -79,12 +79,17 @@ def part_of(table: str, month: date) -> str:
 
 
 def strays() -> Iterator[tuple[str, int, datetime, datetime]]:
-    """(table, rows, first, last) of what lies in a default partition; counted up to ten thousand."""
+    """(table, rows, first, last) of what lies before the first month or after the last; counted up to ten
+    thousand. Asked of the whole table, for the application has no rights on its parts."""
     with connection.cursor() as cursor:
         for table, key in KEYS.items():
+            known = months(table)
+            first, end = (midnight(known[0]), midnight(after(known[-1]))) if known else (None, None)
             cursor.execute(
-                f"""SELECT count(*), min({key}), max({key})
-                    FROM (SELECT {key} FROM {table}_default LIMIT 10000) strays"""  # noqa: S608 - ours
+                f"""SELECT count(*), min({key}), max({key}) FROM (
+                      SELECT {key} FROM {table} WHERE {key} < %s OR {key} >= %s OR %s LIMIT 10000
+                    ) strays""",  # noqa: S608 - ours
+                [first, end, not known],
             )
             rows, first, last = cursor.fetchone()
             if rows:

@@ -116,7 +116,8 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
             crash_point("outbox.before_batch_commit")
             claims.hold(streams, token, wait=False)
             claims.finish(streams)
-            claims.publish_sole([event for s in streams for event in s.events if _is_sole(event)])
+            sole = [event for stream in streams for event in stream.events if _is_sole(event)]
+            claims.publish_sole(sole)
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # a handler's, a deadlock, a lost lease: each stream finds out by itself
@@ -127,6 +128,8 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
         return False
     for stream in streams:
         stream.reached, stream.finished = stream.last, True
+    for event in sole:
+        event.published_at = timezone.now()
     report.handled += handled
     return True
 
