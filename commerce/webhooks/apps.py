@@ -9,4 +9,7 @@ class WebhooksConfig(AppConfig):
     verbose_name = "Webhooks"
 
     def ready(self) -> None:
-        from commerce.webhooks import audience, checks, invariants  # noqa: F401
+        from commerce.outbox.retention import register_veto
+        from commerce.webhooks import audience, checks, fan_out, invariants  # noqa: F401
+
+        register_veto(fan_out.untold)

@@ -8,7 +8,7 @@ later try and holds up no other.
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +20,12 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.console.services import clear_reviews, open_review
+from commerce.ids import made_at
 from commerce.logs import redact
 from commerce.outbox import catalog
 from commerce.outbox.models import OutboxEvent
+from commerce.outbox.partitions import after, midnight
+from commerce.outbox.retention import recorded_near
 from commerce.outbox.stopping import stopping
 from commerce.parties.models import Role
 from commerce.webhooks import audience
@@ -139,7 +142,7 @@ def _clear(row: PendingEvent, at: datetime) -> None:
 def _make_messages(event_ids: Sequence[UUID]) -> None:
     events = {
         event.event_id: catalog.current(event)
-        for event in OutboxEvent.objects.filter(event_id__in=event_ids).order_by("id")
+        for event in OutboxEvent.objects.filter(recorded_near(*event_ids)).order_by("id")
     }
     wanted = [
         (event, endpoint)
@@ -182,6 +185,15 @@ def _subscribed(patterns: set[str]) -> list[_Subscription]:
     with connection.cursor() as cursor:
         cursor.execute(_SUBSCRIBED, [Role.PLATFORM, sorted(patterns)])
         return [_Subscription(row) for row in cursor.fetchall()]
+
+
+def untold(month: date) -> str:
+    """Why the events of a month must stay: "" once each has become the messages that it should."""
+    oldest = PendingEvent.objects.order_by("event_id").values_list("event_id", flat=True).first()
+    made = made_at(oldest) if oldest else None
+    if made is None or made >= midnight(after(month)):
+        return ""
+    return f"Event {oldest} has not become webhook messages yet."
 
 
 def body_of(event: OutboxEvent, payload: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from commerce.ids import uuid7
 from commerce.outbox import append
 from commerce.outbox.models import OutboxStream
 from commerce.webhooks import audience, services
-from commerce.webhooks.fan_out import EVENTS_PER_CLAIM, LARGEST_BODY, body_of, fan_out
+from commerce.webhooks.fan_out import EVENTS_PER_CLAIM, LARGEST_BODY, body_of, fan_out, untold
 from commerce.webhooks.invariants import forgotten_events
 from commerce.webhooks.models import PendingEvent, WebhookEndpoint, WebhookMessage
 from tests.commerce.webhooks.conftest import AT, SYSTEM, endpoint, happens, organization
@@ -259,3 +259,14 @@ def test_an_event_of_an_unknown_id_is_forgotten(seller: Any) -> None:
     PendingEvent.objects.create(event_id=uuid7(), due_at=timezone.now())
     assert fan_out(at=AT) == 1
     assert not PendingEvent.objects.exists()
+
+
+def test_a_month_stays_until_everybody_was_told_of_it(seller: Any) -> None:
+    endpoint(seller, HOOK)
+    happens(seller)
+    today = timezone.now().date()
+    last_month = today.replace(day=1) - timedelta(days=1)
+    assert "has not become webhook messages yet" in untold(today)
+    assert untold(last_month) == ""
+    fan_out(at=AT)
+    assert untold(today) == ""
