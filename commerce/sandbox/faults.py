@@ -40,6 +40,7 @@ def add(sandbox: Sandbox, rule: dict[str, Any]) -> Row:
         "path": rule.get("path", ""),
         "kind": rule["kind"],
         "status": int(rule.get("status", 503)),
+        "message": str(rule.get("message", "An injected fault.")),
         "delay_ms": int(rule.get("delay_ms", 500)),
         "rate": rate,
         "left": int(rule.get("count", 0 if endless else 1)) or None,

@@ -95,7 +95,7 @@ class Simulator:
                     time.sleep(rule["delay_ms"] / 1000)
                 response = stored or self._run(provider, router, request)
             if rule and kind in ("error", "error_after_effect"):
-                error = ApiError(rule["status"], "internal_error", "An injected fault.")
+                error = ApiError(rule["status"], "internal_error", rule["message"])
                 response = _error(provider, error, request)
         if kind in ("timeout_after_effect", "answer_lost_once_each"):
             response = None
