@@ -10,10 +10,12 @@ from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from commerce.money import Money
 
 KEY_SHOWN = 16
+IN_A_LIST = 120
 NOTHING = SafeString('<span class="c-none">—</span>')
 _TONES = {
     "good": """active approved available collected completed confirmed current done matched paid paid_out
@@ -88,6 +90,17 @@ def admin_url(obj: Model) -> str:
         return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[obj.pk])
     except NoReverseMatch:
         return ""
+
+
+def wide(sentence: str) -> SafeString:
+    """A sentence that has a row of the page to itself."""
+    return format_html('<span class="c-wide">{}</span>', sentence) if sentence else NOTHING
+
+
+def in_short(sentence: str) -> SafeString:
+    """How a long sentence begins, for lists."""
+    short = Truncator(sentence).chars(IN_A_LIST)
+    return format_html('<span class="c-said">{}</span>', short) if short else NOTHING
 
 
 def age(seconds: float) -> str:

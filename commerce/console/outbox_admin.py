@@ -1,10 +1,12 @@
 """Streams and providers' lines in the console: what stands still, why, and what may be done about it."""
 
+import re
 from typing import Any
 
 from django import forms
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
@@ -16,7 +18,18 @@ from commerce.console import outbox_skip
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, table
-from commerce.console.format import NOTHING, age, aggregate_label, badge, instant, link, number, subject_link
+from commerce.console.format import (
+    NOTHING,
+    age,
+    aggregate_label,
+    badge,
+    in_short,
+    instant,
+    link,
+    number,
+    subject_link,
+    wide,
+)
 from commerce.console.panels import approvals_of, in_words
 from commerce.console.registry import (
     Card,
@@ -62,6 +75,7 @@ DEFECT = (
     "a handler that can bear the event, then resume."
 )
 BY_HAND = "A person parked it: resume it when that reason is gone."
+_SAID_BY = re.compile(r"user:(\d+): ")
 
 
 class ConditionFilter(admin.SimpleListFilter):
@@ -112,7 +126,8 @@ def stands_at(stream: OutboxStream) -> str:
     if event is None:
         return f"No event waits for {stream.group}."
     waiting = services.waiting_events(stream)[:1000].count()
-    return f"{stream.group} stands at {event.type} #{event.sequence}; {waiting} events wait in this stream."
+    wait = "1 event waits" if waiting == 1 else f"{waiting:,} events wait"
+    return f"{stream.group} stands at {event.type} #{event.sequence}; {wait} in this stream."
 
 
 def advice(stream: OutboxStream) -> str:
@@ -122,6 +137,13 @@ def advice(stream: OutboxStream) -> str:
     if not stream.last_error or not stream.parked_reason.endswith(stream.last_error):
         return BY_HAND
     return ADVICE.get(stream.last_error.partition(":")[0], DEFECT)
+
+
+def named(said: str) -> str:
+    """What a person said, under the name that they sign in with."""
+    by = _SAID_BY.match(said)
+    person = get_user_model().objects.filter(pk=by[1]).first() if by else None
+    return f"{person.get_username()}: {said[by.end() :]}" if by and person else said
 
 
 def condition(stream: OutboxStream) -> SafeString:
@@ -170,14 +192,13 @@ class OutboxStreamAdmin(ConsoleAdmin):
 
     icon = "sync_alt"
     keyed_by = ("aggregate_type", "aggregate_id")
-    list_display = ("aggregate", "group", "lane", "condition", "cursor", "attempts", "due", "error")
-    list_display_links = ("group",)
+    list_display = ("subscriber", "aggregate", "condition", "since", "tries", "due", "error")
     list_filter = (ConditionFilter, LaneFilter, GroupFilter)
     search_fields = ("id__exact",)
     search_help_text = "Number, or aggregate:id"
     fields = (
-        "aggregate", "group", "lane", "condition", "where", "what_to_do", "parked", "last_error", "attempts",
-        "due", "tried", "pending", "cursor",
+        "aggregate", "subscriber", "lane", "condition", "where", "said", "what_to_do", "parked", "attempts",
+        "tried", "due", "pending", "delivered",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -207,7 +228,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
             available=lambda obj: "" if obj.parked_at else "Not parked.",
             consequences=lambda obj: (
                 f"{stands_at(obj)} Delivery goes on from there, in order. "
-                f"It was parked because: {obj.parked_reason}"
+                f"It was parked because: {named(obj.parked_reason)}"
             ),
         ),
         ObjectAction(
@@ -231,19 +252,32 @@ class OutboxStreamAdmin(ConsoleAdmin):
     def aggregate(self, obj: OutboxStream) -> SafeString:
         return subject_link(aggregate_label(obj.aggregate_type), obj.aggregate_id)
 
+    @admin.display(description="Subscriber")
+    def subscriber(self, obj: OutboxStream) -> str:
+        return obj.group
+
     @admin.display(description="Condition")
     def condition(self, obj: OutboxStream) -> SafeString:
         return condition(obj)
 
+    @admin.display(description="Since")
+    def since(self, obj: OutboxStream) -> SafeString:
+        """When it was parked, else when the oldest of what waits was recorded."""
+        return instant(obj.parked_at or obj.pending_since)
+
     @admin.display(description="Stands at")
-    def where(self, obj: OutboxStream) -> str:
-        return stands_at(obj)
+    def where(self, obj: OutboxStream) -> SafeString:
+        return wide(stands_at(obj))
 
     @admin.display(description="What to do")
-    def what_to_do(self, obj: OutboxStream) -> str:
-        return advice(obj) or "Nothing: it goes by itself."
+    def what_to_do(self, obj: OutboxStream) -> SafeString:
+        return wide(advice(obj) or _what_it_waits_for(obj))
 
-    @admin.display(description="Due")
+    @admin.display(description="Attempts")
+    def tries(self, obj: OutboxStream) -> SafeString:
+        return number(obj.attempts)
+
+    @admin.display(description="Next attempt")
     def due(self, obj: OutboxStream) -> SafeString:
         return instant(obj.due_at)
 
@@ -257,24 +291,32 @@ class OutboxStreamAdmin(ConsoleAdmin):
 
     @admin.display(description="Parked")
     def parked(self, obj: OutboxStream) -> SafeString:
-        if not obj.parked_at:
-            return NOTHING
-        return format_html("{} {}", instant(obj.parked_at), obj.parked_reason)
+        return instant(obj.parked_at)
 
-    @admin.display(description="Last error")
-    def error(self, obj: OutboxStream) -> str:
-        return (obj.last_error or (obj.parked_reason if obj.parked_at else ""))[:80] or "—"
+    @admin.display(description="Why")
+    def said(self, obj: OutboxStream) -> SafeString:
+        return wide(named(obj.parked_reason) or obj.last_error)
+
+    @admin.display(description="Delivered up to")
+    def delivered(self, obj: OutboxStream) -> str:
+        return f"#{obj.cursor}" if obj.cursor else "—"
+
+    @admin.display(description="Why")
+    def error(self, obj: OutboxStream) -> SafeString:
+        return in_short(_SAID_BY.sub("", obj.parked_reason, count=1) or obj.last_error)
 
 
 @admin.register(Circuit)
 class CircuitAdmin(ConsoleAdmin):
-    """The lines to providers: one that does not answer is asked by a single probe until it does."""
+    """The lines to providers. One that does not answer is asked by a single probe until it does; one that
+    always has is not listed here, and found on the home page under Relay."""
 
     icon = "electrical_services"
     ordering = ("lane",)
-    list_display = ("lane", "line", "failures", "opened", "next_probe", "said", "paused")
+    list_display = ("lane", "line", "failed", "opened", "next_probe", "said", "paused")
     search_fields = ("lane__exact",)
-    fields = ("lane", "line", "failures", "trips", "opened", "next_probe", "last_error", "paused")
+    search_help_text = "A provider's name"
+    fields = ("lane", "line", "failed", "probes", "opened", "next_probe", "paused", "error")
     object_actions = (
         ObjectAction(
             "pause",
@@ -294,7 +336,9 @@ class CircuitAdmin(ConsoleAdmin):
             permission=services.PERMISSION,
             run=lambda *, obj, **context: services.resume_lane(lane=obj.lane, **context) and None,
             available=lambda obj: "" if obj.paused_at else "Not paused.",
-            consequences=lambda obj: f"What waits for {obj.lane} is sent. Paused for: {obj.paused_reason}",
+            consequences=lambda obj: (
+                f"What waits for {obj.lane} is sent. Paused for: {named(obj.paused_reason)}"
+            ),
         ),
     )
 
@@ -311,7 +355,15 @@ class CircuitAdmin(ConsoleAdmin):
     def line(self, obj: Circuit) -> SafeString:
         return _line_badge(services.line_of(obj))
 
-    @admin.display(description="Open since")
+    @admin.display(description="Failures in a row")
+    def failed(self, obj: Circuit) -> SafeString:
+        return number(obj.failures)
+
+    @admin.display(description="Probes that failed")
+    def probes(self, obj: Circuit) -> SafeString:
+        return number(obj.trips)
+
+    @admin.display(description="No answer since")
     def opened(self, obj: Circuit) -> SafeString:
         return instant(obj.opened_at)
 
@@ -320,17 +372,33 @@ class CircuitAdmin(ConsoleAdmin):
         return NOTHING if obj.paused_at else instant(obj.open_until)
 
     @admin.display(description="Last error")
-    def said(self, obj: Circuit) -> str:
-        return obj.last_error[:80] or "—"
+    def said(self, obj: Circuit) -> SafeString:
+        return in_short(obj.last_error)
+
+    @admin.display(description="Last error")
+    def error(self, obj: Circuit) -> SafeString:
+        return wide(obj.last_error)
 
     @admin.display(description="Paused")
     def paused(self, obj: Circuit) -> SafeString:
-        return format_html("{} {}", instant(obj.paused_at), obj.paused_reason) if obj.paused_at else NOTHING
+        if not obj.paused_at:
+            return NOTHING
+        return format_html("{} {}", instant(obj.paused_at), named(obj.paused_reason))
 
 
 def _line_badge(word: str) -> SafeString:
     said = {"closed": "answers", "open": "does not answer", "paused": "paused"}[word]
     return badge(said, TONES[word])
+
+
+def _what_it_waits_for(stream: OutboxStream) -> str:
+    """About a stream that nobody parked: it goes by itself, unless its provider is held up."""
+    line = services.line_of(Circuit.objects.filter(lane=stream.lane).first())
+    if stream.due_at is None or line == "closed":
+        return "Nothing: it goes by itself."
+    if line == "paused":
+        return f"A person paused the line to {stream.lane}: it goes on when somebody resumes the line."
+    return f"{stream.lane} does not answer: it goes on by itself when a probe succeeds."
 
 
 def _object_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
@@ -394,6 +462,41 @@ def _requests_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
     return approvals_of("outbox.outboxstream", stream.pk)
 
 
+def _held_up(obj: Model, request: HttpRequest) -> SafeString:
+    """On the page of what a stream is about: which subscribers are not told of it, and why."""
+    held_up = OutboxStream.objects.filter(
+        Q(parked_at__isnull=False) | Q(due_at__isnull=False, attempts__gt=0),
+        aggregate_type=getattr(obj, "aggregate_type", ""),
+        aggregate_id=str(obj.pk),
+    )
+    rows = [
+        [
+            link(stream, stream.group),
+            condition(stream),
+            instant(stream.parked_at or stream.pending_since),
+            named(stream.parked_reason) or stream.last_error,
+        ]
+        for stream in held_up.order_by("group")[:ROWS_SHOWN]
+    ]
+    return table(["Subscriber", "Condition", "Since", "Why"], rows) if rows else SafeString()
+
+
+def _waiting_for(circuit: Circuit, request: HttpRequest) -> SafeString:
+    waiting = OutboxStream.objects.filter(lane=circuit.lane, due_at__isnull=False).order_by("due_at")
+    rows = [
+        [
+            link(stream, stream.group),
+            subject_link(aggregate_label(stream.aggregate_type), stream.aggregate_id),
+            condition(stream),
+            instant(stream.pending_since),
+        ]
+        for stream in waiting[:ROWS_SHOWN]
+    ]
+    return table(
+        ["Subscriber", "Aggregate", "Condition", "Since"], rows, empty=f"Nothing waits for {circuit.lane}."
+    )
+
+
 def _parked(request: HttpRequest) -> CardValue:
     parked = services.parked_streams()
     oldest = parked.order_by("parked_at").values_list("parked_at", flat=True).first()
@@ -408,14 +511,27 @@ def _relay(request: HttpRequest) -> SafeString:
             number(lane.due),
             number(lane.working),
             number(lane.waiting),
-            number(lane.parked),
+            _streams_link(lane.parked, lane.lane),
             age(lane.oldest_due_seconds) if lane.due else NOTHING,
             _line_badge(lane.circuit) if lane.lane in registry.providers() else NOTHING,
         ]
         for lane in now.lanes
     ]
-    head = ["Lane", ">Due now", ">Working", ">Waiting to retry", ">Parked", ">Oldest due", "Line"]
-    return format_html("{}{}", facts({"Unpublished events": f"{now.unpublished:,}"}), table(head, rows))
+    head = ["Lane", ">Due now", ">Working", ">Waiting to retry", ">Parked", ">Oldest due", "Provider"]
+    return format_html(
+        '<p class="c-about">How many streams each kind of worker has before it; {} {} not reached every '
+        "subscriber yet.</p>{}",
+        f"{now.unpublished:,}",
+        "event has" if now.unpublished == 1 else "events have",
+        table(head, rows),
+    )
+
+
+def _streams_link(count: int, lane: str) -> SafeString:
+    if not count:
+        return number(count)
+    url = reverse("admin:outbox_outboxstream_changelist", query={"condition": "parked", "lane": lane})
+    return format_html('<a class="c-link" href="{}">{}</a>', url, number(count))
 
 
 def _lane_link(lane: str) -> SafeString:
@@ -441,10 +557,20 @@ register_card(
     )
 )
 register_section(
-    Section("outbox.lag", "Relay", _relay, permission="outbox.view_outboxstream", order=90, half=True)
+    Section("outbox.lag", "Relay", _relay, permission="outbox.view_outboxstream", order=90, half=False)
 )
 register_panel("outbox.outboxstream", title="What it is about", render=_object_of, order=1)
 register_panel("outbox.outboxstream", title="Failures", render=_failures_of, order=2)
 register_panel("outbox.outboxstream", title="Waiting events", render=_events_of, order=3)
 register_panel("outbox.outboxstream", title="Requests to skip", render=_requests_of, order=4)
 register_panel("outbox.outboxstream", title="Skipped events", render=_skips_of, order=5)
+register_panel("outbox.circuit", title="What waits for it", render=_waiting_for)
+for told_of in apps.get_models():
+    if getattr(told_of, "aggregate_type", ""):
+        register_panel(
+            told_of._meta.label,
+            title="Held up",
+            render=_held_up,
+            order=0,
+            permission="outbox.view_outboxstream",
+        )

@@ -5,13 +5,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from commerce.console.base import ConsoleAdmin
-from commerce.console.format import badge, instant
+from commerce.console.format import badge, instant, number
 from commerce.outbox.models import OutboxArchive
 
 
 @admin.register(OutboxArchive)
 class OutboxArchiveAdmin(ConsoleAdmin):
-    """Months whose events are in files instead. Streams need none of them: they count on."""
+    """Months of events that `outbox_archive` moved into files, and those it brought back. Streams need none
+    of them: they count on."""
 
     icon = "archive"
     list_display = ("name", "what", "counted_events", "counted_failures", "noted", "actor")
@@ -30,12 +31,12 @@ class OutboxArchiveAdmin(ConsoleAdmin):
         return badge(obj.step)
 
     @admin.display(description="Events")
-    def counted_events(self, obj: OutboxArchive) -> str:
-        return f"{obj.events:,}"
+    def counted_events(self, obj: OutboxArchive) -> SafeString:
+        return number(obj.events)
 
     @admin.display(description="Failures")
-    def counted_failures(self, obj: OutboxArchive) -> str:
-        return f"{obj.failures:,}"
+    def counted_failures(self, obj: OutboxArchive) -> SafeString:
+        return number(obj.failures)
 
     @admin.display(description="SHA-256 of the events, uncompressed")
     def events_hash(self, obj: OutboxArchive) -> SafeString:

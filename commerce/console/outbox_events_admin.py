@@ -5,21 +5,33 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.db.models import F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Cast, Coalesce, Substr
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import NOTHING, aggregate_label, badge, instant, link, shown_json, subject_link
+from commerce.console.format import (
+    NOTHING,
+    aggregate_label,
+    badge,
+    instant,
+    link,
+    shown_json,
+    subject_link,
+    wide,
+)
 from commerce.console.outbox_admin import ROWS_SHOWN, TONES
 from commerce.console.registry import Hit, register_panel, register_search
 from commerce.outbox import registry, replay, services, traces
 from commerce.outbox.models import OutboxEvent, OutboxSkip
-from commerce.outbox.retention import archived_month, horizon
+from commerce.outbox.retention import archived_month, horizon, recorded_near
 
 
 def _replay(*, obj: OutboxEvent, **context: Any) -> str:
@@ -47,7 +59,6 @@ class OutboxEventAdmin(ConsoleAdmin):
     search_help_text = "Event id, type, or aggregate:id"
     fields = (
         "event_id", "type", "version", "aggregate", "sequence", "occurred", "recorded", "published",
-        "shown_headers", "shown_payload",
     )  # fmt: skip
 
     @property
@@ -92,28 +103,54 @@ class OutboxEventAdmin(ConsoleAdmin):
     def published(self, obj: OutboxEvent) -> SafeString:
         return instant(obj.published_at) if obj.published_at else badge("pending")
 
-    @admin.display(description="Headers")
-    def shown_headers(self, obj: OutboxEvent) -> SafeString:
-        return shown_json(obj.headers)
-
-    @admin.display(description="Payload")
-    def shown_payload(self, obj: OutboxEvent) -> SafeString:
-        return shown_json(obj.payload)
-
 
 @admin.register(OutboxSkip)
 class OutboxSkipAdmin(ConsoleAdmin):
     """Events that a subscriber was never given, because two people agreed on it."""
 
     icon = "skip_next"
-    list_display = ("event", "group", "skipped", "reason", "requested_by", "approved_by")
+    list_display = ("event", "subscriber", "skipped", "reason", "requester", "approver")
     search_fields = ("event_id__exact",)
     search_help_text = "Event id"
-    fields = ("event", "group", "in_stream", "error", "reason", "requested_by", "approved_by", "skipped")
+    fields = (
+        "skipped_event", "subscriber", "in_stream", "skipped", "requester", "approver", "why", "said",
+    )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxSkip]:
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(requester_name=_name_in("requested_by"), approver_name=_name_in("approved_by"))
+        )
 
     @admin.display(description="Event")
     def event(self, obj: OutboxSkip) -> str:
         return f"{obj.type} #{obj.sequence}"
+
+    @admin.display(description="Event")
+    def skipped_event(self, obj: OutboxSkip) -> SafeString:
+        found = OutboxEvent.objects.filter(recorded_near(obj.event_id)).first()
+        return link(found, self.event(obj)) if found else format_html("{}, archived", self.event(obj))
+
+    @admin.display(description="Subscriber")
+    def subscriber(self, obj: OutboxSkip) -> str:
+        return obj.group
+
+    @admin.display(description="Requested by")
+    def requester(self, obj: Any) -> str:
+        return str(obj.requester_name)
+
+    @admin.display(description="Approved by")
+    def approver(self, obj: Any) -> str:
+        return str(obj.approver_name)
+
+    @admin.display(description="Why it was skipped")
+    def why(self, obj: OutboxSkip) -> SafeString:
+        return wide(obj.reason)
+
+    @admin.display(description="What it was parked for")
+    def said(self, obj: OutboxSkip) -> SafeString:
+        return wide(obj.error)
 
     @admin.display(description="Stream")
     def in_stream(self, obj: OutboxSkip) -> SafeString:
@@ -122,6 +159,12 @@ class OutboxSkipAdmin(ConsoleAdmin):
     @admin.display(description="Skipped")
     def skipped(self, obj: OutboxSkip) -> SafeString:
         return instant(obj.skipped_at)
+
+
+def _name_in(column: str) -> Coalesce:
+    """The name of the person in "user:7"; both columns hold nobody else, by constraint."""
+    people = get_user_model().objects.filter(pk=Cast(Substr(OuterRef(column), 6), IntegerField()))
+    return Coalesce(Subquery(people.values("username")[:1]), F(column))
 
 
 def _deliveries_of(event: OutboxEvent, request: HttpRequest) -> SafeString:
@@ -177,6 +220,10 @@ def _chain_of(event: OutboxEvent, request: HttpRequest) -> SafeString:
     return table(["", "Event", "Aggregate", "Recorded", "Why", "Only for"], rows)
 
 
+def _content_of(event: OutboxEvent, request: HttpRequest) -> SafeString:
+    return format_html("{}<h3>Headers</h3>{}", shown_json(event.payload), shown_json(event.headers))
+
+
 def _search(term: str) -> list[Hit]:
     kind, colon, key = term.partition(":")
     if not colon:
@@ -190,4 +237,5 @@ def _search(term: str) -> list[Hit]:
 
 register_panel("outbox.outboxevent", title="Deliveries", render=_deliveries_of, order=1)
 register_panel("outbox.outboxevent", title="Causes and consequences", render=_chain_of, order=2)
+register_panel("outbox.outboxevent", title="Payload", render=_content_of, order=90)
 register_search(_search, permission="outbox.view_outboxevent")

@@ -17,7 +17,7 @@ from commerce import states
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import NOTHING, badge, instant, link, number, shown_json, subject_link
+from commerce.console.format import NOTHING, badge, in_short, instant, link, number, shown_json, subject_link
 from commerce.console.registry import Card, CardValue, register_card, register_panel
 from commerce.outbox.models import OutboxEvent
 from commerce.parties.models import Organization
@@ -78,17 +78,18 @@ def _why_not_tested(endpoint: WebhookEndpoint) -> str:
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(ConsoleAdmin):
-    """Where organizations are told of events. One that fails for five days is disabled, and a person told."""
+    """Where organizations are told of events; each makes its own over the API. One that fails for five days
+    is disabled, and a person told."""
 
     icon = "webhook"
-    list_display = ("url", "owner", "shown_status", "health_of", "last_success", "types")
+    list_display = ("shown_url", "owner", "shown_status", "health_of", "last_success", "types")
     list_filter = ("status",)
     list_select_related = ("organization", "health")
     search_fields = ("id__exact", "organization__slug__startswith")
     search_help_text = "Id, or how the organization's slug begins."
     fields = (
-        "url", "owner", "shown_status", "types", "description", "health_of", "failing_since", "last_success",
-        "last_error", "pending", "created", "id",
+        "shown_url", "owner", "shown_status", "types", "description", "health_of", "failing_since",
+        "last_success", "last_error", "pending", "failed", "created", "id",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -157,6 +158,10 @@ class WebhookEndpointAdmin(ConsoleAdmin):
         ),
     )
 
+    @admin.display(description="URL")
+    def shown_url(self, obj: WebhookEndpoint) -> SafeString:
+        return format_html('<span class="c-url">{}</span>', obj.url)
+
     @admin.display(description="Organization")
     def owner(self, obj: WebhookEndpoint) -> SafeString:
         return link(obj.organization)
@@ -192,6 +197,10 @@ class WebhookEndpointAdmin(ConsoleAdmin):
     def types(self, obj: WebhookEndpoint) -> str:
         return ", ".join(obj.event_types)
 
+    @admin.display(description="Failed for good")
+    def failed(self, obj: WebhookEndpoint) -> SafeString:
+        return number(_failed(obj))
+
     @admin.display(description="Pending")
     def pending(self, obj: WebhookEndpoint) -> SafeString:
         return number(_pending(obj))
@@ -206,7 +215,7 @@ class WebhookMessageAdmin(ConsoleAdmin):
     """The delivery log: one event for one endpoint, under one id however often it is sent."""
 
     icon = "outgoing_mail"
-    list_display = ("type", "endpoint_link", "shown_status", "attempts", "made", "next_attempt", "error")
+    list_display = ("type", "endpoint_link", "shown_status", "tries", "made", "next_attempt", "error")
     list_filter = (StatusFilter,)
     list_select_related = ("endpoint",)
     search_fields = ("id__exact", "event_id__exact", "type__exact", "endpoint__id__exact")
@@ -245,6 +254,10 @@ class WebhookMessageAdmin(ConsoleAdmin):
         found = OutboxEvent.objects.filter(event_id=obj.event_id).first()
         return link(found) if found else format_html('<span class="c-mono">{}</span>', obj.event_id)
 
+    @admin.display(description="Attempts")
+    def tries(self, obj: WebhookMessage) -> SafeString:
+        return number(obj.attempts)
+
     @admin.display(description="Made")
     def made(self, obj: WebhookMessage) -> SafeString:
         return instant(obj.created_at)
@@ -258,8 +271,8 @@ class WebhookMessageAdmin(ConsoleAdmin):
         return instant(obj.delivered_at or obj.failed_at or obj.cancelled_at)
 
     @admin.display(description="Last error")
-    def error(self, obj: WebhookMessage) -> str:
-        return obj.last_error[:80] or "—"
+    def error(self, obj: WebhookMessage) -> SafeString:
+        return in_short(obj.last_error)
 
     @admin.display(description="Body")
     def shown_body(self, obj: WebhookMessage) -> SafeString:
@@ -268,7 +281,7 @@ class WebhookMessageAdmin(ConsoleAdmin):
 
 def _messages_of(endpoint: WebhookEndpoint, request: HttpRequest) -> SafeString:
     rows = endpoint.messages.defer("body").order_by("-id")[:ROWS_SHOWN]
-    return table(
+    newest = table(
         ("Message", "Status", ">Attempts", "Made", "Last error"),
         [
             (
@@ -282,6 +295,8 @@ def _messages_of(endpoint: WebhookEndpoint, request: HttpRequest) -> SafeString:
         ],
         empty="Nothing was sent yet.",
     )
+    every = reverse("admin:webhooks_webhookmessage_changelist", query={"q": endpoint.pk})
+    return format_html('{}<a class="c-button" href="{}">All messages</a>', newest, every) if rows else newest
 
 
 def _attempts_of(message: WebhookMessage, request: HttpRequest) -> SafeString:

@@ -68,7 +68,7 @@ def test_an_operator_finds_it_from_home_reads_why_and_lets_it_go_on(
     page = link(operator.get(card), r"/admin/outbox/outboxstream/\d+/change/[^\"]*")
     stream = operator.get(page)
     said = text(stream)
-    assert "payouts.modern_treasury stands at payout.approved #1; 1 events wait" in said
+    assert "payouts.modern_treasury stands at payout.approved #1; 1 event waits" in said
     assert "The provider said no and would say it again" in said
     assert "403" in said
     payout = ready.payout()
