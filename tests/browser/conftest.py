@@ -19,6 +19,7 @@ from tests.scenarios.conftest import System, make_system, own_number
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TABLES_WIDE_ENOUGH: Any = {"width": 1400, "height": 900}
+OUR_OWN_RECEIVERS = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
 PEOPLE_AND_A_QUESTION = """
 from commerce import clock
 from commerce.actor import Actor
@@ -41,7 +42,9 @@ open_review(
 def played(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
     number = own_number()
     name = f"browser_{number}{os.environ.get('TEST_DB_SUFFIX', '')}"
-    for system in make_system(tmp_path_factory.mktemp("browser"), name, 14 + number, django_db_blocker):
+    folder = tmp_path_factory.mktemp("browser")
+    options = {"environment": OUR_OWN_RECEIVERS}
+    for system in make_system(folder, name, 14 + number, django_db_blocker, **options):
         system.play("first_dollar")
         system.manage("shell", "--verbosity", "0", "-c", PEOPLE_AND_A_QUESTION)
         yield system
