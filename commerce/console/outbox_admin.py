@@ -293,7 +293,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
     def parked(self, obj: OutboxStream) -> SafeString:
         return instant(obj.parked_at)
 
-    @admin.display(description="Why")
+    @admin.display(description="Reason or last error")
     def said(self, obj: OutboxStream) -> SafeString:
         return wide(named(obj.parked_reason) or obj.last_error)
 
@@ -301,7 +301,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
     def delivered(self, obj: OutboxStream) -> str:
         return f"#{obj.cursor}" if obj.cursor else "—"
 
-    @admin.display(description="Why")
+    @admin.display(description="Reason or last error")
     def error(self, obj: OutboxStream) -> SafeString:
         return in_short(_SAID_BY.sub("", obj.parked_reason, count=1) or obj.last_error)
 
@@ -313,7 +313,7 @@ class CircuitAdmin(ConsoleAdmin):
 
     icon = "electrical_services"
     ordering = ("lane",)
-    list_display = ("lane", "line", "failed", "opened", "next_probe", "said", "paused")
+    list_display = ("lane", "line", "opened", "next_probe", "said")
     search_fields = ("lane__exact",)
     search_help_text = "A provider's name"
     fields = ("lane", "line", "failed", "probes", "opened", "next_probe", "paused", "error")
@@ -371,9 +371,9 @@ class CircuitAdmin(ConsoleAdmin):
     def next_probe(self, obj: Circuit) -> SafeString:
         return NOTHING if obj.paused_at else instant(obj.open_until)
 
-    @admin.display(description="Last error")
+    @admin.display(description="Reason or last error")
     def said(self, obj: Circuit) -> SafeString:
-        return in_short(obj.last_error)
+        return in_short(named(obj.paused_reason) or obj.last_error)
 
     @admin.display(description="Last error")
     def error(self, obj: Circuit) -> SafeString:

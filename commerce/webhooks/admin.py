@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from commerce import states
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
-from commerce.console.charts import table
+from commerce.console.charts import facts, table
 from commerce.console.format import NOTHING, badge, in_short, instant, link, number, shown_json, subject_link
 from commerce.console.registry import Card, CardValue, register_card, register_panel
 from commerce.outbox.models import OutboxEvent
@@ -68,6 +68,11 @@ def _failed(endpoint: WebhookEndpoint) -> int:
     return endpoint.messages.filter(failed_at__isnull=False)[:MOST_COUNTED].count()
 
 
+def _at_least(count: int) -> SafeString:
+    """Nobody waits for more to be counted."""
+    return number(count) if count < MOST_COUNTED else format_html("{} or more", number(count))
+
+
 def _why_not_deleted(endpoint: WebhookEndpoint) -> str:
     return "It was deleted." if endpoint.status == EndpointStatus.DELETED else ""
 
@@ -89,7 +94,7 @@ class WebhookEndpointAdmin(ConsoleAdmin):
     search_help_text = "Id, or how the organization's slug begins."
     fields = (
         "shown_url", "owner", "shown_status", "types", "description", "health_of", "failing_since",
-        "last_success", "last_error", "pending", "failed", "created", "id",
+        "last_success", "last_error", "created", "id",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -197,14 +202,6 @@ class WebhookEndpointAdmin(ConsoleAdmin):
     def types(self, obj: WebhookEndpoint) -> str:
         return ", ".join(obj.event_types)
 
-    @admin.display(description="Failed for good")
-    def failed(self, obj: WebhookEndpoint) -> SafeString:
-        return number(_failed(obj))
-
-    @admin.display(description="Pending")
-    def pending(self, obj: WebhookEndpoint) -> SafeString:
-        return number(_pending(obj))
-
     @admin.display(description="Made")
     def created(self, obj: WebhookEndpoint) -> SafeString:
         return instant(obj.created_at)
@@ -296,7 +293,12 @@ def _messages_of(endpoint: WebhookEndpoint, request: HttpRequest) -> SafeString:
         empty="Nothing was sent yet.",
     )
     every = reverse("admin:webhooks_webhookmessage_changelist", query={"q": endpoint.pk})
-    return format_html('{}<a class="c-button" href="{}">All messages</a>', newest, every) if rows else newest
+    if not rows:
+        return newest
+    counts = facts(
+        {"Pending": _at_least(_pending(endpoint)), "Failed for good": _at_least(_failed(endpoint))}
+    )
+    return format_html('{}{}<a class="c-button" href="{}">All messages</a>', counts, newest, every)
 
 
 def _attempts_of(message: WebhookMessage, request: HttpRequest) -> SafeString:
