@@ -1,9 +1,11 @@
-"""One POST to a stranger: no redirects, no proxies, no cookies, an end after 15 seconds, 1 kB of answer.
+"""One POST to a stranger: no redirects, no proxies, no cookies, an end after 15 seconds, 1 kB of answer,
+which has a second once the status is there.
 
 The connection is made here, below the HTTP client, so that name, check and address are one step;
 TLS and `Host` still know the name.
 """
 
+import logging
 import ssl
 import time
 from collections.abc import Iterable, Mapping
@@ -20,8 +22,11 @@ from commerce.logs import redact
 from commerce.webhooks import destinations
 from commerce.webhooks.destinations import Destination, ForbiddenDestination
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 3.0
 WHOLE_SECONDS = 15.0
+REST_SECONDS = 1.0
 ANSWER_BYTES = 1024
 LONGEST_WAIT = timedelta(hours=24)
 
@@ -52,8 +57,11 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         status, error, answer, retry_after = None, "No answer in time.", "", None
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as failed:
         status, error, answer, retry_after = None, f"{type(failed).__name__}: {failed}", "", None
+    except Exception as failed:  # the edge: a stranger's answer must not cost the others theirs
+        log.exception("an answer to a webhook could not be read")
+        status, error, answer, retry_after = None, type(failed).__name__, "", None
     duration = int((time.monotonic() - begin) * 1000)
-    return Outcome(status, str(redact(error))[:500], duration, answer, retry_after)
+    return Outcome(status, _text(error)[:500], duration, answer, retry_after)
 
 
 def _exchange(
@@ -69,12 +77,11 @@ def _exchange(
         "Connection": "close",
         **headers,
     }
+    deadline = _Deadline(WHOLE_SECONDS)
     each = dict.fromkeys(("read", "write", "pool"), WHOLE_SECONDS) | {"connect": CONNECT_SECONDS}
     with (
         httpcore.HTTPConnection(
-            origin,
-            ssl_context=_tls(),
-            network_backend=_Checked(destination, time.monotonic() + WHOLE_SECONDS),
+            origin, ssl_context=_tls(), network_backend=_Checked(destination, deadline)
         ) as connection,
         connection.stream(
             "POST",
@@ -89,6 +96,7 @@ def _exchange(
             extensions={"timeout": each},
         ) as response,
     ):
+        deadline.shorten(REST_SECONDS)
         answer = _beginning(response.iter_stream())
         error = "" if 200 <= response.status < 300 else f"Answered {response.status}."
         given = {name.lower(): value for name, value in response.headers}.get(b"retry-after", b"")
@@ -105,8 +113,12 @@ def _beginning(chunks: Iterable[bytes]) -> str:
                 break
     except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, TimeoutError):
         pass
-    text = begun[:ANSWER_BYTES].decode("utf-8", "replace").replace("\x00", "�")
-    return str(redact(text))
+    return _text(begun[:ANSWER_BYTES].decode("utf-8", "replace"))
+
+
+def _text(given: str) -> str:
+    """What may be kept: without secrets, and without what the database cannot hold."""
+    return str(redact(given.replace("\x00", "�")))
 
 
 def _wait(header: str) -> timedelta | None:
@@ -115,7 +127,7 @@ def _wait(header: str) -> timedelta | None:
         return min(timedelta(seconds=int(header[:9])), LONGEST_WAIT)
     try:
         wanted = parsedate_to_datetime(header) - timezone.now()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(max(wanted, timedelta(0)), LONGEST_WAIT)
 
@@ -126,10 +138,26 @@ def _tls() -> ssl.SSLContext:
     return httpcore.default_ssl_context()
 
 
+class _Deadline:
+    """When an exchange ends, whatever it is at."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+
+    def shorten(self, seconds: float) -> None:
+        self.at = min(self.at, time.monotonic() + seconds)
+
+    def left(self) -> float:
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("The time for the whole exchange is over.")
+        return left
+
+
 class _Checked(httpcore.SyncBackend):
     """Connects to an address that passed the check, and ends everything at the deadline."""
 
-    def __init__(self, destination: Destination, deadline: float) -> None:
+    def __init__(self, destination: Destination, deadline: _Deadline) -> None:
         self.destination, self.deadline = destination, deadline
 
     def connect_tcp(
@@ -143,7 +171,7 @@ class _Checked(httpcore.SyncBackend):
         failed: Exception | None = None
         for address in destinations.addresses(self.destination)[:3]:
             try:
-                stream = super().connect_tcp(address, port, min(CONNECT_SECONDS, _left(self.deadline)))
+                stream = super().connect_tcp(address, port, min(CONNECT_SECONDS, self.deadline.left()))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
             else:
@@ -154,14 +182,14 @@ class _Checked(httpcore.SyncBackend):
 class _Hurried(httpcore.NetworkStream):
     """A stream whose reads and writes share one deadline, however slowly the other side drips."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, deadline: _Deadline) -> None:
         self.stream, self.deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self.stream.read(max_bytes, _left(self.deadline))
+        return self.stream.read(max_bytes, self.deadline.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.stream.write(buffer, _left(self.deadline))
+        self.stream.write(buffer, self.deadline.left())
 
     def close(self) -> None:
         self.stream.close()
@@ -169,15 +197,8 @@ class _Hurried(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        secure = self.stream.start_tls(ssl_context, server_hostname, _left(self.deadline))
+        secure = self.stream.start_tls(ssl_context, server_hostname, self.deadline.left())
         return _Hurried(secure, self.deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self.stream.get_extra_info(info)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore.ReadTimeout("The time for the whole exchange is over.")
-    return left

@@ -1,5 +1,7 @@
 """Sending: at least once under one id, on a schedule, fenced, and nobody waits for another's receiver."""
 
+import contextlib
+import socket
 import threading
 import time
 from datetime import timedelta
@@ -16,7 +18,7 @@ from commerce.webhooks import delivery, sending, services
 from commerce.webhooks.delivery import AT_ONCE, JITTER, PER_ENDPOINT, SCHEDULE, deliver_due
 from commerce.webhooks.fan_out import fan_out
 from commerce.webhooks.invariants import lost_messages
-from commerce.webhooks.models import WebhookHealth, WebhookMessage
+from commerce.webhooks.models import WebhookEndpoint, WebhookHealth, WebhookMessage
 from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens, make_due, organization
 
 pytestmark = pytest.mark.django_db
@@ -89,6 +91,9 @@ def test_the_attempts_last_over_three_days_under_one_id_and_then_it_has_failed(
         ("Wed, 21 Oct 2015 07:28:00 GMT", 4, 7),
         ("soon", 4, 7),
         ("-5", 4, 7),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", 4, 7),
+        ("Wed, 21 Oct 2100 07:28:00 +99999999999999999999", 4, 7),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 4, 7),
     ],
 )
 def test_retry_after_is_honoured_up_to_a_day(
@@ -100,6 +105,47 @@ def test_retry_after_is_honoured_up_to_a_day(
     deliver_due(at=AT)
     message.refresh_from_db()
     assert timedelta(seconds=least) <= message.due_at - before <= timedelta(seconds=most)
+
+
+def test_an_exchange_that_breaks_in_a_way_nobody_foresaw_is_a_failed_attempt_and_the_others_are_settled(
+    told: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def broken(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "broken.example":
+            raise RecursionError("hunter2")
+        return real(host, *rest, **more)
+
+    bad, good = told("/bad"), [told(f"/good{n}") for n in range(5)]
+    WebhookEndpoint.objects.filter(pk=bad.endpoint_id).update(url="http://broken.example:1025/")
+    monkeypatch.setattr(socket, "getaddrinfo", broken)
+    report = deliver_due(at=AT)
+    assert (report.delivered, report.failed) == (5, 1)
+    assert {WebhookMessage.objects.get(pk=one.pk).status for one in good} == {"delivered"}
+    bad.refresh_from_db()
+    assert (bad.status, bad.lease_token, bad.log.get().error) == ("pending", None, "RecursionError")
+
+
+def test_who_answers_and_then_drips_keeps_no_hand(told: Any, settings: Any) -> None:
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+
+    def drip(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(1000):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: drip(server.accept()[0]), daemon=True)
+        thread.start()
+        begin = time.monotonic()
+        outcome = sending.post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+    assert outcome.delivered, outcome
+    assert set(outcome.answer) == {"x"}
+    assert time.monotonic() - begin < sending.REST_SECONDS + 1
 
 
 def test_nobody_listening_is_a_failed_attempt(seller: Any, settings: Any) -> None:
