@@ -15,7 +15,7 @@ from commerce.console import charts, format, registry
 from commerce.console.models import ReviewItem
 from commerce.console.registry import Card, CardValue, Hit, TimelineRow
 from commerce.console.theme import navigation
-from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
 from commerce.parties.models import Organization
 from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
 
@@ -162,6 +162,40 @@ def test_an_operator_resumes_a_parked_stream(browser: Browser) -> None:
     assert row.parked_at is None
     assert row.due_at is not None
     assert browser("viewer").get(f"{page}do/park/").status_code == 403
+
+
+def test_who_parked_a_stream_is_named_and_why_a_line_waits_is_said(browser: Browser) -> None:
+    operator = User.objects.get(username="operator")
+    row = stream(lane="openmeter", parked_at=timezone.now(), parked_reason=f"user:{operator.pk}: A holiday.")
+    page, viewer = f"/admin/outbox/outboxstream/{row.pk}/change/", browser("viewer")
+    assert "operator: A holiday." in text(viewer.get(page))
+    assert "A person parked it" in text(viewer.get(page))
+    row.parked_at, row.parked_reason, row.due_at = None, "", timezone.now()
+    row.save()
+    assert "it goes by itself" in text(viewer.get(page))
+    Circuit.objects.create(
+        lane="openmeter", paused_at=timezone.now(), paused_reason="system:cli: Certificates."
+    )
+    said = text(viewer.get(page))
+    assert "A person paused the line to openmeter" in said
+    assert "it goes by itself" not in said
+    assert page in text(viewer.get("/admin/outbox/circuit/openmeter/change/"))
+
+
+def test_the_page_of_an_object_says_which_subscriber_is_not_told_of_it_and_why(browser: Browser) -> None:
+    platform = Organization.objects.platform()
+    about = f"/admin/parties/organization/{platform.pk}/change/"
+    row = OutboxStream.objects.create(
+        aggregate_type="organization", aggregate_id=str(platform.pk), group="parties.modern_treasury",
+        pending_since=AT, due_at=timezone.now(),
+    )  # fmt: skip
+    operator, page = browser("operator"), f"/admin/outbox/outboxstream/{row.pk}/change/"
+    assert page not in text(operator.get(about)), "what is only due is not held up"
+    row.due_at, row.parked_at, row.parked_reason = None, timezone.now(), "Rejected: no such party"
+    row.save()
+    assert page in text(operator.get(about))
+    assert "Rejected: no such party" in text(operator.get(about))
+    assert page not in text(browser("admin").get(about)), "who may not see streams is shown one"
 
 
 def test_the_relays_lists_hide_heads_and_find_by_aggregate(browser: Browser) -> None:
