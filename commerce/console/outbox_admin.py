@@ -508,16 +508,16 @@ def _relay(request: HttpRequest) -> SafeString:
     rows = [
         [
             _lane_link(lane.lane),
+            _line_badge(lane.circuit) if lane.lane in registry.providers() else NOTHING,
+            _streams_link(lane.parked, lane.lane),
             number(lane.due),
+            age(lane.oldest_due_seconds) if lane.due else NOTHING,
             number(lane.working),
             number(lane.waiting),
-            _streams_link(lane.parked, lane.lane),
-            age(lane.oldest_due_seconds) if lane.due else NOTHING,
-            _line_badge(lane.circuit) if lane.lane in registry.providers() else NOTHING,
         ]
         for lane in now.lanes
     ]
-    head = ["Lane", ">Due now", ">Working", ">Waiting to retry", ">Parked", ">Oldest due", "Provider"]
+    head = ["Lane", "Provider", ">Parked", ">Due now", ">Oldest due", ">Working", ">Waiting to retry"]
     return format_html(
         '<p class="c-about">How many streams each kind of worker has before it; {} {} not reached every '
         "subscriber yet.</p>{}",
