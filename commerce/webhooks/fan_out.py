@@ -8,6 +8,7 @@ later try and holds up no other.
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.console.services import clear_reviews, open_review
+from commerce.errors import UnknownVersion
 from commerce.ids import made_at
 from commerce.logs import redact
 from commerce.outbox import catalog
@@ -27,7 +29,7 @@ from commerce.outbox.models import OutboxEvent
 from commerce.outbox.partitions import after, midnight
 from commerce.outbox.retention import recorded_near
 from commerce.outbox.stopping import stopping
-from commerce.parties.models import Role
+from commerce.parties.models import Organization
 from commerce.webhooks import audience
 from commerce.webhooks.event_types import patterns_of
 from commerce.webhooks.models import PendingEvent, WebhookMessage
@@ -49,9 +51,8 @@ DELETE FROM webhooks_pendingevent WHERE id IN (
 """
 # Locked for as long as messages are made for them, so that none is deleted meanwhile.
 _SUBSCRIBED = """
-SELECT e.id, e.organization_id, e.event_types, %s = ANY (o.roles)
-FROM webhooks_webhookendpoint e JOIN parties_organization o ON o.id = e.organization_id
-WHERE e.id IN (SELECT endpoint_id FROM webhooks_webhooksubscription WHERE pattern = ANY (%s::text[]))
+SELECT e.id, e.organization_id, e.event_types FROM webhooks_webhookendpoint e
+WHERE e.organization_id = ANY (%s::uuid[]) AND e.event_types && %s::text[]
   AND (e.status = 'enabled' OR e.collects_until > now())
 ORDER BY e.id FOR SHARE OF e
 """
@@ -140,51 +141,64 @@ def _clear(row: PendingEvent, at: datetime) -> None:
 
 
 def _make_messages(event_ids: Sequence[UUID]) -> None:
-    events = {
-        event.event_id: catalog.current(event)
-        for event in OutboxEvent.objects.filter(recorded_near(*event_ids)).order_by("id")
-    }
-    wanted = [
-        (event, endpoint)
-        for endpoint in _subscribed({pattern for e in events.values() for pattern in patterns_of(e.type)})
-        for event in events.values()
-        # Identifiers count time: what happened before the endpoint was there is not for it.
-        if event.event_id > endpoint.id and endpoint.patterns & set(patterns_of(event.type))
-    ]
-    asked = {event.event_id: event for event, endpoint in wanted if not endpoint.platform}
-    readers = audience.audience_of(asked.values())
+    events = [_known(event) for event in OutboxEvent.objects.filter(recorded_near(*event_ids)).order_by("id")]
+    readers = audience.audience_of(events)
+    platform = Organization.objects.platform().pk
+    subscribed = _subscribed(
+        {pattern for event in events for pattern in patterns_of(event.type)},
+        {platform}.union(*readers.values()),
+    )
     messages = []
-    for event, endpoint in wanted:
-        if endpoint.platform:
+    for event in events:
+        for owner in {platform, *readers[event.event_id]}:
+            wanting = [endpoint for endpoint in subscribed.get(owner, ()) if endpoint.wants(event)]
+            if not wanting:
+                continue
             payload = event.payload
-        elif endpoint.organization_id in readers[event.event_id]:
-            payload = audience.public_part(event, readers[event.event_id][endpoint.organization_id])
-        else:
-            continue
-        messages.append(
-            WebhookMessage(
-                endpoint_id=endpoint.id,
-                event_id=event.event_id,
-                type=event.type,
-                body=body_of(event, payload),
-                due_at=timezone.now(),
-            )
-        )
+            if owner != platform:
+                payload = audience.public_part(event, readers[event.event_id][owner])
+            body = body_of(event, payload)
+            messages += [
+                WebhookMessage(
+                    endpoint_id=endpoint.id,
+                    event_id=event.event_id,
+                    type=event.type,
+                    body=body,
+                    due_at=timezone.now(),
+                )
+                for endpoint in wanting
+            ]
     WebhookMessage.objects.bulk_create(messages, ignore_conflicts=True)
 
 
+def _known(event: OutboxEvent) -> OutboxEvent:
+    """The event as of today's version. UnknownVersion for what only a newer release can say who hears it."""
+    if catalog.event_type(event.type) is None:
+        raise UnknownVersion(f"{event.type} is unknown here: deploy the release that wrote it.")
+    return catalog.current(event)
+
+
+@dataclass(frozen=True)
 class _Subscription:
     """An endpoint as far as the fan-out asks."""
 
-    def __init__(self, row: tuple[Any, ...]) -> None:
-        self.id, self.organization_id, patterns, self.platform = row
-        self.patterns = set(patterns)
+    id: UUID
+    patterns: frozenset[str]
+
+    def wants(self, event: OutboxEvent) -> bool:
+        """Identifiers count time: what happened before the endpoint was there is not for it, nor is a copy
+        of that."""
+        original = UUID(event.headers["causation_id"]) if "replay" in event.headers else event.event_id
+        return original > self.id and not self.patterns.isdisjoint(patterns_of(event.type))
 
 
-def _subscribed(patterns: set[str]) -> list[_Subscription]:
+def _subscribed(patterns: set[str], owners: set[UUID]) -> dict[UUID, list[_Subscription]]:
+    found: dict[UUID, list[_Subscription]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_SUBSCRIBED, [Role.PLATFORM, sorted(patterns)])
-        return [_Subscription(row) for row in cursor.fetchall()]
+        cursor.execute(_SUBSCRIBED, [list(owners), sorted(patterns)])
+        for id_, owner, wanted in cursor.fetchall():
+            found.setdefault(owner, []).append(_Subscription(id_, frozenset(wanted)))
+    return found
 
 
 def untold(month: date) -> str:

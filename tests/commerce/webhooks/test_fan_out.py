@@ -11,13 +11,13 @@ from django.utils import timezone
 
 from commerce.console.models import ReviewItem
 from commerce.ids import uuid7
-from commerce.outbox import append
+from commerce.outbox import append, catalog
 from commerce.outbox.models import OutboxStream
 from commerce.webhooks import audience, services
 from commerce.webhooks.fan_out import EVENTS_PER_CLAIM, LARGEST_BODY, body_of, fan_out, untold
 from commerce.webhooks.invariants import forgotten_events
 from commerce.webhooks.models import PendingEvent, WebhookEndpoint, WebhookMessage
-from tests.commerce.webhooks.conftest import AT, SYSTEM, endpoint, happens, organization
+from tests.commerce.webhooks.conftest import AT, ORGANIZATION_EVENT, SYSTEM, endpoint, happens, organization
 
 pytestmark = pytest.mark.django_db
 HOOK = "https://hooks.example.com/in"
@@ -221,6 +221,46 @@ def test_an_event_that_cannot_be_handled_waits_for_a_person_and_holds_up_no_othe
     PendingEvent.objects.update(due_at=timezone.now())
     fan_out(at=AT)
     assert bad.messages.count() == 1
+
+
+def test_an_event_of_a_type_to_come_waits_for_the_release_that_knows_it(
+    seller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a release is rolled out its first workers append what the last old ones do not know."""
+    to, _ = endpoint(seller, HOOK)
+    event = happens(seller)
+    with monkeypatch.context() as older:
+        older.delitem(catalog._types, ORGANIZATION_EVENT)
+        fan_out(at=AT)
+    row = PendingEvent.objects.get()
+    assert (row.event_id, row.attempts) == (event.event_id, 1)
+    assert "UnknownVersion" in row.last_error
+    assert not to.messages.exists()
+    PendingEvent.objects.update(due_at=timezone.now())
+    fan_out(at=AT)
+    assert to.messages.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_making_messages_locks_the_endpoints_of_who_hears_and_no_other(seller: Any) -> None:
+    """However many subscribe to the type: what is asked for are those of its readers."""
+    mine, _ = endpoint(seller, HOOK)
+    other, _ = endpoint(organization("seller"), HOOK)
+    happens(seller)
+    locked = []
+
+    def look(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        found = execute(sql, params, many, context)
+        if "FOR SHARE OF e" in sql:
+            locked.extend(row[0] for row in context["cursor"].cursor.fetchall())
+            context["cursor"].cursor.scroll(0, mode="absolute")
+        return found
+
+    with connection.execute_wrapper(look):
+        fan_out(at=AT)
+    assert locked == [mine.pk]
+    assert mine.messages.count() == 1
+    assert not other.messages.exists()
 
 
 def test_verify_says_so_when_events_are_collected_no_more() -> None:
