@@ -28,6 +28,8 @@ from commerce.outbox.retention import horizon
 from commerce.outbox.services import PERMISSION
 
 BATCH = 200
+# Who collects its events by itself, and can be told again all the same.
+WEBHOOKS = "webhooks"
 # How long a provider recognises a key that was sent again; later nothing but a look-up does.
 KEYS_KEPT = {"modern_treasury": timedelta(hours=24)}
 
@@ -55,16 +57,24 @@ class Selection:
         return replace(self, last_id=int(last_id))
 
     def listeners(self, type_: str) -> list[str]:
-        return [group for group in registry.groups_of(type_) if not self.groups or group in self.groups]
+        """Webhooks are no group of the relay: they are told again only where they are named."""
+        if not self.groups:
+            return registry.groups_of(type_)
+        known = [*registry.groups_of(type_), *([WEBHOOKS] if catalog.event_type(type_) else [])]
+        return [group for group in known if group in self.groups]
 
     def receivers(self, event: OutboxEvent) -> list[str]:
         """Who gets a copy: of those that the event itself is for."""
-        return [group for group in self.listeners(event.type) if registry.handler_of(event, group)]
+        return [
+            group
+            for group in self.listeners(event.type)
+            if group == WEBHOOKS or registry.handler_of(event, group)
+        ]
 
     def originals(self) -> QuerySet[OutboxEvent]:
         """In order within each stream. InvalidInput for a type or a subscriber that does not exist."""
         _known("types", self.types, registry.known_types())
-        _known("groups", self.groups, registry.group_lanes())
+        _known("groups", self.groups, {*registry.group_lanes(), WEBHOOKS})
         heard = [type_ for type_ in self.types or registry.known_types() if self.listeners(type_)]
         limits: dict[str, Any] = {
             "event_id__in": self.events,
@@ -156,7 +166,7 @@ def plan(selection: Selection) -> Plan:
         for group in selection.receivers(event):
             key = event.type, group
             if key not in lines:
-                lines[key] = Line(event.type, group, registry.group_lanes()[group])
+                lines[key] = Line(event.type, group, registry.group_lanes().get(group, group))
             line = lines[key]
             line.events, line.streams = line.events + 1, line.streams + (key not in seen)
             line.keys_forgotten += now - event.recorded_at > KEYS_KEPT.get(line.lane, timedelta.max)

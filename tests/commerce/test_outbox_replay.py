@@ -304,3 +304,26 @@ def test_a_replay_tells_nobody_outside(heard: list[Any]) -> None:
     replay.replay_event(event=original, actor=OPERATOR, at=AT, reason="x")
     fan_out(at=AT)
     assert list(to.messages.values_list("event_id", flat=True)) == [original.event_id]
+
+
+def test_a_replay_for_webhooks_tells_whoever_was_there_and_nobody_who_came_later(heard: list[Any]) -> None:
+    """What happened while nobody collected is told again when `webhooks` is named, and to no group besides."""
+    on(ORGANIZATION_EVENT, group="a")(lambda event: heard.append(("a", event.aggregate_id, 0)))
+    seller = organization("seller")
+    then, _ = endpoint(seller, "https://hooks.example.com/then", ORGANIZATION_EVENT)
+    original = happens(seller)
+    fan_out(at=AT)
+    drain()
+    heard.clear()
+    later, _ = endpoint(seller, "https://hooks.example.com/later", ORGANIZATION_EVENT)
+    selection = Selection(types=(ORGANIZATION_EVENT,), groups=("webhooks",))
+    (line,) = replay.plan(selection).lines
+    assert (line.group, line.lane, line.events) == ("webhooks", "webhooks", 1)
+    assert run(selection) == 1
+    fan_out(at=AT)
+    drain()
+    (copy,) = copies()
+    told = list(then.messages.order_by("id").values_list("event_id", flat=True))
+    assert told == [original.event_id, copy.event_id]
+    assert not later.messages.exists()
+    assert heard == []
