@@ -1,19 +1,21 @@
 """A circuit breaker per provider: when it does not answer, one probe asks and everything else waits.
 
-It opens after `FAILURES` failures in a row on at least `STREAMS` streams: a single request that a
-provider cannot bear is that stream's trouble, and is parked like any other. While it is open nothing
-counts as an attempt, so that an outage of any length parks nothing.
+It opens after `FAILURES` failures in a row on at least `STREAMS` streams: what a provider cannot bear
+of one or two is their trouble, and they are parked like any other. While it is open nothing counts as
+an attempt, so that an outage of any length parks nothing.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 from django.db import connection
+
+from commerce.outbox.models import Circuit
 
 FAILURES = 5
 STREAMS = 3
@@ -22,10 +24,11 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 _ADMIT = """
 WITH probe AS (
   UPDATE outbox_circuit SET open_until = now() + %(lease)s
-  WHERE lane = %(lane)s AND paused_at IS NULL AND open_until <= now() RETURNING lane
+  WHERE lane = %(lane)s AND paused_at IS NULL AND open_until <= now() RETURNING open_until
 )
 SELECT CASE WHEN EXISTS (SELECT FROM probe) THEN 'probe'
-            WHEN c.paused_at IS NOT NULL OR c.open_until IS NOT NULL THEN 'closed' ELSE 'free' END
+            WHEN c.paused_at IS NOT NULL OR c.open_until IS NOT NULL THEN 'closed' ELSE 'free' END,
+       (SELECT open_until FROM probe)
 FROM outbox_circuit c WHERE c.lane = %(lane)s
 """
 _ANSWERED = """
@@ -33,7 +36,10 @@ UPDATE outbox_circuit
 SET failures = 0, streams = '{}', trips = 0, opened_at = NULL, open_until = NULL, last_error = ''
 WHERE lane = %(lane)s AND (failures > 0 OR open_until IS NOT NULL)
 """
-_UNSPENT = "UPDATE outbox_circuit SET open_until = now() WHERE lane = %(lane)s AND open_until IS NOT NULL"
+_UNSPENT = """
+UPDATE outbox_circuit SET open_until = now()
+WHERE lane = %(lane)s AND open_until = COALESCE(%(until)s::timestamptz, open_until)
+"""
 # Between half and all of the pause: workers of several machines do not ask in step.
 _FAILED = """
 INSERT INTO outbox_circuit AS c (lane, failures, streams, trips, last_error, paused_reason)
@@ -67,13 +73,26 @@ class Way(Enum):
     CLOSED = "closed"
 
 
-def admit(lane: str, *, lease: timedelta) -> Way:
+@dataclass(frozen=True)
+class Admission:
+    """`until` is when somebody else gets the probe, if this one is never heard of again."""
+
+    way: Way = Way.FREE
+    until: datetime | None = None
+
+
+def admit(lane: str, *, lease: timedelta) -> Admission:
     """Whether to go on, to send one request to see, or to leave the lane alone. One caller gets the probe."""
+    arguments: dict[str, Any] = {"lane": lane, "lease": lease}
     with connection.cursor() as cursor:
-        arguments: dict[str, Any] = {"lane": lane, "lease": lease}
         cursor.execute(_ADMIT, arguments)
         row = cursor.fetchone()
-    return Way(row[0]) if row else Way.FREE
+    return Admission(Way(row[0]), row[1]) if row else Admission()
+
+
+def is_paused(lane: str) -> bool:
+    """Whether a person has stopped the lane, perhaps a moment ago."""
+    return Circuit.objects.filter(lane=lane, paused_at__isnull=False).exists()
 
 
 def answered(lane: str) -> None:
@@ -82,10 +101,10 @@ def answered(lane: str) -> None:
         cursor.execute(_ANSWERED, {"lane": lane})
 
 
-def unspent(lane: str) -> None:
-    """The probe asked nothing: the next may."""
+def unspent(lane: str, *, until: datetime | None = None) -> None:
+    """Nobody has asked: the next may at once. With `until`, unless the probe has changed the circuit."""
     with connection.cursor() as cursor:
-        cursor.execute(_UNSPENT, {"lane": lane})
+        cursor.execute(_UNSPENT, {"lane": lane, "until": until})
 
 
 def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:

@@ -11,13 +11,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.registry import group_lanes, subscriptions
 
 EVENTS_PER_STREAM = 50
 EVENTS_PER_CLAIM = 3000
+LEFT_AT_ONCE = 10_000
 
 # A subquery that locks rows up to a limit could be run more than once by a join; a common table is not.
 _CLAIM = """
@@ -28,7 +29,8 @@ WITH due AS MATERIALIZED (
 )
 UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
 WHERE s.id = ANY (ARRAY(SELECT id FROM due))
-RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since, now()
+RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since, now(),
+          s.attempts
 """
 # `oldest` and `until` are written into the statements, so that other months are not even planned for. Whose
 # `pending_since` has sunk below the one, or who is still at work after the other, reads with the next claim.
@@ -75,6 +77,12 @@ FROM (
   OFFSET 0
 ) done WHERE s.id = done.id AND s.id = ANY (%(ids)s)
 """
+_LET_GO = """
+UPDATE outbox_outboxstream SET lease_token = NULL, due_at = now() + %(pause)s
+WHERE id = ANY (ARRAY(
+  SELECT id FROM outbox_outboxstream WHERE id = ANY (%(ids)s) AND lease_token = %(token)s
+  FOR NO KEY UPDATE SKIP LOCKED))
+"""
 # An event with no other group: nobody else's cursor has to be waited for, nor looked at.
 _PUBLISH_SOLE = """
 UPDATE outbox_outboxevent SET published_at = now()
@@ -89,12 +97,20 @@ FROM (
     SELECT FROM outbox_outboxstream s
     WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
       AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s)
-      AND COALESCE(e.headers -> 'only' ? s."group", true))
+      AND COALESCE(e.headers -> 'for' ? s."group", true))
   FOR NO KEY UPDATE OF e SKIP LOCKED
 ) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at {within}
 """
 _WITHIN = "AND e.recorded_at >= %(oldest)s AND e.recorded_at <= %(newest)s"
-_PUBLISH_LEFT = _PUBLISH.format(handled="", within="")
+# A part of what is left, from anywhere in it: behind a parked backlog the rest has its turn too.
+_PUBLISH_LEFT = _PUBLISH.format(
+    within="",
+    handled="""
+  JOIN (SELECT id FROM outbox_outboxevent WHERE published_at IS NULL AND id >= (
+          SELECT min(id) + floor(random() * GREATEST(max(id) - min(id) - %(part)s, 0))
+          FROM outbox_outboxevent WHERE published_at IS NULL)
+        ORDER BY id LIMIT %(part)s) part ON part.id = e.id""",
+)
 _PUBLISH_HANDLED = _PUBLISH.format(
     within=_WITHIN,
     handled=f"""
@@ -111,8 +127,9 @@ WHERE s."group" = now_by."group" AND s.lane <> now_by.lane
 """
 
 
-# What was recorded so much before or after a claim's own instants is found without a second claim.
-MARGIN = timedelta(hours=1)
+# What was recorded so much before what a claim knew of, or after it, is found without a second claim. A
+# clock of the database that was ahead and went back does not hide events: partitions are made for months.
+EARLIER, LATER = timedelta(hours=1), timedelta(days=31)
 
 
 class LeaseLost(Exception):
@@ -131,6 +148,7 @@ class Claimed:
     cursor: int
     pending_since: datetime
     claimed_at: datetime
+    attempts: int
     events: list[OutboxEvent] = field(default_factory=list)
     reached: int = 0
     finished: bool = False
@@ -212,16 +230,30 @@ def finish(streams: list[Claimed]) -> None:
 
 
 def renew(stream: Claimed, token: UUID) -> None:
+    """By the database's clock, as everything about leases: machines need not agree on the time."""
     held = OutboxStream.objects.filter(pk=stream.id, lease_token=token)
-    if not held.update(due_at=timezone.now() + lease()):
+    if not held.update(due_at=Now() + lease()):
         raise LeaseLost
 
 
-def let_go(streams: list[Claimed], token: UUID) -> None:
-    """Leave what was claimed and not worked on to whoever comes next, before its lease would end."""
+def let_go(streams: list[Claimed], token: UUID, *, for_: timedelta = timedelta(0)) -> None:
+    """Leave what was claimed and not worked on to whoever comes next, or comes in a while.
+
+    A row that somebody has locked is left until its lease ends: waiting for it could be a deadlock.
+    """
     if streams:
-        held = OutboxStream.objects.filter(pk__in=[stream.id for stream in streams], lease_token=token)
-        held.update(lease_token=None, due_at=timezone.now())
+        ids = [stream.id for stream in streams]
+        arguments: dict[str, Any] = {"ids": ids, "token": token, "pause": for_}
+        with connection.cursor() as cursor:
+            cursor.execute(_LET_GO, arguments)
+
+
+def change_lanes(streams: list[Claimed], token: UUID, lanes: dict[str, str]) -> None:
+    """Let go of what another lane drains by now: a process of an older release has woken it."""
+    for stream in streams:
+        held = OutboxStream.objects.filter(pk=stream.id, lease_token=token)
+        held.update(lease_token=None, due_at=Now(), lane=lanes[stream.group])
+        stream.finished = True
 
 
 def publish_sole(events: list[OutboxEvent]) -> None:
@@ -254,9 +286,9 @@ def publish(streams: list[Claimed]) -> int:
 
 
 def publish_left() -> int:
-    """Mark what a crash between a cursor's commit and `publish` has left; found by its partial index."""
+    """Mark what a crash between a cursor's commit and `publish` has left; looks at ten thousand events."""
     with connection.cursor() as cursor:
-        cursor.execute(_PUBLISH_LEFT, {"subscriptions": subscriptions()})
+        cursor.execute(_PUBLISH_LEFT, {"subscriptions": subscriptions(), "part": LEFT_AT_ONCE})
         return cursor.rowcount
 
 
@@ -274,8 +306,8 @@ def lease() -> timedelta:
 
 def _bounds(streams: list[Claimed]) -> dict[str, datetime]:
     return {
-        "oldest": min(stream.pending_since for stream in streams) - MARGIN,
-        "until": min(stream.claimed_at for stream in streams) + MARGIN,
+        "oldest": min(stream.pending_since for stream in streams) - EARLIER,
+        "until": min(stream.claimed_at for stream in streams) + LATER,
     }
 
 

@@ -69,6 +69,8 @@ def append(
 ) -> OutboxEvent:
     """Record that `type` happened to an aggregate at business time `at`; with `only`, for these groups.
 
+    Who listens now is written into it: who begins to later gets what happens later.
+
     Locks the aggregate's head row, so that sequence order is commit order, and then the rows of the
     groups it wakes. Call it last in a service: locks are taken domain rows, head, groups. Raises
     outside a transaction, and for a type or a payload that is not in the catalogue.
@@ -86,6 +88,8 @@ def append(
         headers["causation_id"] = str(causation_id)
     if only is not None:
         headers["only"] = sorted(only)
+    if handlers:
+        headers["for"] = [handler.group for handler in handlers]
     facts: dict[str, Any] = {
         "event_id": uuid7(),
         "aggregate_type": aggregate_type,

@@ -55,7 +55,7 @@ def _behind(events: str, condition: str) -> list[tuple[int, str, str]]:
                 JOIN outbox_outboxstream s ON s.aggregate_type = e.aggregate_type
                  AND s.aggregate_id = e.aggregate_id AND s.cursor < e.sequence
                 WHERE s."group" <> '' AND (e.type || ' ' || s."group") = ANY (%s)
-                 AND COALESCE(e.headers -> 'only' ? s."group", true) AND {condition}
+                 AND COALESCE(e.headers -> 'for' ? s."group", true) AND {condition}
                 ORDER BY e.id LIMIT 100""",  # noqa: S608 - the two above
             [subscriptions()],
         )

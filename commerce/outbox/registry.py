@@ -73,9 +73,9 @@ def types_of(group: str) -> list[str]:
 
 
 def handler_of(event: "OutboxEvent", group: str) -> Handler | None:
-    """What a group does about an event; nothing when the event names others as the only ones it is for."""
-    only = event.headers.get("only")
-    return _handlers.get(event.type, {}).get(group) if only is None or group in only else None
+    """What a group does about an event; nothing when it was not among those that the event is for."""
+    receivers = event.headers.get("for")
+    return _handlers.get(event.type, {}).get(group) if receivers is None or group in receivers else None
 
 
 def group_lanes() -> dict[str, str]:

@@ -18,14 +18,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import OperationalError, close_old_connections, transaction
+from django.db import InterfaceError, InternalError, OperationalError, close_old_connections, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from commerce.crash import crash_point
 from commerce.errors import CommerceError, ProviderError
 from commerce.logs import bound, redact
 from commerce.outbox import breaker, catalog, claims, registry, timings
-from commerce.outbox.breaker import Way, listening
+from commerce.outbox.breaker import Admission, Way, listening
 from commerce.outbox.claims import Claimed, LeaseLost
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
 from commerce.outbox.registry import BATCH, LOCAL, Handler, handler_of
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 STREAMS_PER_CLAIM = {LOCAL: 20, BATCH: 1000}
 ATTEMPTS_BEFORE_PARKING = 12
 LONGEST_DELAY = 3600.0
+LONGEST_ERROR = 4000
+# As after this many attempts waits a stream whose failure could not be written down.
+UNRECORDED = 6
+# The server's or the connection's fault, not the handler's.
+DATABASE_ERRORS = (OperationalError, InternalError, InterfaceError)
 
 
 @dataclass
@@ -65,54 +71,91 @@ def drain(
     """
     report = DrainReport()
     deadline = time.monotonic() + seconds
+    sizes = dict(STREAMS_PER_CLAIM)
     waiting = registry.lanes() if lanes is None else list(lanes)
     try:
         while waiting and report.handled < limit and not _is_over(deadline):
-            waiting = [lane for lane in waiting if _drain_once(lane, groups, report, deadline)]
+            waiting = [lane for lane in waiting if _drain_once(lane, groups, sizes, report, deadline)]
     finally:
         timings.flush()
     return report
 
 
-def _drain_once(lane: str, groups: list[str] | None, report: DrainReport, deadline: float) -> bool:
+def _drain_once(
+    lane: str, groups: list[str] | None, sizes: dict[str, int], report: DrainReport, deadline: float
+) -> bool:
     """Claim once and work on it; whether there was anything to claim."""
-    way = Way.FREE if lane in STREAMS_PER_CLAIM else breaker.admit(lane, lease=claims.lease())
-    if way is Way.CLOSED:
+    admission = Admission() if lane in STREAMS_PER_CLAIM else breaker.admit(lane, lease=claims.lease())
+    if admission.way is Way.CLOSED:
         return False
     token = uuid4()
-    streams = claims.claim(token=token, lane=lane, limit=STREAMS_PER_CLAIM.get(lane, 1), groups=groups)
-    if not streams:
-        if way is Way.PROBE:
-            breaker.unspent(lane)
-        return False
+    streams: list[Claimed] = []
     try:
-        claims.read(streams)
-        report.streams.update(stream.id for stream in streams)
-        if lane != BATCH or not _together(streams, token, report):
-            _one_by_one(streams, token, report, deadline, probe=way is Way.PROBE)
+        streams = claims.claim(token=token, lane=lane, limit=sizes.get(lane, 1), groups=groups)
+        _work_on(_of_this_lane(streams, token), lane, sizes, token, report, deadline, admission.way)
     finally:
         claims.let_go([stream for stream in streams if not stream.finished], token)
         claims.publish(streams)
-    return True
+        if admission.way is Way.PROBE:
+            breaker.unspent(lane, until=admission.until)
+    return bool(streams)
+
+
+def _of_this_lane(streams: list[Claimed], token: UUID) -> list[Claimed]:
+    """How an effect runs is for the code to say, not for a row that an older release has written."""
+    lanes = registry.group_lanes()
+    elsewhere = [stream for stream in streams if lanes.get(stream.group, stream.lane) != stream.lane]
+    claims.change_lanes(elsewhere, token, lanes)
+    return [stream for stream in streams if not stream.finished]
+
+
+def _work_on(
+    streams: list[Claimed],
+    lane: str,
+    sizes: dict[str, int],
+    token: UUID,
+    report: DrainReport,
+    deadline: float,
+    way: Way,
+) -> None:
+    if not streams:
+        return
+    claims.read(streams)
+    report.streams.update(stream.id for stream in streams)
+    alone = streams
+    if lane == BATCH:
+        sizes[lane] = _next_size(streams)
+        # What has failed before would fail the others with it.
+        alone = [stream for stream in streams if stream.attempts]
+        alone += _together([stream for stream in streams if not stream.attempts], token, report)
+    _one_by_one(alone, token, report, deadline, probe=way is Way.PROBE)
+
+
+def _next_size(streams: list[Claimed]) -> int:
+    """As many streams as one read can serve: those it has nothing for are claimed for nothing."""
+    served = sum(bool(stream.events) for stream in streams)
+    wanted = served if served < len(streams) else 2 * served
+    return min(max(wanted, STREAMS_PER_CLAIM[LOCAL]), STREAMS_PER_CLAIM[BATCH])
 
 
 def _is_over(deadline: float) -> bool:
     return stopping() or time.monotonic() >= deadline
 
 
-def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
-    """Everything claimed in one transaction, or nothing of it: then each stream has to go by itself.
+def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> list[Claimed]:
+    """Everything in one transaction, or nothing of it: then each half by itself. Returns who has to go alone.
 
     Rows that somebody else has locked are not waited for: who holds one may wait for another of ours.
     """
-    handled = 0
+    if len(streams) < 2:
+        return streams
+    calls: list[tuple[list[OutboxEvent], float]] = []
     try:
         with transaction.atomic():
             for effect, events in _waves(streams):
                 started = time.perf_counter()
                 effect(events)
-                timings.observe(events, time.perf_counter() - started)
-                handled += len(events)
+                calls.append((events, time.perf_counter() - started))
             crash_point("outbox.before_batch_commit")
             claims.hold(streams, token, wait=False)
             claims.finish(streams)
@@ -120,18 +163,21 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> bool:
             claims.publish_sole(sole)
     except SoftTimeLimitExceeded:
         raise
-    except Exception as error:  # a handler's, a deadlock, a lost lease: each stream finds out by itself
-        if isinstance(error, OperationalError):
-            close_old_connections()
-        said = redact(f"{type(error).__name__}: {error}")
-        log.info("a batch goes one by one: %s", said, extra={"streams": len(streams)})
-        return False
+    except DATABASE_ERRORS:
+        close_old_connections()
+        return streams
+    except Exception as error:  # a handler's, or a lost lease: whose it is, the halves find out
+        log.info("a batch goes in halves: %s", _said(error), extra={"streams": len(streams)})
+        half = len(streams) // 2
+        return _together(streams[:half], token, report) + _together(streams[half:], token, report)
+    for events, seconds in calls:
+        timings.observe(events, seconds)
+        report.handled += len(events)
     for stream in streams:
         stream.reached, stream.finished = stream.last, True
     for event in sole:
         event.published_at = timezone.now()
-    report.handled += handled
-    return True
+    return []
 
 
 def _waves(streams: list[Claimed]) -> Iterator[tuple[Effect, list[OutboxEvent]]]:
@@ -156,6 +202,7 @@ def _is_sole(event: OutboxEvent) -> bool:
 def _one_by_one(
     streams: list[Claimed], token: UUID, report: DrainReport, deadline: float, *, probe: bool
 ) -> None:
+    """That what went wrong in one stream cannot even be recorded is no other stream's trouble."""
     for stream in streams:
         if _is_over(deadline):
             return
@@ -163,12 +210,19 @@ def _one_by_one(
             _work(stream, token, report, deadline, probe=probe)
         except LeaseLost:
             log.warning("lease lost", extra={"stream": stream.id})
+        except (SoftTimeLimitExceeded, *DATABASE_ERRORS):
+            raise
+        except Exception:  # the edge of a stream, as the worker's is the edge of its task
+            log.exception("a failure could not be recorded", extra={"stream": stream.id})
+            claims.let_go([stream], token, for_=backoff(UNRECORDED))
+            stream.finished = True
 
 
 def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *, probe: bool) -> None:
     """Deliver what one leased stream holds, as far as time goes."""
+    remote = stream.lane not in STREAMS_PER_CLAIM
     for event in stream.events:
-        if _is_over(deadline):
+        if _is_over(deadline) or (remote and breaker.is_paused(stream.lane)):
             return
         handler = handler_of(event, stream.group)
         with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"), listening() as line:
@@ -191,8 +245,6 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
             claims.hold([stream], token)
             claims.finish([stream])
         stream.finished = True
-    if probe:
-        breaker.unspent(stream.lane)
 
 
 def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token: UUID) -> None:
@@ -229,11 +281,11 @@ def _record_failure(
     heard: bool,
     probe: bool,
 ) -> None:
-    if isinstance(error, OperationalError):
+    if isinstance(error, DATABASE_ERRORS):
         close_old_connections()
-    interrupted = isinstance(error, OperationalError | SoftTimeLimitExceeded)
+    interrupted = isinstance(error, (SoftTimeLimitExceeded, *DATABASE_ERRORS))
     retryable = interrupted or (isinstance(error, CommerceError) and error.retryable)
-    said = redact(f"{type(error).__name__}: {error}")
+    said = _said(error)
     outage = retryable and isinstance(error, ProviderError) and not heard
     excused = outage and breaker.failed(stream.lane, stream=stream.id, error=said, probe=probe)
     if heard:
@@ -243,14 +295,12 @@ def _record_failure(
         if row.lease_token != token:
             raise LeaseLost
         row.attempts += not excused
+        again = retryable and row.attempts < ATTEMPTS_BEFORE_PARKING
         row.last_error, row.last_tried_at, row.lease_token = said, timezone.now(), None
-        if retryable and row.attempts < ATTEMPTS_BEFORE_PARKING:
-            row.due_at = timezone.now() + backoff(row.attempts)
-            report.retried += 1
-        else:
-            row.due_at, row.parked_at = None, timezone.now()
+        row.due_at = Now() + backoff(row.attempts) if again else None
+        if not again:
+            row.parked_at = row.last_tried_at
             row.parked_reason = f"{event.type} #{event.sequence}: {said}"
-            report.parked += 1
         row.save()
         OutboxFailure.objects.create(
             stream_id=stream.id,
@@ -263,13 +313,21 @@ def _record_failure(
             failed_at=row.last_tried_at,
         )
     stream.finished = True
+    report.retried += again
+    report.parked += not again
     log.log(
-        logging.WARNING if row.due_at else logging.ERROR,
+        logging.WARNING if again else logging.ERROR,
         "event %s",
-        "will be retried" if row.due_at else "parked its stream",
+        "will be retried" if again else "parked its stream",
         extra={"type": event.type, "stream": stream.id, "attempts": row.attempts},
         exc_info=None if retryable else error,
     )
+
+
+def _said(error: Exception) -> str:
+    """An error in words that a database takes: a provider may say anything, at any length."""
+    said = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+    return redact(said)[:LONGEST_ERROR]
 
 
 def backoff(attempt: int) -> timedelta:

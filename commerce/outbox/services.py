@@ -1,7 +1,7 @@
 """What an operator may do to the relay: look, retry, park, resume, pause a provider, give up one event.
 
-History is never rewound. One event is given up by two people only: whoever asks for it and whoever
-agrees are both named, by the caller and by a constraint of the database.
+History is never rewound. Whatever somebody does here is in the transition log: who, why, when, and what
+it changed. Giving up one event needs two people and is in `commerce.console.outbox_skip`.
 """
 
 from collections.abc import Iterable
@@ -12,14 +12,16 @@ from uuid import UUID
 
 from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
-from django.db.models import Case, Q, QuerySet, When
+from django.db.models import Case, Model, Q, QuerySet, When
 from django.utils import timezone
 
 from commerce.actor import Actor
-from commerce.errors import Conflict, InvalidInput, NotFound, PermissionDenied, StateConflict
+from commerce.errors import Conflict, InvalidInput, NotFound, StateConflict
+from commerce.models import TransitionLog
 from commerce.outbox import breaker, registry
 from commerce.outbox.events import nudge
-from commerce.outbox.models import Circuit, OutboxEvent, OutboxSkip, OutboxStream
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
+from commerce.outbox.traces import condition
 
 PERMISSION = "outbox.operate_outboxstream"
 MAY_APPROVE_SKIP = "outbox.approve_skip"
@@ -117,7 +119,7 @@ def parked_like(stream: OutboxStream) -> QuerySet[OutboxStream]:
 def waiting_events(stream: OutboxStream) -> QuerySet[OutboxEvent]:
     """What its group has still to be given, in order. The bound keeps old partitions out of the search."""
     found = OutboxEvent.objects.filter(
-        ~Q(headers__has_key="only") | Q(headers__only__contains=stream.group),
+        ~Q(headers__has_key="for") | Q(headers__for__contains=stream.group),
         aggregate_type=stream.aggregate_type,
         aggregate_id=stream.aggregate_id,
         sequence__gt=stream.cursor,
@@ -136,11 +138,11 @@ def blocking_event(stream: OutboxStream) -> OutboxEvent | None:
 @transaction.atomic
 def retry_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str = "") -> OutboxStream:
     """Make a stream due now, its back-off forgotten."""
-    row = _locked(stream, actor)
+    row = locked(stream, actor)
     if why := why_not_retry(row):
         raise StateConflict(why)
-    row.attempts, row.lease_token = 0, None
-    return _go_on(row)
+    before, row.lease_token = condition(row), None
+    return go_on(row, "retry", before, actor=actor, at=at, reason=reason)
 
 
 def why_not_retry(stream: OutboxStream) -> str:
@@ -156,30 +158,40 @@ def why_not_retry(stream: OutboxStream) -> str:
 @transaction.atomic
 def park_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str) -> OutboxStream:
     """Stop delivering a stream until somebody resumes it. Its events stay where they are."""
-    row = _locked(stream, actor)
+    row = locked(stream, actor)
+    if why := why_not_park(row):
+        raise StateConflict(why)
+    _require_reason(reason)
+    before = condition(row)
     row.parked_at, row.parked_reason, row.due_at = timezone.now(), f"{actor}: {reason}", None
     row.lease_token = None
     row.save()
+    _change(row, "park", before, "parked", actor=actor, at=at, reason=reason).save()
     return row
+
+
+def why_not_park(stream: OutboxStream) -> str:
+    """What it is parked for must not be lost under a second reason."""
+    return f"The stream is parked already: {stream.parked_reason}" if stream.parked_at else ""
 
 
 @transaction.atomic
 def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str = "") -> OutboxStream:
     """Deliver a parked stream again, from the event it stopped at."""
-    row = _locked(stream, actor)
+    row = locked(stream, actor)
     if not row.parked_at:
         raise StateConflict("The stream is not parked.")
-    return _go_on(row)
+    return go_on(row, "resume", "parked", actor=actor, at=at, reason=reason)
 
 
 @transaction.atomic
 def resume_streams(
     *, streams: QuerySet[OutboxStream], expected: int, actor: Actor, at: datetime, reason: str
 ) -> int:
-    """Let all of these parked streams go on, in one statement. Conflict when they are not as many as seen."""
+    """Let all of these parked streams go on together. Conflict when they are not as many as seen."""
     actor.require(PERMISSION)
     chosen = streams.filter(parked_at__isnull=False).order_by("pk").select_for_update(no_key=True)
-    rows = list(chosen.values_list("pk", "lane"))
+    rows = list(chosen)
     if len(rows) != expected:
         raise Conflict(
             f"{len(rows)} streams match, not {expected}: look again.",
@@ -187,41 +199,13 @@ def resume_streams(
             expected=expected,
             found=len(rows),
         )
-    OutboxStream.objects.filter(pk__in=[pk for pk, _ in rows]).update(**_GOES_ON)
-    nudge({lane for _, lane in rows})
-    return len(rows)
-
-
-@transaction.atomic
-def skip_event(
-    *, stream: OutboxStream, event_id: UUID, requested_by: str, actor: Actor, at: datetime, reason: str
-) -> OutboxSkip:
-    """Let a parked stream go on without the one event it stands at.
-
-    `actor` agrees to what `requested_by` asked for: two people. StateConflict when the stream stands
-    elsewhere by now. Whatever the effect was for has to be done by hand.
-    """
-    row = _locked(stream, actor, MAY_APPROVE_SKIP)
-    if actor.type != "user" or not requested_by.startswith("user:") or requested_by == str(actor):
-        raise PermissionDenied("An event is skipped by two people: neither one alone.", code="needs_two")
-    if why := why_not_skip(row, event_id):
-        raise StateConflict(why)
-    event = OutboxEvent.objects.get(event_id=event_id)
-    skip = OutboxSkip.objects.create(
-        stream=row,
-        event_id=event_id,
-        sequence=event.sequence,
-        type=event.type,
-        group=row.group,
-        error=row.parked_reason,
-        reason=reason,
-        requested_by=requested_by,
-        approved_by=str(actor),
-        skipped_at=at,
+    OutboxStream.objects.filter(pk__in=[row.pk for row in rows]).update(**_GOES_ON)
+    TransitionLog.objects.bulk_create(
+        (_change(row, "resume", "parked", _after(row), actor=actor, at=at, reason=reason) for row in rows),
+        batch_size=1000,
     )
-    row.cursor, row.last_error = event.sequence, ""
-    _go_on(row)
-    return skip
+    nudge({row.lane for row in rows})
+    return len(rows)
 
 
 def why_not_skip(stream: OutboxStream, event_id: UUID | None = None) -> str:
@@ -243,13 +227,14 @@ def pause_lane(*, lane: str, actor: Actor, at: datetime, reason: str) -> Circuit
         raise InvalidInput(
             f"{lane!r} is no provider's line; there are {', '.join(known)}.", pointer="/lane", code="no_line"
         )
-    if not reason.strip():
-        raise InvalidInput("Say why.", pointer="/reason", code="required")
+    _require_reason(reason)
     row, _ = Circuit.objects.select_for_update().get_or_create(lane=lane)
     if row.paused_at:
         raise StateConflict(f"{lane} is paused already: {row.paused_reason}")
+    before = line_of(row)
     row.paused_at, row.paused_reason = timezone.now(), f"{actor}: {reason}"
     row.save(update_fields=["paused_at", "paused_reason"])
+    _change(row, "pause", before, "paused", actor=actor, at=at, reason=reason).save()
     return row
 
 
@@ -262,6 +247,7 @@ def resume_lane(*, lane: str, actor: Actor, at: datetime, reason: str = "") -> C
         raise StateConflict(f"{lane} is not paused.")
     row.paused_at, row.paused_reason = None, ""
     row.save(update_fields=["paused_at", "paused_reason"])
+    _change(row, "resume", "paused", line_of(row), actor=actor, at=at, reason=reason).save()
     breaker.unspent(lane)
     nudge([lane])
     return row
@@ -276,14 +262,44 @@ def streams_by_id(ids: Iterable[int]) -> list[OutboxStream]:
     return found
 
 
-def _go_on(row: OutboxStream) -> OutboxStream:
+def go_on(
+    row: OutboxStream, name: str, before: str, *, actor: Actor, at: datetime, reason: str
+) -> OutboxStream:
+    """Make a locked stream due, and note who did what to it and why."""
     row.save()
     OutboxStream.objects.filter(pk=row.pk).update(**_GOES_ON)
+    _change(row, name, before, _after(row), actor=actor, at=at, reason=reason).save()
     row.refresh_from_db()
     nudge([row.lane])
     return row
 
 
-def _locked(stream: OutboxStream, actor: Actor, permission: str = PERMISSION) -> OutboxStream:
+def locked(stream: OutboxStream, actor: Actor, permission: str = PERMISSION) -> OutboxStream:
     actor.require(permission)
     return OutboxStream.objects.select_for_update().get(pk=stream.pk)
+
+
+def _after(row: OutboxStream) -> str:
+    return "due" if row.pending_since else "idle"
+
+
+def _change(
+    row: Model, name: str, before: str, after: str, *, actor: Actor, at: datetime, reason: str
+) -> TransitionLog:
+    return TransitionLog(
+        model=row._meta.label_lower,
+        object_id=str(row.pk),
+        field="condition",
+        name=name,
+        source=before,
+        target=after,
+        actor=str(actor),
+        reason=reason,
+        request_id=actor.request_id,
+        at=at,
+    )
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InvalidInput("Say why.", pointer="/reason", code="required")

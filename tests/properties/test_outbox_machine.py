@@ -308,8 +308,10 @@ class OutboxMachine(RuleBasedStateMachine):
         batch = worker.streams[0].lane == "batch"
         with self.playing(outcomes, dies_at):
             report = DrainReport()
-            if not batch or not (together and relay._together(worker.streams, worker.token, report)):
-                relay._one_by_one(worker.streams, worker.token, report, float("inf"), probe=False)
+            alone = worker.streams
+            if batch and together:
+                alone = relay._together(worker.streams, worker.token, report)
+            relay._one_by_one(alone, worker.token, report, float("inf"), probe=False)
             claims.let_go([stream for stream in worker.streams if not stream.finished], worker.token)
             claims.publish(worker.streams)
         self.learn(worker.streams)

@@ -44,7 +44,8 @@ def test_reading_finishing_and_publishing_plan_only_the_month_of_what_is_pending
             assert claims.publish(streams) == 1
     assert len(plans.months) == 3
     now = timezone.now()
-    near = {f"{now + margin:%Y%m}" for margin in (-claims.MARGIN, timedelta(0), claims.MARGIN)}
+    named = range(-claims.EARLIER // timedelta(hours=1), claims.LATER // timedelta(hours=1) + 1)
+    near = {f"{now + timedelta(hours=hour):%Y%m}" for hour in named}
     for months in plans.months:
         assert f"{THIS:%Y%m}" in months
         assert months <= near, "no other month, and not the default partition"
@@ -77,7 +78,7 @@ def test_who_is_still_at_work_after_the_bound_stays_due(own: str, seen: list) ->
     token = uuid4()
     streams = claims.claim(token=token, lane="local", limit=1)
     claims.read(streams)
-    streams[0].claimed_at -= 2 * claims.MARGIN
+    streams[0].claimed_at -= 2 * claims.LATER
     with transaction.atomic():
         claims.hold(streams, token)
         claims.finish(streams)
