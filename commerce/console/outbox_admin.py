@@ -27,6 +27,7 @@ from commerce.console.format import (
     instant,
     link,
     number,
+    shown_json,
     subject_link,
     wide,
 )
@@ -214,7 +215,7 @@ class OutboxStreamAdmin(ConsoleAdmin):
             "Park",
             permission=services.PERMISSION,
             run=lambda *, obj, **context: services.park_stream(stream=obj, **context) and None,
-            available=lambda obj: "Parked already." if obj.parked_at else "",
+            available=services.why_not_park,
             consequences=lambda obj: (
                 f"{stands_at(obj)} Nothing is delivered until somebody resumes the stream."
             ),
@@ -347,7 +348,7 @@ class CircuitAdmin(ConsoleAdmin):
         found = super().get_object(request, object_id, from_field)
         if found is None and object_id in registry.providers():
             found = Circuit(lane=object_id)
-            if request.method == "POST":
+            if request.method == "POST" and request.user.has_perm(services.PERMISSION):
                 found, _ = Circuit.objects.get_or_create(lane=object_id)
         return found
 
@@ -440,6 +441,11 @@ def _failures_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
         for failure in stream.failures.order_by("-id")[:ROWS_SHOWN]
     ]
     return table([">Attempt", "Failed", "Event", "Error", "Kind"], rows, empty="No delivery has failed here.")
+
+
+def _said_by_event(stream: OutboxStream, request: HttpRequest) -> SafeString:
+    event = services.blocking_event(stream)
+    return shown_json(traces.shown_payload(event)) if event else SafeString()
 
 
 def _events_of(stream: OutboxStream, request: HttpRequest) -> SafeString:
@@ -561,6 +567,13 @@ register_section(
 )
 register_panel("outbox.outboxstream", title="What it is about", render=_object_of, order=1)
 register_panel("outbox.outboxstream", title="Failures", render=_failures_of, order=2)
+register_panel(
+    "outbox.outboxstream",
+    title="Payload of the event it stands at",
+    render=_said_by_event,
+    permission="outbox.view_outboxevent",
+    order=2,
+)
 register_panel("outbox.outboxstream", title="Waiting events", render=_events_of, order=3)
 register_panel("outbox.outboxstream", title="Requests to skip", render=_requests_of, order=4)
 register_panel("outbox.outboxstream", title="Skipped events", render=_skips_of, order=5)

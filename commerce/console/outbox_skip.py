@@ -10,10 +10,11 @@ from uuid import UUID
 from commerce.actor import Actor
 from commerce.console.approvals import Operation, is_bound, register_operation, request_approval
 from commerce.console.models import Approval, ApprovalStatus
-from commerce.errors import PermissionDenied, StateConflict
+from commerce.errors import NotFound, PermissionDenied, StateConflict
 from commerce.outbox import services
 from commerce.outbox.models import OutboxEvent, OutboxSkip, OutboxStream
 from commerce.outbox.replay import value_of
+from commerce.outbox.retention import find_event
 
 OPERATION = "outbox.skip"
 
@@ -45,37 +46,60 @@ def meaning(stream: OutboxStream, event: OutboxEvent) -> str:
     return (
         f"{stream.group} is never given {event.type} #{event.sequence} of {event.aggregate_type} "
         f"{event.aggregate_id}{worth} and its stream goes on after it. What it would have done has "
-        f"to be done by hand; no money moves. It is parked for: {stream.parked_reason}"
+        "to be done by hand; no money moves. The event counts as published some seconds later. It is parked "
+        f"for: {stream.parked_reason}"
     )
 
 
 def _requested(approval: Approval) -> tuple[OutboxStream, OutboxEvent]:
     stream = OutboxStream.objects.get(pk=approval.arguments["stream_id"])
-    return stream, OutboxEvent.objects.get(event_id=approval.arguments["event_id"])
+    return stream, find_event(UUID(approval.arguments["event_id"]))
 
 
 def _overtaken(approval: Approval) -> str:
-    stream, event = _requested(approval)
+    """A month that a stream stands in does not leave, so that whoever asks for an event of it is late."""
+    try:
+        stream, event = _requested(approval)
+    except NotFound as archived:
+        return str(archived)
     if stream.cursor < event.sequence:
         return ""
     return f"The stream is past {event.type} #{event.sequence} already."
 
 
 def _run(*, approval: Approval, actor: Actor, at: datetime) -> OutboxSkip:
-    stream, _ = _requested(approval)
-    return services.skip_event(
-        stream=stream,
-        event_id=UUID(approval.arguments["event_id"]),
+    """`actor` agrees to what the maker of the approval asked for. StateConflict when the stream stands
+    elsewhere by now. Whatever the effect was for has to be done by hand."""
+    stream, event = _requested(approval)
+    row = services.locked(stream, actor, services.MAY_APPROVE_SKIP)
+    if actor.type != "user" or not approval.maker.startswith("user:") or approval.maker == str(actor):
+        raise PermissionDenied("An event is skipped by two people: neither one alone.", code="needs_two")
+    if why := services.why_not_skip(row, event.event_id):
+        raise StateConflict(why)
+    reason = approval.arguments["reason"]
+    skip = OutboxSkip.objects.create(
+        stream=row,
+        event_id=event.event_id,
+        sequence=event.sequence,
+        type=event.type,
+        group=row.group,
+        error=row.parked_reason,
+        reason=reason,
         requested_by=approval.maker,
-        actor=actor,
-        at=at,
-        reason=approval.arguments["reason"],
+        approved_by=str(actor),
+        skipped_at=at,
     )
+    row.cursor, row.last_error = event.sequence, ""
+    services.go_on(row, "skip", "parked", actor=actor, at=at, reason=reason)
+    return skip
 
 
 def _describe(approval: Approval) -> str:
     if not is_bound(approval):
         return "It is no longer what was requested, and cannot be approved."
+    if approval.result_id:
+        done = OutboxSkip.objects.get(pk=approval.result_id)
+        return f"{done.group} without {done.type} #{done.sequence}."
     stream, event = _requested(approval)
     if approval.status != ApprovalStatus.PENDING:
         return f"{stream.group} without {event.type} #{event.sequence}."

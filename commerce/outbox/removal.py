@@ -47,9 +47,9 @@ def remove_month(
 
     Conflict says what has to stay. To be called by the owner of the tables, outside a transaction.
     """
-    oldest = months()[0]
     with owners_session():
         line = prove_archived(month=month, folder=folder)
+        oldest = months()[0]
         if month != oldest:
             raise Conflict(f"{oldest:%B %Y} leaves first: --month {oldest:%Y-%m}.", code="month_not_next")
         crash_point("outbox.archive_proved")

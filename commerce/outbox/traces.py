@@ -1,19 +1,24 @@
-"""What an operator reads: how a stream is, where an event has got to, what caused it and what it caused."""
+"""What an operator reads: how a stream is and who intervened, where an event has got to, what caused it and
+what it caused."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
 from django.db.models.fields.json import KT
 from django.utils import timezone
 
+from commerce.models import TransitionLog
 from commerce.outbox import registry
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxSkip, OutboxStream
 from commerce.outbox.retention import recorded_near
 
 SHOWN = 50
 LONGEST_CHAIN = 50
+LONGEST_PAYLOAD = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,19 @@ def condition(stream: OutboxStream) -> str:
     if stream.lease_token and stream.due_at > timezone.now():
         return "working"
     return "retrying" if stream.attempts else "due"
+
+
+def interventions(stream: OutboxStream) -> QuerySet[TransitionLog]:
+    """Who did what to a stream and why, the latest first."""
+    model = stream._meta.label_lower
+    return TransitionLog.objects.filter(model=model, object_id=str(stream.pk)).order_by("-id")
+
+
+def shown_payload(event: OutboxEvent) -> Any:
+    """What an event says; as text that is cut when it is very long."""
+    text = json.dumps(event.payload, ensure_ascii=False)
+    most = LONGEST_PAYLOAD
+    return event.payload if len(text) <= most else f"{text[:most]} … of {len(text):,} characters"
 
 
 def deliveries(event: OutboxEvent) -> list[Delivery]:

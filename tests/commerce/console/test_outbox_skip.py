@@ -1,13 +1,14 @@
 """Giving up an event: one event, by two people, kept for ever, whatever door they come through."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -16,10 +17,11 @@ from commerce.console.demo_users import ensure_demo_users
 from commerce.console.models import Approval, ApprovalStatus
 from commerce.console.outbox_skip import request_skip
 from commerce.errors import CommerceError, PermissionDenied, Rejected, StateConflict
+from commerce.models import TransitionLog
 from commerce.outbox import append, claims, drain, on, registry, services
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
-from commerce.outbox.models import OutboxEvent, OutboxSkip, OutboxStream
-from tests.commerce.console.conftest import AT, SYSTEM
+from commerce.outbox.models import Circuit, OutboxArchive, OutboxEvent, OutboxSkip, OutboxStream
+from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -91,12 +93,6 @@ def test_nobody_skips_alone(
     approval = ask(parked, people[maker])
     with pytest.raises(PermissionDenied):
         approvals.approve(approval=approval, actor=people[checker], at=AT)
-    event_id = OutboxEvent.objects.get(aggregate_type="thing", sequence=1).event_id
-    with pytest.raises(PermissionDenied):
-        services.skip_event(
-            stream=parked, event_id=event_id, requested_by=str(people[checker]), actor=people[checker],
-            at=AT, reason="x",
-        )  # fmt: skip
     drain()
     assert handled == []
     assert not OutboxSkip.objects.exists()
@@ -200,3 +196,75 @@ def test_a_retry_takes_no_stream_from_a_worker_and_wakes_no_idle_one(parked: Out
         OutboxStream.objects.filter(pk=parked.pk).update(**change)
         with pytest.raises(CommerceError, match=sentence):
             services.retry_stream(stream=parked, actor=SYSTEM, at=AT)
+
+
+def archive(event: OutboxEvent) -> None:
+    """Its row is gone and its month counts as archived."""
+    begins = timezone.now() + timedelta(days=1)
+    OutboxArchive.objects.create(
+        month=event.recorded_at.date().replace(day=1), step=OutboxArchive.Step.REMOVED, horizon=begins,
+        events=1, events_sha256="0" * 64, failures=0, failures_sha256="0" * 64, noted_at=AT, actor="x",
+    )  # fmt: skip
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE outbox_outboxevent DISABLE TRIGGER USER")
+        cursor.execute("DELETE FROM outbox_outboxevent WHERE id = %s", [event.pk])
+        for guard in ("guard_kept", "guard_updatable_only"):
+            cursor.execute(f"ALTER TABLE outbox_outboxevent ENABLE ALWAYS TRIGGER {guard}")
+
+
+def test_a_request_whose_event_was_archived_is_still_shown(
+    parked: OutboxStream, people: dict[str, Actor], browser: Any
+) -> None:
+    first = OutboxEvent.objects.get(aggregate_type="thing", sequence=1)
+    approval = ask(parked, people["operator"])
+    approval = approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    archive(first)
+    assert approvals.describe(approval) == "g without thing.done #1."
+    page = browser("viewer").get(f"/admin/console/approval/{approval.pk}/change/")
+    assert page.status_code == 200
+    assert "g without thing.done #1." in page.content.decode()
+
+
+def test_a_request_that_waits_for_an_archived_event_is_overtaken(
+    parked: OutboxStream, people: dict[str, Actor], browser: Any
+) -> None:
+    approval = ask(parked, people["operator"])
+    archive(OutboxEvent.objects.get(aggregate_type="thing", sequence=1))
+    assert "is archived" in approvals.describe(approval)
+    assert browser("viewer").get(f"/admin/console/approval/{approval.pk}/change/").status_code == 200
+    assert approvals.close_overtaken(at=AT) == 1
+    approval.refresh_from_db()
+    assert (approval.status, OutboxSkip.objects.count()) == (ApprovalStatus.CANCELLED, 0)
+
+
+def test_a_skip_is_in_the_log_of_its_stream(parked: OutboxStream, people: dict[str, Actor]) -> None:
+    approval = ask(parked, people["operator"])
+    assert not TransitionLog.objects.filter(model="outbox.outboxstream").exists()
+    approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    done = TransitionLog.objects.get(model="outbox.outboxstream", object_id=str(parked.pk))
+    assert (done.name, done.actor, done.reason) == ("skip", str(people["approver"]), "Paid by wire.")
+
+
+def test_the_streams_page_shows_what_the_event_says_and_who_intervened(
+    parked: OutboxStream, people: dict[str, Actor], browser: Any
+) -> None:
+    services.resume_stream(stream=parked, actor=people["operator"], at=AT, reason="It was opened.")
+    services.park_stream(stream=parked, actor=people["operator"], at=AT, reason="A holiday.")
+    page = browser("viewer").get(f"/admin/outbox/outboxstream/{parked.pk}/change/").content.decode()
+    assert "&quot;n&quot;: 1" in page
+    assert "It was opened." in page
+    assert "A holiday." in page
+
+
+def test_a_line_has_no_row_before_the_permission_was_asked_for(browser: Any) -> None:
+    on("thing.paid", group="bank", provider="bank")(lambda event: None)
+    url = "/admin/outbox/circuit/bank/do/pause/"
+    assert browser("viewer").post(url, {"reason": "x"}).status_code == 403
+    assert not Circuit.objects.exists()
+    operator = browser("operator")
+    answer = operator.post(url, {"reason": "Harm.", "fingerprint": fingerprint_on(operator.get(url))})
+    assert answer.status_code == 302
+    services.resume_lane(lane="bank", actor=SYSTEM, at=AT, reason="Over.")
+    page = operator.get("/admin/outbox/circuit/bank/change/").content.decode()
+    assert "Harm." in page
+    assert "Over." in page

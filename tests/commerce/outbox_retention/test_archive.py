@@ -387,3 +387,13 @@ def test_the_command_ends_as_refused_where_a_month_has_to_stay(outbox: str, tmp_
     assert sorted(path.name[:6] for path in tmp_path.iterdir() if path.name != MANIFEST) == [
         "events", "events", "failur", "failur",
     ]  # fmt: skip
+
+
+def test_where_there_is_no_month_none_is_removed(own: str, tmp_path: Path) -> None:
+    for table in ("outbox_outboxevent", "outbox_outboxfailure"):
+        for part in parts(table):
+            if part != "default":
+                sql(f"DROP TABLE {table}_{part}")
+    with pytest.raises(Conflict, match="not here"):
+        remove_month(month=LAST, folder=tmp_path, actor=ACTOR, at=AT)
+    assert not OutboxArchive.objects.exists()

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.forms import model_to_dict
 from django.utils.dateparse import parse_datetime
 
@@ -203,8 +204,9 @@ class Command(OpsCommand):
         return Exit.DONE
 
     def _park(self, *, streams: list[int], reason: str, **_: Any) -> Exit:
-        for stream in services.streams_by_id(streams):
-            services.park_stream(stream=stream, actor=self.actor, at=clock.now(), reason=reason)
+        with transaction.atomic():
+            for stream in services.streams_by_id(streams):
+                services.park_stream(stream=stream, actor=self.actor, at=clock.now(), reason=reason)
         self.show({"parked": streams}, f"parked {len(streams)} streams")
         return Exit.DONE
 
@@ -215,8 +217,9 @@ class Command(OpsCommand):
             return Exit.DONE
         if not streams:
             return self._resume_alike(reason, options["expect_count"], options)
-        for stream in services.streams_by_id(streams):
-            services.resume_stream(stream=stream, actor=self.actor, at=clock.now(), reason=reason)
+        with transaction.atomic():
+            for stream in services.streams_by_id(streams):
+                services.resume_stream(stream=stream, actor=self.actor, at=clock.now(), reason=reason)
         self.show({"resumed": streams}, f"resumed {len(streams)} streams")
         return Exit.DONE
 
@@ -339,8 +342,19 @@ def _stream_data(number: int) -> dict[str, Any]:
     return {
         "stream": model_to_dict(stream),
         "condition": traces.condition(stream),
-        "stands_at": event and _event_row(event),
+        "stands_at": event and _event_row(event) | {"payload": traces.shown_payload(event)},
         "waiting": [_event_row(event) for event in services.waiting_events(stream)[:SHOWN]],
+        "interventions": [
+            {
+                "at": done.at,
+                "actor": done.actor,
+                "what": done.name,
+                "reason": done.reason,
+                "from": done.source,
+                "to": done.target,
+            }
+            for done in traces.interventions(stream)[:SHOWN]
+        ],
         "failures": list(stream.failures.order_by("-id").values()[:SHOWN]),
         "skips": list(stream.skips.order_by("-id").values()[:SHOWN]),
     }
