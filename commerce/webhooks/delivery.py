@@ -2,26 +2,29 @@
 
 At least once: a worker that dies after the receiver has answered leaves a message that is sent
 again, under the same webhook-id. Whoever lost a lease changes nothing but the log of attempts. An
-endpoint has a few messages in flight at a time, a failing one a single one, and all failing ones
-together at most half of a worker's hands, so that slow ones hold up nobody else.
+organization and an endpoint have a few messages in flight at a time, a failing endpoint a single one,
+and all failing ones at most half of a worker's hands, so that slow ones hold up nobody else.
 """
 
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
-from django.db.models import Min, Q
+from django.db.models import F, Min, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from commerce import states
 from commerce.actor import Actor
+from commerce.console.models import ReviewItem, ReviewStatus
 from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import StateConflict
@@ -49,36 +52,63 @@ SCHEDULE = tuple(
 )
 JITTER = 0.1
 AT_ONCE = 16
-PER_ENDPOINT = 4
+PER_ORGANIZATION = 4
+PER_ENDPOINT = 3
+# As many rows as one hand's share of what an organization with all its endpoints may show in vain.
+LOOKED_AT = 20
 LEASE = timedelta(seconds=60)
 LOOKS_AGAIN_SECONDS = 1.0
+# A claim is worth its price for a few free hands, or after a while for any.
+CLAIMS_FOR = 4
+CLAIMS_EVERY_SECONDS = 0.1
+UNREADABLE_WAIT = timedelta(hours=1)
 DISABLED_AFTER = timedelta(days=5)
 COLLECTS_FOR = timedelta(days=30)
 SUCCESS_IS_NOTED_EVERY = timedelta(minutes=1)
 REVIEW = "webhook_endpoint_failing"
+UNREADABLE = "webhook_secret_unreadable"
 SYSTEM = Actor.system("webhooks")
 
-# One claim at a time, for it counts what others hold. Each endpoint is one look into an index, however
-# many messages wait; the order of the endpoints is drawn, so that nobody is always first.
-_CLAIMS = "SELECT pg_advisory_xact_lock(hashtext('webhooks.claim'))"
-_CLAIM = """
-UPDATE webhooks_webhookmessage m
-SET lease_token = %(token)s, due_at = %(now)s + %(lease)s, attempts = m.attempts + 1
-FROM (
-  SELECT due.id FROM (
-    SELECT e.id, CASE WHEN %(failing)s THEN 1 ELSE %(each)s END - (
-      SELECT count(*) FROM webhooks_webhookmessage h
-      WHERE h.endpoint_id = e.id AND h.lease_token IS NOT NULL AND h.due_at > %(now)s
-    ) AS free
-    FROM webhooks_webhookendpoint e JOIN webhooks_webhookhealth w ON w.endpoint_id = e.id
-    WHERE e.status = 'enabled' AND (w.failing_since IS NOT NULL) = %(failing)s
-    ORDER BY random()
-  ) e CROSS JOIN LATERAL (
-    SELECT id FROM webhooks_webhookmessage d WHERE d.endpoint_id = e.id AND d.due_at <= %(now)s
-    ORDER BY d.due_at LIMIT greatest(e.free, 0) FOR NO KEY UPDATE SKIP LOCKED
-  ) due LIMIT %(limit)s
-) due WHERE m.id = due.id RETURNING m.id
+# One claim at a time, for it counts what others hold.
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext('webhooks.claim'))"
+_HELD = """
+SELECT m.endpoint_id, e.organization_id, count(*)
+FROM webhooks_webhookmessage m JOIN webhooks_webhookendpoint e ON e.id = m.endpoint_id
+WHERE m.lease_token IS NOT NULL AND m.due_at > statement_timestamp() GROUP BY 1, 2
 """
+# From endpoint to endpoint that has something pending, each one look into an index, however many messages
+# wait and however many endpoints have none; the walk ends as soon as enough is found.
+_DUE = """
+WITH RECURSIVE pending AS (
+  (SELECT endpoint_id, due_at FROM webhooks_webhookmessage
+   WHERE due_at IS NOT NULL AND endpoint_id > %(after)s ORDER BY endpoint_id, due_at LIMIT 1)
+  UNION ALL
+  SELECT next.* FROM pending p CROSS JOIN LATERAL (
+    SELECT endpoint_id, due_at FROM webhooks_webhookmessage
+    WHERE due_at IS NOT NULL AND endpoint_id > p.endpoint_id ORDER BY endpoint_id, due_at LIMIT 1) next
+  WHERE p.endpoint_id < %(until)s
+)
+SELECT due.id, p.endpoint_id, e.organization_id FROM pending p
+CROSS JOIN LATERAL (
+  SELECT e.organization_id
+  FROM webhooks_webhookendpoint e JOIN webhooks_webhookhealth h ON h.endpoint_id = e.id
+  WHERE e.id = p.endpoint_id AND e.status = 'enabled' AND (h.failing_since IS NOT NULL) = %(failing)s
+    AND e.id <> ALL (%(full)s) AND e.organization_id <> ALL (%(full)s) LIMIT 1
+) e CROSS JOIN LATERAL (
+  SELECT d.id FROM webhooks_webhookmessage d
+  WHERE d.endpoint_id = p.endpoint_id AND d.due_at <= statement_timestamp() ORDER BY d.due_at LIMIT %(each)s
+) due WHERE p.due_at <= statement_timestamp() AND p.endpoint_id <= %(until)s LIMIT %(most)s
+"""
+_LEASE = """
+UPDATE webhooks_webhookmessage
+SET lease_token = %(token)s, due_at = statement_timestamp() + %(lease)s, attempts = attempts + 1
+WHERE id IN (
+  SELECT id FROM webhooks_webhookmessage WHERE id = ANY (%(ids)s) AND due_at <= statement_timestamp()
+  FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING id
+"""
+# Whose turn it was last, of those that are well and of those that fail: the next claim goes on from there.
+_turns = {False: UUID(int=0), True: UUID(int=0)}
 
 
 @dataclass
@@ -107,19 +137,26 @@ def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> R
     """Send what is due until nothing is, `limit` were sent, `seconds` have passed, or the worker ends; what
     is in flight then is waited for, at most as long as one exchange may take."""
     report, deadline = Report(), time.monotonic() + seconds
-    token, begun = uuid4(), 0
+    token, begun, freed, claimed_at = uuid4(), 0, 0, float("-inf")
     flying: dict[Future[Outcome], _Claimed] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
-        start = pool.submit
         while True:
-            free = AT_ONCE - len(flying)
-            if free and begun < limit and time.monotonic() < deadline and not stopping():
-                for claimed in _claim(token, min(free, limit - begun), _failing(flying)):
-                    flying[start(_send, claimed)] = claimed
-                    begun += 1
-            if not flying:
+            some: list[_Claimed] = []
+            ripe = not flying or freed >= CLAIMS_FOR or time.monotonic() >= claimed_at + CLAIMS_EVERY_SECONDS
+            free = min(AT_ONCE - len(flying), limit - begun)
+            if ripe and free > 0 and time.monotonic() < deadline and not stopping():
+                some = _claim(token, free, _failing(flying))
+                begun, freed, claimed_at = begun + len(some), 0, time.monotonic()
+            for claimed in some:
+                if claimed.keys:
+                    flying[pool.submit(_send, claimed)] = claimed
+                else:
+                    _put_back(claimed.message, token, at)
+            if not flying and not some:
                 return report
-            done, _ = wait(flying, timeout=LOOKS_AGAIN_SECONDS, return_when=FIRST_COMPLETED)
+            patience = CLAIMS_EVERY_SECONDS if freed else LOOKS_AGAIN_SECONDS
+            done, _ = wait(flying, timeout=patience, return_when=FIRST_COMPLETED)
+            freed += len(done)
             _settle([(flying.pop(future), future.result()) for future in done], token, report, at)
 
 
@@ -129,29 +166,61 @@ def _failing(flying: dict[Future[Outcome], _Claimed]) -> int:
 
 def _claim(token: UUID, free: int, failing: int) -> list[_Claimed]:
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_CLAIMS)
-        found = [(id_, False) for id_ in _claimed(cursor, token, free, failing=False)]
-        hands = min(free - len(found), AT_ONCE // 2 - failing)
-        found += [(id_, True) for id_ in _claimed(cursor, token, hands, failing=True)] if hands > 0 else []
-    messages = WebhookMessage.objects.select_related("endpoint").in_bulk([id_ for id_, _ in found])
-    keys = _keys({message.endpoint_id for message in messages.values()})
+        cursor.execute(_ALONE)
+        cursor.execute(_HELD)
+        held = _Held()
+        for endpoint_id, organization_id, count in cursor.fetchall():
+            held.add(endpoint_id, organization_id, count)
+        well = _due(cursor, free, held, failing=False)
+        ill = _due(cursor, min(free - len(well), AT_ONCE // 2 - failing), held, failing=True)
+        cursor.execute(_LEASE, {"token": token, "lease": LEASE, "ids": well + ill})
+        leased = [row[0] for row in cursor.fetchall()]
+    messages = WebhookMessage.objects.select_related("endpoint").filter(pk__in=leased)
+    keys = _keys({message.endpoint_id for message in messages})
     return [
-        _Claimed(messages[id_], tuple(keys.get(messages[id_].endpoint_id, ())), is_failing)
-        for id_, is_failing in found
+        _Claimed(message, tuple(keys.get(message.endpoint_id, ())), message.pk in ill) for message in messages
     ]
 
 
-def _claimed(cursor: Any, token: UUID, limit: int, *, failing: bool) -> list[UUID]:
-    arguments = {
-        "now": timezone.now(),
-        "token": token,
-        "lease": LEASE,
-        "each": PER_ENDPOINT,
-        "failing": failing,
-        "limit": limit,
-    }
-    cursor.execute(_CLAIM, arguments)
-    return [row[0] for row in cursor.fetchall()]
+@dataclass
+class _Held:
+    """How many messages of an endpoint and of an organization are in flight, with every worker."""
+
+    endpoints: Counter[UUID] = field(default_factory=Counter)
+    organizations: Counter[UUID] = field(default_factory=Counter)
+
+    def add(self, endpoint_id: UUID, organization_id: UUID, count: int = 1) -> None:
+        self.endpoints[endpoint_id] += count
+        self.organizations[organization_id] += count
+
+    def full(self, each: int) -> list[UUID]:
+        """Endpoints and organizations whose share is used up."""
+        shares = ((self.endpoints, each), (self.organizations, PER_ORGANIZATION))
+        return [id_ for held, most in shares for id_, count in held.items() if count >= most]
+
+
+def _due(cursor: Any, hands: int, held: _Held, *, failing: bool) -> list[UUID]:
+    """What may be sent now, a few messages of one endpoint and organization, each endpoint in its turn."""
+    chosen: list[UUID] = []
+    each, last = 1 if failing else PER_ENDPOINT, _turns[failing]
+    for after, until in ((last, UUID(int=2**128 - 1)), (UUID(int=0), last)):
+        if len(chosen) >= hands:
+            break
+        arguments = {
+            "after": after,
+            "until": until,
+            "failing": failing,
+            "full": held.full(each),
+            "each": each,
+            "most": hands * LOOKED_AT,
+        }
+        cursor.execute(_DUE, arguments)
+        for id_, endpoint_id, organization_id in cursor.fetchall():
+            if len(chosen) < hands and not {endpoint_id, organization_id}.intersection(held.full(each)):
+                held.add(endpoint_id, organization_id)
+                chosen.append(id_)
+                _turns[failing] = endpoint_id
+    return chosen
 
 
 def _keys(endpoint_ids: Collection[UUID]) -> dict[UUID, list[str]]:
@@ -167,12 +236,35 @@ def _keys(endpoint_ids: Collection[UUID]) -> dict[UUID, list[str]]:
 
 
 def _send(claimed: _Claimed) -> Outcome:
-    """Nothing is sent without a signature."""
     message, body = claimed.message, bytes(claimed.message.body)
-    if not claimed.keys:
-        return Outcome(None, "The endpoint's secret cannot be read here: rotate it.", 0)
     headers = signing.headers(claimed.keys, message.webhook_id, int(time.time()), body)
     return sending.post(message.endpoint.url, body, headers)
+
+
+@transaction.atomic
+def _put_back(message: WebhookMessage, token: UUID, at: datetime) -> None:
+    """Nothing is sent without a signature. That we cannot make one is our fault: it costs the endpoint no
+    attempt and not its health, and one person is told, however many secrets there are."""
+    WebhookMessage.objects.filter(pk=message.pk, lease_token=token).update(
+        lease_token=None,
+        due_at=Now() + UNREADABLE_WAIT,
+        attempts=F("attempts") - 1,
+        last_error="The endpoint's secret cannot be read here.",
+    )
+    if ReviewItem.objects.exclude(status=ReviewStatus.RESOLVED).filter(kind=UNREADABLE).exists():
+        return
+    open_review(
+        kind=UNREADABLE,
+        subject_type="webhooks.webhookendpoint",
+        subject_id=message.endpoint_id,
+        title="A webhook signing secret cannot be read",
+        detail=(
+            "Nothing is sent to this endpoint, and perhaps to others. Put the SECRET_KEY that sealed its "
+            "secret into SECRET_KEY_FALLBACKS, or rotate the secret. What is pending is tried hourly."
+        ),
+        actor=SYSTEM,
+        at=at,
+    )
 
 
 def _settle(done: Sequence[tuple[_Claimed, Outcome]], token: UUID, report: Report, at: datetime) -> None:
@@ -206,11 +298,12 @@ def _settle(done: Sequence[tuple[_Claimed, Outcome]], token: UUID, report: Repor
 
 def _record(message: WebhookMessage, outcome: Outcome, token: UUID) -> bool:
     """Log the attempt, and move the message if it is still ours to move."""
-    now = timezone.now()
+    rows = WebhookMessage.objects.filter(pk=message.pk)
+    rows.select_for_update(no_key=True).get()
     WebhookAttempt.objects.create(
         message=message,
-        number=message.attempts,
-        at=now - timedelta(milliseconds=outcome.duration_ms),
+        number=message.log.count() + 1,
+        at=timezone.now() - timedelta(milliseconds=outcome.duration_ms),
         status_code=outcome.status_code,
         error=outcome.error,
         duration_ms=outcome.duration_ms,
@@ -218,12 +311,12 @@ def _record(message: WebhookMessage, outcome: Outcome, token: UUID) -> bool:
     )
     change: dict[str, Any] = {"lease_token": None, "last_error": outcome.error}
     if outcome.delivered:
-        change |= {"due_at": None, "delivered_at": now}
+        change |= {"due_at": None, "delivered_at": Now()}
     elif message.attempts > len(SCHEDULE):
-        change |= {"due_at": None, "failed_at": now}
+        change |= {"due_at": None, "failed_at": Now()}
     else:
-        change |= {"due_at": now + delay(message.attempts, outcome.retry_after)}
-    return bool(WebhookMessage.objects.filter(pk=message.pk, lease_token=token).update(**change))
+        change |= {"due_at": Now() + delay(message.attempts, outcome.retry_after)}
+    return bool(rows.filter(lease_token=token).update(**change))
 
 
 def delay(attempt: int, retry_after: timedelta | None = None) -> timedelta:
@@ -311,7 +404,3 @@ def status() -> dict[str, Any]:
         ).count(),
         "disabled_endpoints": WebhookEndpoint.objects.filter(status=EndpointStatus.DISABLED).count(),
     }
-
-
-def attempts_left(message: WebhookMessage) -> int:
-    return max(len(SCHEDULE) + 1 - message.attempts, 0)

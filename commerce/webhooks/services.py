@@ -112,6 +112,14 @@ def rotate_secret(
     secret = _make_secret(row)
     row.version += 1
     row.save(update_fields=["version"])
+    clear_reviews(
+        subject_type="webhooks.webhookendpoint",
+        subject_id=row.pk,
+        kind=delivery.UNREADABLE,
+        actor=Actor.system("webhooks"),
+        at=at,
+        reason="The secret was rotated.",
+    )
     log.info("webhook secret rotated", extra={"endpoint": str(row.pk), "by": str(actor), "reason": reason})
     return row, secret
 
