@@ -74,7 +74,8 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(redact(line), default=str, ensure_ascii=False)
+        said = json.dumps(redact(line), default=str, ensure_ascii=False)
+        return said.encode("utf-8", "replace").decode()  # half a pair of surrogates would lose the line
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -94,8 +94,9 @@ def _drain_once(
         streams = claims.claim(token=token, lane=lane, limit=sizes.get(lane, 1), groups=groups)
         _work_on(_of_this_lane(streams, token), lane, sizes, token, report, deadline, admission.way)
     finally:
-        claims.let_go([stream for stream in streams if not stream.finished], token)
-        claims.publish(streams)
+        if streams:
+            claims.let_go([stream for stream in streams if not stream.finished], token)
+            claims.publish(streams)
         if admission.way is Way.PROBE:
             breaker.unspent(lane, until=admission.until)
     return bool(streams)
@@ -147,8 +148,8 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> list[
 
     Rows that somebody else has locked are not waited for: who holds one may wait for another of ours.
     """
-    if len(streams) < 2:
-        return streams
+    if not streams:
+        return []
     calls: list[tuple[list[OutboxEvent], float]] = []
     try:
         with transaction.atomic():
@@ -168,6 +169,8 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> list[
         return streams
     except Exception as error:  # a handler's, or a lost lease: whose it is, the halves find out
         log.info("a batch goes in halves: %s", _said(error), extra={"streams": len(streams)})
+        if len(streams) == 1:
+            return streams
         half = len(streams) // 2
         return _together(streams[:half], token, report) + _together(streams[half:], token, report)
     for events, seconds in calls:

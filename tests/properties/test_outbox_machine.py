@@ -350,10 +350,10 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             cursor.rest("due")
 
-    @precondition(lambda self: self.cursors)
+    @precondition(lambda self: any(c.state != "parked" for c in self.cursors.values()))
     @rule(data=st.data())
     def park(self, data):
-        key = data.draw(st.sampled_from(sorted(self.cursors)))
+        key = data.draw(st.sampled_from(sorted(k for k, c in self.cursors.items() if c.state != "parked")))
         services.park_stream(stream=self.row(key), actor=OPERATOR, at=AT, reason="why")
         self.reached["parked while held"] += self.cursors[key].state == "held"
         self.cursors[key].rest("parked")
