@@ -29,7 +29,7 @@ from commerce.console.format import (
 )
 from commerce.console.outbox_admin import ROWS_SHOWN, TONES
 from commerce.console.registry import Hit, register_panel, register_search
-from commerce.outbox import registry, replay, services, traces
+from commerce.outbox import replay, services, traces
 from commerce.outbox.models import OutboxEvent, OutboxSkip
 from commerce.outbox.retention import archived_month, horizon, recorded_near
 
@@ -43,7 +43,7 @@ def _replay_means(event: OutboxEvent) -> str:
     return (
         f"A copy of {event.type}{f', {worth},' if worth else ''} is appended to the end of the stream of "
         f"{event.aggregate_type} {event.aggregate_id} and delivered to the subscribers you choose: all of "
-        f"{', '.join(registry.groups_of(event.type)) or 'nobody'}, or one. Who has handled it before "
+        f"{', '.join(replay.Selection().receivers(event)) or 'nobody'}, or one. Who has handled it before "
         "recognises its own effects; providers are asked what they have before anything is sent again."
     )
 
@@ -69,7 +69,7 @@ class OutboxEventAdmin(ConsoleAdmin):
         return super().about + gone
 
     def get_object_actions(self, request: HttpRequest, obj: Any) -> tuple[ObjectAction, ...]:
-        groups = registry.groups_of(obj.type)
+        groups = replay.Selection().receivers(obj)
         choices = [("", "every subscriber"), *((group, group) for group in groups)]
         chosen = forms.ChoiceField(
             choices=choices, required=False, label="For", widget=UnfoldAdminSelectWidget
@@ -81,7 +81,7 @@ class OutboxEventAdmin(ConsoleAdmin):
                 permission=services.PERMISSION,
                 run=_replay,
                 form=type("ReplayForm", (forms.Form,), {"group": chosen}),
-                available=lambda obj: "" if groups else "Nobody here listens to it.",
+                available=replay.why_not_replay,
                 consequences=_replay_means,
                 danger=True,
             ),
@@ -106,7 +106,8 @@ class OutboxEventAdmin(ConsoleAdmin):
 
 @admin.register(OutboxSkip)
 class OutboxSkipAdmin(ConsoleAdmin):
-    """Events that a subscriber was never given, because two people agreed on it."""
+    """Events that a subscriber was never given, because two people agreed on it. Such an event counts as
+    published some seconds later, if nobody else has still to be given it."""
 
     icon = "skip_next"
     list_display = ("event", "subscriber", "skipped", "reason", "requester", "approver")

@@ -7,7 +7,9 @@ replay and its original, and no replay copies an original twice. Copies are no o
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby, islice
@@ -24,7 +26,7 @@ from commerce.money import Money
 from commerce.outbox import catalog, payloads, registry
 from commerce.outbox.events import append
 from commerce.outbox.models import OutboxEvent, OutboxStream
-from commerce.outbox.retention import horizon
+from commerce.outbox.retention import find_event, horizon
 from commerce.outbox.services import PERMISSION
 
 BATCH = 200
@@ -71,6 +73,10 @@ class Selection:
             if group == WEBHOOKS or registry.handler_of(event, group)
         ]
 
+    def chosen(self) -> Iterator[OutboxEvent]:
+        """The originals that reach somebody, one after the other, as they are at this instant."""
+        return (event for event in self.originals().iterator(chunk_size=1000) if self.receivers(event))
+
     def originals(self) -> QuerySet[OutboxEvent]:
         """In order within each stream. InvalidInput for a type or a subscriber that does not exist."""
         _known("types", self.types, registry.known_types())
@@ -109,8 +115,8 @@ class Line:
 
 @dataclass
 class Plan:
-    """What a replay would do. `digest` begins with the last event looked at, so that a plan can be made
-    again; it stands for all but what time alone changes."""
+    """What a replay would do, and a hash of which events. `digest` begins with the last one looked at, so
+    that a plan can be made again; it stands for all but what time alone changes."""
 
     selection: Selection
     lines: list[Line] = field(default_factory=list)
@@ -118,12 +124,13 @@ class Plan:
     streams: int = 0
     money: dict[str, int] = field(default_factory=dict)
     last_id: int = 0
+    events_sha256: str = ""
     archived: datetime | None = None
 
     @property
     def digest(self) -> str:
         lines = [{**asdict(line), "keys_forgotten": None} for line in self.lines]
-        said = [asdict(replace(self.selection, last_id=self.last_id)), lines, self.events, self.streams]
+        said = [asdict(replace(self.selection, last_id=self.last_id)), lines, self.events_sha256]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self.last_id}-{digest[:16]}"
 
@@ -153,10 +160,11 @@ class Plan:
 
 def plan(selection: Selection) -> Plan:
     """Count what a replay would append. Reads one event after the other, in bounded memory."""
-    made, now = Plan(selection), timezone.now()
+    made, now, ids = Plan(selection), timezone.now(), hashlib.sha256()
     lines: dict[tuple[str, str], Line] = {}
     stream, seen = None, set[tuple[str, str]]()
-    for event in selection.originals().iterator(chunk_size=1000):
+    for event in selection.chosen():
+        ids.update(b"%d " % event.id)
         if stream != (stream := (event.aggregate_type, event.aggregate_id)):
             made.streams, seen = made.streams + 1, set()
         made.events, made.last_id = made.events + 1, max(made.last_id, event.id)
@@ -173,7 +181,7 @@ def plan(selection: Selection) -> Plan:
             if value:
                 _add(line.money, value)
             seen.add(key)
-    made.archived = horizon()
+    made.archived, made.events_sha256 = horizon(), ids.hexdigest()
     made.lines = [lines[key] for key in sorted(lines)]
     return made
 
@@ -199,15 +207,20 @@ def apply(
 ) -> int:
     """Append the copies that this replay lacks; returns how many. Each batch commits by itself.
 
-    The same plan again is the same replay and appends nothing; `again` names a further one.
+    The same plan again is the same replay and appends nothing; `again` names a further one. Conflict, and
+    no copy, when the events are not those that were counted: a transaction that was older has committed.
     """
     actor.require(PERMISSION)
     if not reason.strip():
         raise InvalidInput("Say why.", pointer="/reason", code="required")
     name = f"{made.digest}:{again}" if again else made.digest
-    copied = 0
-    for events in _batches(replace(made.selection, last_id=made.last_id).originals()):
-        copied += _copy(events, made.selection, name, actor=actor, reason=reason)
+    if not made.events:  # without a last event there is no bound
+        return 0
+    selection, copied = replace(made.selection, last_id=made.last_id), 0
+    planned = _planned(selection, made.events_sha256)
+    counted = (event for event in selection.chosen() if _holds(planned, event.id))
+    for events in _batches(counted):
+        copied += _copy(events, selection, name, actor=actor, at=at, reason=reason)
         progress(copied)
     return copied
 
@@ -226,37 +239,67 @@ def replay_event(
 ) -> OutboxEvent:
     """Append a copy of one event, for one subscriber or for all, with the original as its cause."""
     actor.require(PERMISSION)
-    if group and group not in registry.groups_of(event.type):
-        raise InvalidInput(f"{group} does not listen to {event.type}.", pointer="/group", code="not_heard")
-    if not registry.groups_of(event.type):
-        raise StateConflict(f"Nobody here listens to {event.type}: a copy would reach nobody.")
     selection = Selection(events=(event.event_id,), groups=(group,) if group else ())
-    return _append_copy(event, selection, "single", actor=actor, reason=reason)
+    if group and not selection.listeners(event.type):
+        raise InvalidInput(f"{group} does not listen to {event.type}.", pointer="/group", code="not_heard")
+    if why := why_not_replay(event, selection):
+        raise StateConflict(why)
+    return _append_copy(event, selection, "single", actor=actor, at=at, reason=reason)
 
 
-def _batches(events: QuerySet[OutboxEvent]) -> Iterator[list[OutboxEvent]]:
+def why_not_replay(event: OutboxEvent, selection: Selection = Selection()) -> str:
+    """ "" or why a copy would reach nobody."""
+    if selection.receivers(event):
+        return ""
+    if not selection.listeners(event.type):
+        return f"Nobody here listens to {event.type}: a copy would reach nobody."
+    return f"The event is not for {' or '.join(selection.listeners(event.type))}: a copy would reach nobody."
+
+
+def _planned(selection: Selection, sha256: str) -> "array[int]":
+    """The numbers of the events that were counted, sorted: eight bytes for each."""
+    found, ids = array("q"), hashlib.sha256()
+    for event in selection.chosen():
+        found.append(event.id)
+        ids.update(b"%d " % event.id)
+    if ids.hexdigest() != sha256:
+        raise Conflict("Other events match than were counted: look again.", code="plan_changed")
+    return array("q", sorted(found))
+
+
+def _holds(numbers: "array[int]", number: int) -> bool:
+    place = bisect_left(numbers, number)
+    return place < len(numbers) and numbers[place] == number
+
+
+def _batches(events: Iterable[OutboxEvent]) -> Iterator[list[OutboxEvent]]:
     """Consecutive events of one stream, a bounded number at a time: one transaction locks one head."""
-    rows = events.iterator(chunk_size=1000)
-    for _, of_stream in groupby(rows, key=lambda event: (event.aggregate_type, event.aggregate_id)):
+    for _, of_stream in groupby(events, key=lambda event: (event.aggregate_type, event.aggregate_id)):
         while batch := list(islice(of_stream, BATCH)):
             yield batch
 
 
 @transaction.atomic
-def _copy(events: list[OutboxEvent], selection: Selection, name: str, *, actor: Actor, reason: str) -> int:
-    """The stream's head is locked before its copies are looked for: two runs of one replay never double."""
+def _copy(
+    events: list[OutboxEvent], selection: Selection, name: str, *, actor: Actor, at: datetime, reason: str
+) -> int:
+    """The stream's head is locked before its copies are looked for: two runs of one replay never double.
+
+    Copies are in the order of their originals, so that the last one says which have theirs.
+    """
     stream = {"aggregate_type": events[0].aggregate_type, "aggregate_id": events[0].aggregate_id}
     OutboxStream.objects.select_for_update(no_key=True).filter(**stream, group="").first()
-    copies = OutboxEvent.objects.filter(**stream, headers__replay=name)
-    known = set(copies.values_list("headers__causation_id", flat=True))
-    missing = [event for event in events if str(event.event_id) not in known]
+    copies = OutboxEvent.objects.filter(**stream, sequence__gt=events[0].sequence, headers__replay=name)
+    last = copies.order_by("-sequence").first()
+    done = find_event(UUID(last.headers["causation_id"])).sequence if last else 0
+    missing = [event for event in events if event.sequence > done]
     for event in missing:
-        _append_copy(event, selection, name, actor=actor, reason=reason)
+        _append_copy(event, selection, name, actor=actor, at=at, reason=reason)
     return len(missing)
 
 
 def _append_copy(
-    event: OutboxEvent, selection: Selection, name: str, *, actor: Actor, reason: str
+    event: OutboxEvent, selection: Selection, name: str, *, actor: Actor, at: datetime, reason: str
 ) -> OutboxEvent:
     """Named after whom it is for: what listens later, or outside, is told of what happened only once."""
     return append(
@@ -269,7 +312,7 @@ def _append_copy(
         version=event.version,
         causation_id=event.event_id,
         only=selection.receivers(event),
-        headers={"replay": name, "reason": reason},
+        headers={"replay": name, "reason": reason, "replayed_at": at.isoformat()},
     )
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict
@@ -307,7 +308,7 @@ def test_a_replay_tells_nobody_outside(heard: list[Any]) -> None:
 
 
 def test_a_replay_for_webhooks_tells_whoever_was_there_and_nobody_who_came_later(heard: list[Any]) -> None:
-    """What happened while nobody collected is told again when `webhooks` is named, and to no group besides."""
+    """What happened while nobody collected is told again when `webhooks` is named, to no group besides."""
     on(ORGANIZATION_EVENT, group="a")(lambda event: heard.append(("a", event.aggregate_id, 0)))
     seller = organization("seller")
     then, _ = endpoint(seller, "https://hooks.example.com/then", ORGANIZATION_EVENT)
@@ -327,3 +328,81 @@ def test_a_replay_for_webhooks_tells_whoever_was_there_and_nobody_who_came_later
     assert told == [original.event_id, copy.event_id]
     assert not later.messages.exists()
     assert heard == []
+
+
+def test_an_event_is_not_replayed_for_a_subscriber_that_it_is_not_for() -> None:
+    with transaction.atomic():
+        event = append("thing", "1", "thing.done", {"n": 1}, at=AT, only=["a"])
+    drain()
+    with pytest.raises(StateConflict, match="not for b"):
+        replay.replay_event(event=event, actor=OPERATOR, at=AT, reason="x", group="b")
+    made = replay.plan(Selection(groups=("b",)))
+    assert (made.events, made.lines) == (0, [])
+    assert run(Selection(groups=("b",))) == 0
+    assert copies() == []
+    assert replay.replay_event(event=event, actor=OPERATOR, at=AT, reason="x").headers["only"] == ["a"]
+
+
+def test_an_empty_plan_stays_empty_whatever_is_written_later() -> None:
+    made = replay.plan(Selection(types=("thing.done",)))
+    write("1", 1)
+    assert replay.apply(made, actor=OPERATOR, at=AT, reason="lost") == 0
+    assert copies() == []
+
+
+def test_what_an_older_transaction_commits_after_the_plan_is_not_copied_uncounted() -> None:
+    """Its events have smaller numbers than the last one that was counted."""
+    written, go = threading.Event(), threading.Event()
+
+    def older() -> None:
+        with transaction.atomic():
+            append("thing", "old", "thing.done", {"n": 1}, at=AT)
+            written.set()
+            go.wait(10)
+        connection.close()
+
+    thread = threading.Thread(target=older)
+    thread.start()
+    assert written.wait(10)
+    write("1", 2)
+    chosen = Selection(types=("thing.done",))
+    made = replay.plan(chosen)
+    go.set()
+    thread.join(10)
+    with pytest.raises(Conflict, match="look again"):
+        replay.apply(made, actor=OPERATOR, at=AT, reason="lost")
+    with pytest.raises(Conflict, match="look again"):
+        replay.confirm(replay.plan(chosen.as_planned(made.digest)), digest=made.digest)
+    assert copies() == []
+    assert run(chosen) == 2
+
+
+def test_a_second_plan_of_as_many_other_events_is_another_plan() -> None:
+    first, second = write("1", 1), write("1", 2)
+    digests = {
+        replay.plan(Selection(events=(first.event_id, second.event_id), aggregate_id=id_)).events_sha256
+        for id_ in ("", "1")
+    }
+    other = replay.plan(Selection(events=(second.event_id,))).events_sha256
+    assert len(digests) == 1
+    assert other not in digests
+
+
+def test_a_copy_says_when_and_why_it_was_told_again() -> None:
+    write("1", 1)
+    run(Selection(types=("thing.done",)))
+    (copy,) = copies()
+    assert (copy.headers["replayed_at"], copy.headers["reason"]) == (AT.isoformat(), "lost")
+    assert copy.headers["actor"] == str(OPERATOR)
+
+
+def test_a_batch_asks_only_for_the_last_copy_of_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a stream is, what was copied before is not read again."""
+    monkeypatch.setattr(replay, "BATCH", 5)
+    for n in range(40):
+        write("1", n)
+    with CaptureQueriesContext(connection) as made:
+        assert run(Selection(types=("thing.done",))) == 40
+    asked = [query["sql"] for query in made if "'replay'" in query["sql"] and "DESC" in query["sql"]]
+    assert len(asked) == 8
+    assert all("LIMIT 1" in query for query in asked)
