@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from commerce.celery import waiting
 from commerce.models import HandlerTiming
 from commerce.outbox import registry, timings
+from commerce.webhooks import delivery
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COUNTED = 10_000
@@ -54,22 +55,6 @@ SELECT
     SELECT recorded_at FROM outbox_outboxevent WHERE published_at IS NULL ORDER BY id LIMIT 1)), 0)::float,
   (SELECT count(*) FROM (SELECT FROM outbox_outboxevent WHERE published_at IS NULL LIMIT %(most)s) left_over),
   extract(epoch FROM now() - (SELECT beaten_at FROM commerce_heartbeat WHERE name = 'beat'))::float
-"""
-_WEBHOOKS = """
-SELECT
-  (SELECT count(*) FROM webhooks_webhookendpoint WHERE status = 'disabled' AND disabled_because = 'failing'),
-  count(*) FILTER (WHERE h.failing_since IS NOT NULL),
-  COALESCE(extract(epoch FROM now() - min(h.failing_since)), 0)::float,
-  COALESCE(extract(epoch FROM now() - min(oldest.due_at)), 0)::float,
-  COALESCE(extract(epoch FROM now() - (
-    SELECT due_at FROM webhooks_pendingevent WHERE due_at <= now() ORDER BY due_at LIMIT 1)), 0)::float
-FROM webhooks_webhookendpoint e
-LEFT JOIN webhooks_webhookhealth h ON h.endpoint_id = e.id
-LEFT JOIN LATERAL (
-  SELECT due_at FROM webhooks_webhookmessage m
-  WHERE m.endpoint_id = e.id AND due_at <= now() ORDER BY due_at LIMIT 1
-) oldest ON true
-WHERE e.status = 'enabled'
 """
 
 
@@ -188,19 +173,16 @@ def _handlers() -> Iterator[Metric]:
 
 
 def _webhooks() -> Iterator[Metric]:
-    ((disabled, failing, failing_for, oldest, pending),) = _rows(_WEBHOOKS, {})
-    for name, told, value in (
-        ("endpoints_disabled", "Endpoints that were disabled because nothing reached them.", disabled),
-        ("endpoints_failing", "Endpoints whose last delivery failed.", failing),
-        ("failing_seconds", "For how long the longest failing endpoint has been failing.", failing_for),
-        ("oldest_due_seconds", "Age of the message that has been due the longest.", oldest),
-        (
-            "events_oldest_due_seconds",
-            "Age of the event that has waited longest to become messages.",
-            pending,
-        ),
+    now = delivery.status()
+    for name, told in (
+        ("endpoints_enabled", "Endpoints that are sent to."),
+        ("endpoints_disabled", "Endpoints that were disabled because nothing reached them."),
+        ("endpoints_failing", "Endpoints whose last delivery failed."),
+        ("failing_seconds", "For how long the longest failing endpoint has been failing."),
+        ("oldest_due_seconds", "Age of what has been due the longest to an endpoint that does not fail."),
+        ("events_oldest_due_seconds", "Age of the event that has waited longest to become messages."),
     ):
-        yield _one(f"commerce_webhook_{name}", told, value)
+        yield _one(f"commerce_webhook_{name}", told, now[name])
 
 
 def _broker() -> Iterator[Metric]:

@@ -22,11 +22,15 @@ _HOST = re.compile(
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LOCAL = frozenset({"localhost", "local", "internal", "intranet", "lan", "home", "arpa", "onion"})
-# Global by the registry, and yet the way to another address: translation and tunnels.
+# Global to this Python, and yet the way to another address (translation and tunnels), for documentation or
+# protocols only, or a cloud's own services (168.63.129.16).
 _DETOURS = tuple(
     ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10", "192.88.99.0/24")
-)
+    for text in (
+        "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10", "192.88.99.0/24",
+        "192.0.0.0/24", "3fff::/20", "168.63.129.16/32",
+    )
+)  # fmt: skip
 
 
 class ForbiddenDestination(InvalidInput):
@@ -68,7 +72,7 @@ def parse(url: str) -> Destination:
     port = port if port is not None else 443 if parts.scheme == "https" else 80
     if parts.scheme == "http" and not _networks():
         raise _refused("The scheme must be https.")
-    if port not in (80, 443) and port < 1024:
+    if port < 1024 and port != (443 if parts.scheme == "https" else 80):
         raise _refused("The port must be 443, or 1024 and more.")
     return Destination(
         parts.scheme, host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -76,14 +80,15 @@ def parse(url: str) -> Destination:
 
 
 def addresses(destination: Destination) -> list[str]:
-    """Where its name leads just now. ForbiddenDestination if any of it is not for us to call."""
+    """Where its name leads just now. ForbiddenDestination if any of it is not for us to call, in the words
+    for a name that leads nowhere: nobody learns from us which names exist inside."""
     try:
         found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ForbiddenDestination("The host's name has no address.", pointer="/url", code="unknown_host")
+        found = []
     texts = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not texts or not all(_may_be_called(text, destination) for text in texts):
-        raise _refused("The host is not on the public internet.")
+        raise _refused("The host does not lead to the public internet.")
     return texts
 
 
@@ -108,7 +113,7 @@ def _may_be_called(text: str, destination: Destination) -> bool:
         return False
     if any(address in network for network in _networks() if network.version == address.version):
         return True
-    return destination.scheme == "https" and destination.port != 80 and is_public(address)
+    return destination.scheme == "https" and is_public(address)
 
 
 def is_public(address: Address) -> bool:

@@ -21,6 +21,9 @@ from commerce.models import HandlerTiming
 from commerce.outbox import append, drain, on, registry, timings
 from commerce.outbox.models import Circuit, OutboxStream
 from commerce.tasks import heartbeat
+from commerce.webhooks import services
+from commerce.webhooks.models import WebhookHealth, WebhookMessage
+from tests.commerce.webhooks.conftest import SYSTEM, endpoint, organization
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,18 +253,62 @@ def test_a_database_that_does_not_answer_is_said_with_503() -> None:
 
 
 @pytest.mark.django_db
-def test_every_metric_that_an_alert_names_is_there() -> None:
+def test_every_metric_and_label_that_an_alert_names_is_there() -> None:
     heartbeat()
+    HandlerTiming.objects.create(group="g", type="t", error="Boom", up_to=1, count=1, seconds=0.5)
+    soon = timezone.now() + timedelta(hours=1)
+    OutboxStream.objects.create(
+        aggregate_type="thing",
+        aggregate_id="1",
+        group="g",
+        lane="local",
+        attempts=7,
+        due_at=soon,
+        pending_since=soon,
+    )
     rules = [rule for group in yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
              for rule in group["rules"]]  # fmt: skip
-    there = {metric.name for metric in metrics.collect()}
+    labels: dict[str, list[dict[str, str]]] = {}
+    for metric in metrics.collect():
+        labels[metric.name] = [given for _, given, _ in metric.samples]
     assert len(rules) >= 10
     for rule in rules:
-        named = set(re.findall(r"\bcommerce_\w+", rule["expr"]))
+        named = re.findall(r"\b(commerce_\w+?)(?:_bucket|_sum|_count)?\b(?:\{([^}]*)\})?", rule["expr"])
         assert named, rule["alert"]
-        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= there, rule["alert"]
+        for name, selector in named:
+            assert name in labels, rule["alert"]
+            chosen = labels[name]
+            for label, operator, wanted in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', selector):
+                assert all(label in given for given in chosen), (rule["alert"], label)
+                if operator in ("=", "=~"):
+                    pattern = re.escape(wanted) if operator == "=" else wanted
+                    chosen = [given for given in chosen if re.fullmatch(pattern, given[label])]
+            assert chosen, f"{rule['alert']}: nothing of {name} is {selector}"
+        known = set().union(*(given for name, _ in named for given in labels[name]))
+        grouped = re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
+        used = {label.strip() for group in grouped for label in group.split(",")}
+        used |= set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert used <= known, rule["alert"]
 
 
+@pytest.mark.django_db
+def test_late_is_what_waits_for_an_endpoint_that_does_not_fail() -> None:
+    """A receiver that is down shows as failing, and wakes nobody at night."""
+    seller = organization("seller")
+    for _ in range(2):
+        to, _ = endpoint(seller, "https://hooks.example.com/in")
+        services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    WebhookMessage.objects.update(due_at=timezone.now() - timedelta(hours=1))
+    WebhookHealth.objects.filter(pk=to.pk).update(failing_since=timezone.now() - timedelta(hours=2))
+    samples = read()
+    assert 3500 < (value(samples, "webhook_oldest_due_seconds") or 0) < 3700
+    assert value(samples, "webhook_endpoints_failing") == 1
+    assert value(samples, "webhook_endpoints_enabled") == 2
+    WebhookHealth.objects.update(failing_since=timezone.now())
+    assert value(read(), "webhook_oldest_due_seconds") == 0
+
+
+@pytest.mark.django_db
 def test_every_alert_has_a_section_for_who_is_called() -> None:
     rules = [rule for group in yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
              for rule in group["rules"]]  # fmt: skip

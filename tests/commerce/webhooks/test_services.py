@@ -198,10 +198,12 @@ def test_the_status_says_what_waits_and_who_fails(seller: Any, receiver: Receive
     to, _ = endpoint(seller, receiver.url)
     services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
     happens(seller)
+    WebhookMessage.objects.update(due_at=timezone.now() - timedelta(minutes=1))
     now = status()
-    assert (now["due"], now["pending_events"], now["failing_endpoints"]) == (1, 1, 0)
+    assert (now["events_pending"], now["endpoints_enabled"], now["endpoints_failing"]) == (1, 1, 0)
+    assert 50 < now["oldest_due_seconds"] < 70
     receiver.status = 500
     deliver_due(at=AT)
     fan_out(at=AT)
     now = status()
-    assert (now["due"], now["pending_events"], now["failing_endpoints"]) == (1, 0, 1)
+    assert (now["events_pending"], now["endpoints_failing"], now["oldest_due_seconds"]) == (0, 1, 0)

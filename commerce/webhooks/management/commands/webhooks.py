@@ -33,7 +33,7 @@ class Command(OpsCommand):
     def _status(self, **_: Any) -> Exit:
         now = delivery.status()
         self.show(now, "\n".join(f"{name.replace('_', ' '):20} {value}" for name, value in now.items()))
-        return Exit.FINDINGS if now["failing_endpoints"] or now["disabled_endpoints"] else Exit.DONE
+        return Exit.FINDINGS if now["endpoints_failing"] or now["endpoints_disabled"] else Exit.DONE
 
     def _deliver(self, *, limit: int, dry_run: bool, **_: Any) -> Exit:
         if dry_run:
