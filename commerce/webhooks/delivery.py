@@ -62,6 +62,8 @@ CLAIMS_FOR = 4
 CLAIMS_EVERY_SECONDS = 0.1
 UNREADABLE_WAIT = timedelta(hours=1)
 MOST_COUNTED = 10_000
+# As many rows as one transaction changes.
+BATCH = 5000
 DISABLED_AFTER = timedelta(days=5)
 COLLECTS_FOR = timedelta(days=30)
 SUCCESS_IS_NOTED_EVERY = timedelta(minutes=1)
@@ -396,8 +398,38 @@ def _disable(endpoint: WebhookEndpoint, because: DisabledBecause, at: datetime) 
     )
 
 
+def resend_rest() -> int:
+    """Go on with what was asked to be sent again and was more than a batch."""
+    count = 0
+    asked = WebhookHealth.objects.filter(resend_since__isnull=False).exclude(
+        endpoint__status=EndpointStatus.DELETED
+    )
+    for endpoint_id in list(asked.values_list("pk", flat=True)):
+        while not stopping() and (moved := resend_batch(endpoint_id)):
+            count += moved
+    return count
+
+
 @transaction.atomic
-def cancel_of_deleted(*, limit: int = 5000) -> int:
+def resend_batch(endpoint_id: UUID) -> int:
+    """Make a batch of what failed for good due again; when nothing is left, the request is done."""
+    asked = WebhookHealth.objects.get(pk=endpoint_id)
+    if asked.resend_since is None:
+        return 0
+    failed = WebhookMessage.objects.filter(
+        endpoint_id=endpoint_id, failed_at__lte=asked.resend_before, created_at__gte=asked.resend_since
+    )
+    some = failed.order_by("-id").values("pk")[:BATCH]
+    count = failed.filter(pk__in=some).update(failed_at=None, due_at=Now(), attempts=0, last_error="")
+    if count < BATCH:
+        WebhookHealth.objects.filter(pk=endpoint_id, resend_before=asked.resend_before).update(
+            resend_since=None, resend_before=None
+        )
+    return count
+
+
+@transaction.atomic
+def cancel_of_deleted(*, limit: int = BATCH) -> int:
     """Cancel what is pending for endpoints that were deleted, a batch at a time."""
     left = WebhookMessage.objects.filter(
         endpoint__status=EndpointStatus.DELETED, due_at__isnull=False

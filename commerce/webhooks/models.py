@@ -132,6 +132,8 @@ class WebhookHealth(models.Model):
     last_success_at = models.DateTimeField(null=True)
     last_failure_at = models.DateTimeField(null=True)
     last_error = models.TextField(blank=True, default="")
+    resend_since = models.DateTimeField(null=True, help_text="What was made since then is to be sent again,")
+    resend_before = models.DateTimeField(null=True, help_text="as far as it had failed for good by then.")
 
     def __str__(self) -> str:
         return "failing" if self.failing_since else "well"

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models.functions import Least
 from django.utils import timezone
 
 from commerce import states
@@ -146,7 +147,8 @@ def disable_endpoint(
 def enable_endpoint(
     *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
 ) -> WebhookEndpoint:
-    """Send again: what has waited is due now, and its five days begin anew."""
+    """Send again, and its five days begin anew: what has waited is due now, of what waits for a retry the
+    soonest, and the rest in its turn."""
     WebhookHealth.objects.filter(pk=endpoint.pk).update(failing_since=None)
     row = states.transition(endpoint, "enable", actor=actor, at=at, reason=reason)
     clear_reviews(
@@ -157,7 +159,9 @@ def enable_endpoint(
         at=at,
         reason="The endpoint was enabled.",
     )
-    row.messages.filter(due_at__gt=timezone.now(), lease_token__isnull=True).update(due_at=timezone.now())
+    waiting = row.messages.filter(due_at__gt=timezone.now(), lease_token__isnull=True).order_by("due_at")
+    soonest = waiting.values("pk")[: delivery.BATCH]
+    row.messages.filter(pk__in=soonest, lease_token__isnull=True).update(due_at=timezone.now())
     _wake_after_commit()
     return row
 
@@ -241,14 +245,16 @@ def resend_message(
 def resend_failed(
     *, endpoint: WebhookEndpoint, since: datetime, actor: Actor, at: datetime, reason: str = ""
 ) -> int:
-    """Send all messages again that failed for good and were made since then; return how many."""
+    """Send all messages again that failed for good and were made since then; return how many are due now.
+    Where there are more than a batch, the rest follows by itself."""
     actor.require(OPERATE)
     row = _locked(endpoint)
     if row.status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=row.status)
-    count = row.messages.filter(failed_at__isnull=False, created_at__gte=since).update(
-        failed_at=None, due_at=timezone.now(), attempts=0, last_error=""
+    WebhookHealth.objects.filter(pk=row.pk).update(
+        resend_since=Least("resend_since", since), resend_before=timezone.now()
     )
+    count = delivery.resend_batch(row.pk)
     log.info(
         "failed webhooks sent again", extra={"endpoint": str(row.pk), "by": str(actor), "messages": count}
     )

@@ -28,8 +28,9 @@ def deliver() -> int:
 
 @shared_task(name="webhooks.keep")
 def keep() -> int:
-    """Cancel what is pending for deleted endpoints and forget secrets that have expired."""
-    return delivery.cancel_of_deleted() + delivery.forget_expired_secrets()
+    """What is more than one request does: cancel what is pending for deleted endpoints, send again what was
+    asked for, and forget secrets that have expired."""
+    return delivery.cancel_of_deleted() + delivery.resend_rest() + delivery.forget_expired_secrets()
 
 
 def wake() -> None:

@@ -10,10 +10,11 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict, VersionConflict
-from commerce.webhooks import services
+from commerce.webhooks import delivery, services
 from commerce.webhooks.delivery import cancel_of_deleted, deliver_due, status
 from commerce.webhooks.fan_out import fan_out
-from commerce.webhooks.models import WebhookEndpoint, WebhookMessage, WebhookSecret
+from commerce.webhooks.models import WebhookEndpoint, WebhookHealth, WebhookMessage, WebhookSecret
+from commerce.webhooks.tasks import keep
 from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens
 
 pytestmark = pytest.mark.django_db
@@ -139,6 +140,39 @@ def test_all_that_failed_since_an_instant_is_sent_again_and_nothing_else(
     assert services.resend_failed(endpoint=to, since=since, actor=SYSTEM, at=AT) == 1
     deliver_due(at=AT)
     assert [request.id for request in receiver.requests] == [failed.webhook_id]
+
+
+def test_many_that_failed_are_sent_again_in_batches_and_what_fails_afterwards_is_not(
+    seller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BATCH", 2)
+    to, _ = endpoint(seller, HOOK)
+    for _ in range(5):
+        services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    to.messages.update(due_at=None, failed_at=timezone.now())
+    since = timezone.now() - timedelta(days=1)
+    assert services.resend_failed(endpoint=to, since=since, actor=SYSTEM, at=AT) == 2
+    assert to.messages.filter(failed_at__isnull=False).count() == 3
+    again = to.messages.filter(due_at__isnull=False)[0]
+    WebhookMessage.objects.filter(pk=again.pk).update(due_at=None, failed_at=timezone.now())
+    keep()
+    assert list(to.messages.filter(failed_at__isnull=False)) == [again]
+    keep()
+    assert to.messages.filter(failed_at__isnull=False).count() == 1
+    assert WebhookHealth.objects.get(pk=to.pk).resend_since is None
+
+
+def test_enabling_makes_a_bounded_number_due_at_once(seller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "BATCH", 2)
+    to, _ = endpoint(seller, HOOK)
+    for _ in range(3):
+        services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
+    services.disable_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    later = timezone.now() + timedelta(hours=1)
+    to.messages.update(due_at=later)
+    services.enable_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    assert to.messages.filter(due_at__lte=timezone.now()).count() == 2
+    assert to.messages.filter(due_at=later).count() == 1
 
 
 def test_what_is_being_sent_is_not_sent_again_beside_it(seller: Any) -> None:
