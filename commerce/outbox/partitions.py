@@ -45,7 +45,8 @@ def midnight(day: date) -> datetime:
 def make_partitions(*, patience: timedelta = timedelta(seconds=10)) -> int:
     """Make the partitions of this month and the next three, as far as they are missing; return how many.
 
-    What lies in a default partition for one of them is moved into it. Busy when others hold its lock.
+    Those of the past too, from the oldest row in a default partition on; what lies there is moved into them.
+    Busy when others hold its lock.
     """
     last = timezone.now().astimezone(UTC).date()
     for _ in range(MONTHS_AHEAD):
@@ -79,17 +80,20 @@ def part_of(table: str, month: date) -> str:
 
 
 def strays() -> Iterator[tuple[str, int, datetime, datetime]]:
-    """(table, rows, first, last) of what lies before the first month or after the last; counted up to ten
-    thousand. Asked of the whole table, for the application has no rights on its parts."""
+    """(table, rows, first, last) of what lies in no month; counted up to ten thousand. Asked of the whole
+    table, for the application has no rights on its parts."""
     with connection.cursor() as cursor:
         for table, key in KEYS.items():
             known = months(table)
-            first, end = (midnight(known[0]), midnight(after(known[-1]))) if known else (None, None)
+            begins = [*(str(midnight(month)) for month in known), "infinity"]
+            ends = ["-infinity", *(str(midnight(after(month))) for month in known)]
+            outside = [(end, start) for end, start in zip(ends, begins, strict=True) if end != start]
+            between = " OR ".join([f"{key} >= %s AND {key} < %s"] * len(outside))
             cursor.execute(
                 f"""SELECT count(*), min({key}), max({key}) FROM (
-                      SELECT {key} FROM {table} WHERE {key} < %s OR {key} >= %s OR %s LIMIT 10000
+                      SELECT {key} FROM {table} WHERE {between} LIMIT 10000
                     ) strays""",  # noqa: S608 - ours
-                [first, end, not known],
+                [instant for pair in outside for instant in pair],
             )
             rows, first, last = cursor.fetchone()
             if rows:

@@ -14,7 +14,7 @@ from commerce import guards, roles
 from commerce.errors import Busy
 from commerce.outbox import drain, partitions
 from commerce.outbox.invariants import in_their_months
-from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
+from commerce.outbox.models import OutboxArchive, OutboxEvent, OutboxFailure, OutboxStream
 from tests.commerce.outbox_retention.conftest import (
     LAST,
     OLD,
@@ -354,3 +354,45 @@ def test_rows_of_before_are_in_their_months_with_their_ids_rights_and_triggers(o
 _TRIGGERS = """
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'outbox_outboxevent'::regclass ORDER BY 1
 """
+
+
+def stray(days: int) -> None:
+    sql(
+        "INSERT INTO outbox_outboxevent (event_id, aggregate_type, aggregate_id, sequence, type, version,"
+        " payload, headers, occurred_at, recorded_at, published_at)"
+        " SELECT gen_random_uuid(), 'thing', 'x', %s, 'thing.done', 1, '{}', '{}', now(),"
+        " now() - make_interval(days => %s), now()",
+        days, days,
+    )  # fmt: skip
+
+
+def test_rows_of_months_that_nobody_made_in_time_are_moved_and_no_month_between_is_missing(own: str) -> None:
+    stray(95)
+    stray(96)
+    stray(3)
+    before, months = rows(), len(parts())
+    assert "outbox_outboxevent_default" in [found.subject for found in in_their_months()]
+    assert partitions.make_partitions() >= 6
+    assert list(in_their_months()) == []
+    assert rows() == before
+    made = partitions.months()
+    assert made == partitions.months("outbox_outboxfailure"), "a month of one table cannot leave"
+    assert [partitions.after(month) for month in made[:-1]] == made[1:]
+    assert len(parts()) > months
+    assert guards.missing() == [], "and the guards of the default partition are on again"
+    assert partitions.make_partitions() == 0
+
+
+def test_rows_of_an_archived_month_or_of_long_ago_make_no_month(own: str) -> None:
+    stray(3000)
+    there = parts()
+    assert partitions.make_partitions() == 0
+    OutboxArchive.objects.create(
+        month=LAST, step=OutboxArchive.Step.REMOVED, horizon=partitions.midnight(THIS), events=0,
+        events_sha256="0" * 64, failures=0, failures_sha256="0" * 64, noted_at=timezone.now(), actor="x",
+    )  # fmt: skip
+    stray(95)
+    assert partitions.make_partitions() == 0
+    assert parts() == there, "a month that may come back was made anew"
+    assert sql("SELECT count(*) FROM outbox_outboxevent_default") == [(2,)]
+    assert "outbox_outboxevent_default" in [found.subject for found in in_their_months()]
