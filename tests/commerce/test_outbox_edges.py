@@ -26,6 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _own_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_handlers", {})
+    monkeypatch.setattr(relay, "backoff", lambda attempt: timedelta(hours=1))
 
 
 def write(*ids: str, type_: str = "thing.done") -> None:
@@ -90,7 +91,6 @@ def test_a_failure_that_cannot_be_recorded_holds_back_its_stream_and_no_other(
         raise RuntimeError("no words for it")
 
     monkeypatch.setattr(relay, "_said", refuse)
-    monkeypatch.setattr(relay, "backoff", lambda attempt: timedelta(hours=1))
     write("1", "2", "3")
     assert drain().handled == 2
     assert seen == ["1", "2", "3"]

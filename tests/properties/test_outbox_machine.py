@@ -5,7 +5,6 @@ One connection plays all workers: a claim, its read and its work are steps of th
 others come. A second one holds a transaction that began earlier than what others commit meanwhile.
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from commerce.outbox.claims import Claimed
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
 from commerce.outbox.relay import DrainReport
+from tests.planted import Bug
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
 OPERATOR = Actor.system("test")
@@ -496,29 +496,6 @@ def test_any_sequence_of_steps_delivers_in_order_and_loses_nothing():
     assert len(+OutboxMachine.reached) == 12, OutboxMachine.reached
 
 
-@dataclass(frozen=True)
-class Bug:
-    """In the text of a statement or of a function, each `old` becomes its `new`."""
-
-    name: str
-    module: Any
-    attribute: str
-    changes: tuple[tuple[str, str], ...]
-
-    def __str__(self):
-        return self.name.replace(" ", "_")
-
-    def plant(self, patch: pytest.MonkeyPatch) -> None:
-        value = getattr(self.module, self.attribute)
-        text = value if isinstance(value, str) else inspect.getsource(value)
-        for old, new in self.changes:
-            assert text.count(old) == 1, f"{old!r} is not there once: the bug has to follow the relay"
-            text = text.replace(old, new)
-        if not isinstance(value, str):
-            exec(text, vars(self.module), made := {})
-        patch.setattr(self.module, self.attribute, text if isinstance(value, str) else made[self.attribute])
-
-
 TOO_EARLY = "claims.advance(stream, event.sequence, token)"
 BUGS = [
     Bug(
@@ -527,20 +504,7 @@ BUGS = [
         "_deliver",
         (("    with transaction.atomic():\n", f"    {TOO_EARLY}\n    with transaction.atomic():\n"),),
     ),
-    Bug("a lease is ended by a stranger", claims, "_LOCK", ((" AND lease_token = %(token)s", ""),)),
-    Bug(
-        "a failure is recorded without its lease",
-        relay,
-        "_record_failure",
-        (("if row.lease_token != token:", "if False:"),),
-    ),
     Bug("a claim takes what another holds", claims, "_CLAIM", (("due_at <= now()", "due_at IS NOT NULL"),)),
-    Bug(
-        "a lease ends without a look for newer events",
-        claims,
-        "_FINISH",
-        (("due_at = CASE WHEN done.more THEN now() END", "due_at = NULL"),),
-    ),
     Bug("an append wakes nobody", events, "_APPEND", (("COALESCE(s.due_at, now())", "s.due_at"),)),
     Bug(
         "the oldest event waits from the newest on",
