@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from commerce.outbox.catalog import event
-from commerce.outbox.payloads import Public
+from commerce.outbox.payloads import Public, Withheld
 
 EXAMPLE = {
     "contract_id": "01956f1c-3c00-7000-8000-00000000c001",
@@ -62,7 +62,7 @@ class ContractChange:
 
     contract_id: Public[UUID]
     number: Public[str]
-    buyer_id: Public[UUID]
+    buyer_id: Withheld[Annotated[UUID, "not in what partners are told"]]
     effective_at: Public[datetime]
     changed_interval: Annotated[tuple[datetime | None, ...], "first instant, and the last or null"]
     before: Annotated[dict[str, Any], "JSON pointer into the state → value"]
@@ -78,7 +78,7 @@ class ContractChange:
 
 @dataclass(frozen=True)
 class ContractEdit(ContractChange):
-    """An edit was recorded."""
+    """An edit was recorded. Sellers and the partner are told of those that they see."""
 
     recorded_at: Public[datetime]
     retroactive: Public[Annotated[bool, "effective before it was recorded"]]

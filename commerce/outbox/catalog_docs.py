@@ -1,6 +1,7 @@
 """The catalogue written out: the JSON Schemas of events and of outgoing webhooks, and docs/events.md."""
 
 import json
+from collections.abc import Collection
 from itertools import groupby
 
 from commerce.outbox import payloads
@@ -8,6 +9,13 @@ from commerce.outbox.catalog import EventType, event_types
 from commerce.outbox.payloads import Field, Json
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_IDENTITY: Json = {
+    "id": {"type": "string", "format": "uuid", "description": "the event"},
+    "object": {"type": "string", "description": "what it happened to"},
+    "object_id": {"type": "string"},
+    "sequence": {"type": "integer", "minimum": 0, "description": "number in the object's history"},
+}
+_EVENT, _OBJECT = "01956f1c-3c00-7000-8000-00000000e001", "01956f1c-3c00-7000-8000-000000000001"
 
 _HEAD = """# Events
 
@@ -15,7 +23,7 @@ _HEAD = """# Events
 
 What happened, as it is appended to the [outbox](architecture.md#the-outbox): in order for each aggregate,
 in the transaction of the change. `manage.py events --json` prints all of this with the JSON Schema of every
-payload and of what of it is sent in webhooks.
+payload and of the whole body of its webhooks.
 
 - **Versions.** A type's version counts the changes of its payload. Whoever changes one writes the function
   from the version before (`@upcast`); handlers and webhooks always read the present version, the row stays
@@ -24,8 +32,9 @@ payload and of what of it is sent in webhooks.
 - **Fields.** `append()` refuses a payload that lacks a field, has another, or has one of another type.
   UUIDs, instants (RFC 3339 with an offset) and days (ISO 8601) are strings. Amounts are whole minor units.
 - **Webhooks.** A type that names a field under "sent to" is sent to the organization, or organizations, in
-  that field: the fields marked ✓, and what says which event it is. Receivers must not mind fields and types
-  that are new.
+  that field: the fields marked ✓, and what says which event it is. A contract's go also to its sellers and
+  its partner, those that change what they see of it; a field marked (✓) is left out for some. Receivers must not
+  mind fields and types that are new. A [`webhook.test`](webhooks.md) says which event it is and no more.
 """
 
 
@@ -35,8 +44,28 @@ def json_schema(type_: EventType) -> Json:
 
 
 def webhook_schema(type_: EventType) -> Json:
-    """Of what an outgoing webhook holds of the payload."""
-    return _titled(type_, payloads.json_schema(type_.payload, only=frozenset(type_.public)))
+    """Of the whole body of an outgoing webhook. One that would be too large has the identity alone."""
+    told = [field for field in payloads.fields(type_.payload) if field.name in type_.public]
+    part = payloads.json_schema(type_.payload, only=frozenset(type_.public))
+    data = {
+        "type": "object",
+        "properties": {**_IDENTITY, **part["properties"], "truncated": {"const": True}},
+        "required": list(_IDENTITY),
+        "if": {"required": ["truncated"]},
+        "else": {"required": [field.name for field in told if not field.withheld]},
+    }
+    body = {
+        "type": {"const": type_.name},
+        "timestamp": {"type": "string", "format": "date-time", "description": "when it happened"},
+        "data": data,
+    }
+    return _titled(type_, {"type": "object", "properties": body, "required": list(body)})
+
+
+def webhook_example(type_: EventType) -> Json:
+    identity = {"id": _EVENT, "object": type_.aggregate_type, "object_id": _OBJECT, "sequence": 1}
+    data = {**type_.outgoing(type_.example), **identity}
+    return {"type": type_.name, "timestamp": "2027-03-01T00:00:00Z", "data": data}
 
 
 def as_json() -> list[Json]:
@@ -51,7 +80,7 @@ def as_json() -> list[Json]:
             "webhook": {
                 "audience": type_.audience,
                 "schema": webhook_schema(type_),
-                "example": type_.outgoing(type_.example),
+                "example": webhook_example(type_),
             }
             if type_.audience
             else None,
@@ -91,7 +120,7 @@ def _chapter(module: str, types: list[EventType]) -> str:
 def _section(types: list[EventType]) -> str:
     first = next((type_ for type_ in types if type_.audience), types[0])
     says = " ".join((first.payload.__doc__ or "").split())
-    rows = "".join(_row(field, field.name in first.public) for field in payloads.fields(first.payload))
+    rows = "".join(_row(field, first.public) for field in payloads.fields(first.payload))
     text = (
         f"\n### {first.payload.__name__}\n\n{says}\n\n"
         f"| field | type | meaning | in webhooks |\n|---|---|---|---|\n{rows}"
@@ -101,8 +130,9 @@ def _section(types: list[EventType]) -> str:
     return text if outgoing in ({}, first.example) else f"{text}\nIn a webhook:\n\n{_code(outgoing)}"
 
 
-def _row(field: Field, sent: bool) -> str:
-    return f"| `{field.name}` | {field.type} | {field.meaning} | {'✓' if sent else ''} |\n"
+def _row(field: Field, public: Collection[str]) -> str:
+    sent = ("(✓)" if field.withheld else "✓") if field.name in public else ""
+    return f"| `{field.name}` | {field.type} | {field.meaning} | {sent} |\n"
 
 
 def _code(example: Json) -> str:

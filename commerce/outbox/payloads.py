@@ -1,8 +1,8 @@
 """What a payload dataclass says: a check that names the first fault, fields for the docs, a JSON Schema.
 
 Payloads are JSON, so a field declared `UUID` or `datetime` holds its text. `Public` marks a field that
-parties outside the platform may read; what is not marked stays inside. A string in `Annotated` says
-what a field means.
+parties outside the platform may read, `Withheld` one that only some of them may; what is not marked
+stays inside. A string in `Annotated` says what a field means.
 """
 
 import dataclasses
@@ -19,8 +19,9 @@ T = TypeVar("T")
 Json = dict[str, Any]
 Check = Callable[[Any], str]
 
-_PUBLIC = object()
+_PUBLIC, _WITHHELD = object(), object()
 Public = Annotated[T, _PUBLIC]
+Withheld = Annotated[T, _PUBLIC, _WITHHELD]
 Minor = Annotated[int, "minor units of `currency`"]
 Currency = Annotated[str, "ISO 4217, or a stablecoin's code"]
 
@@ -35,6 +36,7 @@ class Field:
     kind: Any
     meaning: str
     public: bool
+    withheld: bool
 
     @property
     def type(self) -> str:
@@ -47,7 +49,7 @@ def fields(payload: type) -> tuple[Field, ...]:
     for name, hint in get_type_hints(payload, include_extras=True).items():
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         meaning = "; ".join(note for note in notes if isinstance(note, str))
-        found.append(Field(name, kind, meaning, _PUBLIC in notes))
+        found.append(Field(name, kind, meaning, _PUBLIC in notes, _WITHHELD in notes))
     return tuple(found)
 
 
@@ -74,7 +76,8 @@ def check(kind: Any) -> Check:
 def json_schema(kind: Any, *, only: frozenset[str] | None = None) -> Json:
     """The JSON Schema (2020-12) of a kind; with `only`, of these fields of a payload.
 
-    The whole payload has no other fields. A part says nothing of others: its readers must not mind new ones.
+    The whole payload has no other fields. A part says nothing of others, nor that all of it is there: its
+    readers must not mind new ones.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -92,8 +95,8 @@ def json_schema(kind: Any, *, only: frozenset[str] | None = None) -> Json:
             for field in fields(kind)  # type: ignore[arg-type]
             if only is None or field.name in only
         }
-        closed = {"additionalProperties": False} if only is None else {}
-        return {"type": "object", "properties": properties, "required": list(properties), **closed}
+        whole = {"required": list(properties), "additionalProperties": False} if only is None else {}
+        return {"type": "object", "properties": properties, **whole}
     return dict(_SCALARS[kind].schema)
 
 

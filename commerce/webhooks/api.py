@@ -14,9 +14,8 @@ from rest_framework.routers import SimpleRouter
 from commerce.api.etag import etag, require_if_match
 from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer, StrictSerializer
 from commerce.api.views import CommerceViewSet
-from commerce.outbox import catalog
 from commerce.parties.models import Organization
-from commerce.webhooks import audience, event_types, services
+from commerce.webhooks import event_types, services
 from commerce.webhooks.models import (
     DisabledBecause,
     EndpointStatus,
@@ -328,15 +327,15 @@ class EventTypeViewSet(CommerceViewSet):
     @extend_schema(responses=EventTypeOutput(many=True))
     def list(self, request: Request) -> Response:
         """Every event type that this organization can hear of."""
-        found = []
-        for name in event_types.subscribable(platform=self.sees_everything):
-            known = catalog.event_type(name)
-            fields = set(known.example) if known else set()
-            if not self.sees_everything:
-                fields &= audience.public_fields(name)
-            found.append(
-                {"name": name, "summary": known.summary if known else "", "payload_fields": sorted(fields)}
-            )
+        everything = self.sees_everything
+        found = [
+            {
+                "name": known.name,
+                "summary": known.summary,
+                "payload_fields": sorted(known.example if everything else known.public),
+            }
+            for known in event_types.subscribable(platform=everything)
+        ]
         return Response(EventTypeOutput(found, many=True).data)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from commerce.outbox import catalog, payloads
+from commerce.outbox import catalog
 from commerce.outbox.models import OutboxEvent
 
 # By organization, the public fields that it may not read all the same.
@@ -35,25 +35,18 @@ def audience_of(events: Iterable[OutboxEvent]) -> dict[UUID, Readers]:
     by_kind: dict[str, list[OutboxEvent]] = {}
     for event in events:
         found[event.event_id] = {}
-        if public_fields(event.type):
+        if (known := catalog.event_type(event.type)) and known.public:
             by_kind.setdefault(event.aggregate_type, []).append(event)
     for kind, some in by_kind.items():
         found.update(_resolvers[kind](some) if kind in _resolvers else _as_declared(some))
     return found
 
 
-def public_fields(type_: str) -> frozenset[str]:
-    """What a party may read of a type's payload; nothing of what the catalogue does not know."""
-    known = catalog.event_type(type_)
-    if known is None or not (known.audience or known.aggregate_type in _resolvers):
-        return frozenset()
-    return frozenset(field.name for field in payloads.fields(known.payload) if field.public)
-
-
 def public_part(event: OutboxEvent, withheld: Collection[str] = ()) -> dict[str, Any]:
-    """The event's payload as a party sees it."""
-    allowed = public_fields(event.type) - frozenset(withheld)
-    return {name: value for name, value in event.payload.items() if name in allowed}
+    """The event's payload as a party sees it; nothing of what the catalogue does not know."""
+    known = catalog.event_type(event.type)
+    told = known.outgoing(event.payload) if known else {}
+    return {name: value for name, value in told.items() if name not in withheld}
 
 
 def _as_declared(events: Sequence[OutboxEvent]) -> dict[UUID, Readers]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from commerce.errors import FieldError, InvalidInput
 from commerce.outbox import catalog
-from commerce.webhooks import audience
 
 EVERYTHING = "*"
 MOST_PATTERNS = 50
@@ -13,17 +12,15 @@ TEST = "webhook.test"
 _PATTERN = re.compile(r"\*|[a-z][a-z0-9_]*\.(\*|[a-z][a-z0-9_]*)")
 
 
-def subscribable(*, platform: bool) -> list[str]:
+def subscribable(*, platform: bool) -> list[catalog.EventType]:
     """Every type that the platform, or another organization, can hear of."""
-    if platform:
-        return [known.name for known in catalog.event_types()]
-    return [known.name for known in catalog.event_types() if audience.public_fields(known.name)]
+    return [known for known in catalog.event_types() if platform or known.public]
 
 
 def checked(patterns: Iterable[str], *, platform: bool) -> list[str]:
     """The patterns sorted, each once. InvalidInput names every one that no event could match."""
     given = list(patterns)
-    known = subscribable(platform=platform)
+    known = [type_.name for type_ in subscribable(platform=platform)]
     if not 1 <= len(given) <= MOST_PATTERNS:
         raise InvalidInput(f"Subscribe to 1 to {MOST_PATTERNS} event types.", pointer="/event_types")
     errors = [

@@ -46,8 +46,16 @@ def test_an_example_satisfies_its_payload_and_its_schema(type_: EventType) -> No
 def test_what_leaves_the_platform_satisfies_its_schema_and_says_no_more(type_: EventType) -> None:
     outgoing = type_.outgoing(type_.example)
     schema = catalog_docs.webhook_schema(type_)
-    assert Draft202012Validator(schema, format_checker=FormatChecker()).is_valid(outgoing)
-    assert set(outgoing) == set(schema["properties"]) == set(type_.public)
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema, format_checker=FormatChecker())
+    body = catalog_docs.webhook_example(type_)
+    assert validator.is_valid(body)
+    assert set(outgoing) == set(type_.public)
+    assert set(body["data"]) == set(schema["properties"]["data"]["properties"]) - {"truncated"}
+    identity = {name: value for name, value in body["data"].items() if name in ENVELOPE}
+    assert validator.is_valid({**body, "data": {**identity, "truncated": True}})
+    assert validator.is_valid({**body, "data": identity}) == (not type_.audience)
+    assert not validator.is_valid({**body, "type": "something.else"})
     assert not [name for name in outgoing if any(secret in name for secret in SECRETS)]
     assert not outgoing.keys() & ENVELOPE
     assert bool(outgoing) == bool(type_.audience), "a type without an audience stays inside"
