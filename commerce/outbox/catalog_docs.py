@@ -33,8 +33,8 @@ payload and of the whole body of its webhooks.
   UUIDs, instants (RFC 3339 with an offset) and days (ISO 8601) are strings. Amounts are whole minor units.
 - **Webhooks.** A type that names a field under "sent to" is sent to the organization, or organizations, in
   that field: the fields marked ✓, and what says which event it is. A contract's go also to its sellers and
-  its partner, those that change what they see of it; a field marked (✓) is left out for some. Receivers must not
-  mind fields and types that are new. A [`webhook.test`](webhooks.md) says which event it is and no more.
+  its partner, those that change what they see of it; a field marked (✓) is left out for some. Receivers must
+  not mind fields and types that are new. A [`webhook.test`](webhooks.md) says which event it is and no more.
 """
 
 
