@@ -8,7 +8,10 @@ from django.test import TransactionTestCase
 
 from commerce.outbox import events, registry
 
-WRITTEN = ("outbox_outboxevent", "outbox_outboxstream", "outbox_outboxfailure", "outbox_circuit")
+WRITTEN = (
+    "outbox_outboxevent", "outbox_outboxstream", "outbox_outboxfailure", "outbox_circuit",
+    "commerce_transitionlog",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
