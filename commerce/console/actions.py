@@ -23,11 +23,16 @@ from commerce.actor import Actor
 from commerce.errors import StateConflict, VersionConflict
 
 
+class ShownOnce(str):
+    """What an action returns for the operator's eyes: it goes into no cookie, as messages do, and no log."""
+
+
 @dataclass(frozen=True)
 class ObjectAction:
     """A button on an object's page.
 
-    `run(*, obj, actor, at, reason, **form_data)` calls the service; a string it returns is shown.
+    `run(*, obj, actor, at, reason, **form_data)` calls the service; a string it returns is shown, a
+    `ShownOnce` in the answer itself.
     `available(obj)` is "" or why not; `consequences(obj)` says what will happen, numbers included.
     """
 

@@ -23,7 +23,7 @@ from unfold.views import ChangeList
 from commerce.actor import Actor
 from commerce.api.problems import translate
 from commerce.console import registry
-from commerce.console.actions import ObjectAction, fingerprint
+from commerce.console.actions import ObjectAction, ShownOnce, fingerprint
 from commerce.console.export_links import export_link
 from commerce.console.paginator import CappedPaginator
 from commerce.errors import CommerceError
@@ -189,7 +189,7 @@ class ConsoleAdmin(ModelAdmin):
             raise Http404
         if not self.has_view_permission(request, obj) or not request.user.has_perm(action.permission):
             raise PermissionDenied
-        status = 200
+        status, shown = 200, ""
         if request.method == "POST":
             form = action.build_form(request.POST)
             status = 422
@@ -207,10 +207,11 @@ class ConsoleAdmin(ModelAdmin):
                     form.add_error(None, str(error))
                     status = error.status
                 else:
-                    messages.success(
-                        request, str(result) if isinstance(result, str) else f"{action.label}: done."
-                    )
-                    return HttpResponseRedirect(self._page_of(object_id))
+                    if not isinstance(result, ShownOnce):
+                        told = result if isinstance(result, str) else f"{action.label}: done."
+                        messages.success(request, told)
+                        return HttpResponseRedirect(self._page_of(object_id))
+                    status, shown = 200, result
         else:
             form = action.build_form(obj=obj)
         context = {
@@ -223,6 +224,7 @@ class ConsoleAdmin(ModelAdmin):
             "why_not": action.available(obj),
             "consequences": action.consequences(obj),
             "form": form,
+            "shown": shown,
             "back": self._page_of(object_id),
         }
         return TemplateResponse(request, "console/action.html", context, status=status)

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from commerce import states
-from commerce.console.actions import ObjectAction
+from commerce.console.actions import ObjectAction, ShownOnce
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, table
 from commerce.console.format import NOTHING, badge, in_short, instant, link, number, shown_json, subject_link
@@ -46,9 +46,9 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(**{f"{column}__isnull": False}) if column else queryset
 
 
-def _rotate(*, obj: WebhookEndpoint, **context: Any) -> str:
+def _rotate(*, obj: WebhookEndpoint, **context: Any) -> ShownOnce:
     _, secret = services.rotate_secret(endpoint=obj, **context)
-    return f"The new secret, shown this once: {secret}"
+    return ShownOnce(f"The new secret, shown this once: {secret}")
 
 
 def _test(*, obj: WebhookEndpoint, **context: Any) -> str:

@@ -72,8 +72,11 @@ def test_an_operator_tests_rotates_disables_enables_and_resends(seller: Any, rec
     message = to.messages.get()
     press(client, message, "resend")
     assert deliver_due(at=AT).delivered == 1
-    answer = press(client, to, "rotate").content.decode()
-    assert "whsec_" in answer
+    answer = press(client, to, "rotate")
+    assert "whsec_" in answer.content.decode()
+    assert "no-store" in answer["Cache-Control"]
+    assert answer.redirect_chain == []
+    assert "whsec_" not in str(client.cookies), "messages travel in a cookie"
     assert "whsec_" not in page_of(client, to)
     press(client, to, "disable")
     to.refresh_from_db()
