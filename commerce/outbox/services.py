@@ -26,6 +26,8 @@ from commerce.outbox.traces import condition
 PERMISSION = "outbox.operate_outboxstream"
 MAY_APPROVE_SKIP = "outbox.approve_skip"
 
+# Those of one aggregate as an append locks them.
+_LOCKED_BY = ("aggregate_type", "aggregate_id", "group")
 # Due by the clock that claims go by; a stream that was parked while it was idle has nothing due.
 _GOES_ON: dict[str, Any] = {
     "parked_at": None,
@@ -190,8 +192,7 @@ def resume_streams(
 ) -> int:
     """Let all of these parked streams go on together. Conflict when they are not as many as seen."""
     actor.require(PERMISSION)
-    chosen = streams.filter(parked_at__isnull=False).order_by("pk").select_for_update(no_key=True)
-    rows = list(chosen)
+    rows = list(streams.filter(parked_at__isnull=False).order_by(*_LOCKED_BY).select_for_update(no_key=True))
     if len(rows) != expected:
         raise Conflict(
             f"{len(rows)} streams match, not {expected}: look again.",
@@ -254,9 +255,9 @@ def resume_lane(*, lane: str, actor: Actor, at: datetime, reason: str = "") -> C
 
 
 def streams_by_id(ids: Iterable[int]) -> list[OutboxStream]:
-    """Groups' streams, in the order of their numbers. NotFound when one of them does not exist."""
+    """Groups' streams, in the order in which they are locked. NotFound when one of them does not exist."""
     wanted = set(ids)
-    found = list(OutboxStream.objects.filter(pk__in=wanted).exclude(group="").order_by("pk"))
+    found = list(OutboxStream.objects.filter(pk__in=wanted).exclude(group="").order_by(*_LOCKED_BY))
     if missing := wanted - {stream.pk for stream in found}:
         raise NotFound(f"There is no stream {', '.join(map(str, sorted(missing)))}.", pointer="/streams")
     return found

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from commerce.models import TransitionLog
 from commerce.outbox import registry
-from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxSkip, OutboxStream
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxFailure, OutboxSkip, OutboxStream
 from commerce.outbox.retention import recorded_near
 
 SHOWN = 50
@@ -43,10 +43,10 @@ def condition(stream: OutboxStream) -> str:
     return "retrying" if stream.attempts else "due"
 
 
-def interventions(stream: OutboxStream) -> QuerySet[TransitionLog]:
-    """Who did what to a stream and why, the latest first."""
-    model = stream._meta.label_lower
-    return TransitionLog.objects.filter(model=model, object_id=str(stream.pk)).order_by("-id")
+def interventions(row: OutboxStream | Circuit) -> QuerySet[TransitionLog]:
+    """Who did what to a stream, or a line, and why; the latest first."""
+    found = TransitionLog.objects.filter(model=row._meta.label_lower, object_id=str(row.pk))
+    return found.order_by("-id")
 
 
 def shown_payload(event: OutboxEvent) -> Any:

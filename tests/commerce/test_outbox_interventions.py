@@ -151,8 +151,19 @@ def test_the_command_shows_who_intervened_and_what_the_event_says() -> None:
     services.park_stream(stream=stream(), actor=ADA, at=AT, reason="The bank rings back.")
     data = shown("1")
     (done,) = data["interventions"]
-    assert (done["actor"], done["what"], done["reason"]) == ("system:ada", "park", "The bank rings back.")
+    assert (done["actor"], done["name"], done["reason"]) == ("system:ada", "park", "The bank rings back.")
     assert data["stands_at"]["payload"] == {"n": 7}
+
+
+def test_the_command_shows_who_paused_a_line_that_goes_on_again() -> None:
+    for pause in (services.pause_lane, services.resume_lane):
+        pause(lane="bank", actor=ADA, at=AT, reason=f"Because of {pause.__name__}.")
+    out = StringIO()
+    call_command("outbox", "--json", "show", "bank", stdout=out)
+    data = json.loads(out.getvalue())
+    assert data["line"] == "closed"
+    reasons = [(done["name"], done["reason"]) for done in data["interventions"]]
+    assert reasons == [("resume", "Because of resume_lane."), ("pause", "Because of pause_lane.")]
 
 
 def test_a_very_long_payload_is_cut() -> None:

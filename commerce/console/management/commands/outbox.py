@@ -27,7 +27,7 @@ from commerce.errors import InvalidInput, NotFound
 from commerce.management.ops import EXIT_CODES, Exit, OpsCommand
 from commerce.outbox import registry, replay, services, stopping, traces
 from commerce.outbox.claims import publish_left
-from commerce.outbox.models import Circuit, OutboxEvent
+from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
 from commerce.outbox.relay import drain
 from commerce.outbox.retention import find_event
 
@@ -60,8 +60,10 @@ class Command(OpsCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("status", help="depth, age and parked streams per lane; 3 when something is parked")
-        show = verbs.add_parser("show", help="one stream or event: deliveries, failures, causes, copies")
-        show.add_argument("what", metavar="STREAM|EVENT", help="a stream's number or an event's id")
+        show = verbs.add_parser(
+            "show", help="one stream, event or line: deliveries, failures, who intervened"
+        )
+        show.add_argument("what", metavar="STREAM|EVENT|LANE", help="a number, an id or a provider's name")
         tail = verbs.add_parser("tail", help="the latest events; with --json one document per line")
         tail.add_argument("--follow", action="store_true", help="go on until interrupted")
         tail.add_argument("--last", type=int, default=SHOWN)
@@ -141,7 +143,10 @@ class Command(OpsCommand):
         return Exit.FINDINGS if now.parked else Exit.DONE
 
     def _show(self, *, what: str, **_: Any) -> Exit:
-        data = _stream_data(int(what)) if what.isdecimal() else _event_data(_uuid(what))
+        if what in registry.providers():
+            data = _lane_data(what)
+        else:
+            data = _stream_data(int(what)) if what.isdecimal() else _event_data(_uuid(what))
         self.show(data, "\n".join(_plain(data)))
         return Exit.DONE
 
@@ -344,20 +349,24 @@ def _stream_data(number: int) -> dict[str, Any]:
         "condition": traces.condition(stream),
         "stands_at": event and _event_row(event) | {"payload": traces.shown_payload(event)},
         "waiting": [_event_row(event) for event in services.waiting_events(stream)[:SHOWN]],
-        "interventions": [
-            {
-                "at": done.at,
-                "actor": done.actor,
-                "what": done.name,
-                "reason": done.reason,
-                "from": done.source,
-                "to": done.target,
-            }
-            for done in traces.interventions(stream)[:SHOWN]
-        ],
+        "interventions": _interventions(stream),
         "failures": list(stream.failures.order_by("-id").values()[:SHOWN]),
         "skips": list(stream.skips.order_by("-id").values()[:SHOWN]),
     }
+
+
+def _lane_data(lane: str) -> dict[str, Any]:
+    circuit = Circuit.objects.filter(lane=lane).first() or Circuit(lane=lane)
+    return {
+        "circuit": model_to_dict(circuit),
+        "line": services.line_of(circuit),
+        "interventions": _interventions(circuit),
+    }
+
+
+def _interventions(row: OutboxStream | Circuit) -> list[dict[str, Any]]:
+    names = ("at", "name", "source", "target", "actor", "reason")
+    return list(traces.interventions(row).values(*names)[:SHOWN])
 
 
 def _event_data(event_id: UUID) -> dict[str, Any]:
@@ -409,7 +418,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise InvalidInput(f"{text} is neither a stream's number nor an event's id.") from error
+        raise InvalidInput(f"{text} is no stream's number, no event's id and no provider's name.") from error
 
 
 def _aggregate(text: str) -> tuple[str, str]:
