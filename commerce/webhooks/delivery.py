@@ -163,6 +163,7 @@ def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> R
     token, begun, freed, claimed_at = uuid4(), 0, 0, float("-inf")
     flying: dict[Future[Outcome], _Claimed] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
+        start = pool.submit
         while True:
             some: list[_Claimed] = []
             ripe = not flying or freed >= CLAIMS_FOR or time.monotonic() >= claimed_at + CLAIMS_EVERY_SECONDS
@@ -172,7 +173,7 @@ def deliver_due(*, at: datetime, seconds: float = 20, limit: int = 100_000) -> R
                 begun, freed, claimed_at = begun + len(some), 0, time.monotonic()
             for claimed in some:
                 if claimed.keys:
-                    flying[pool.submit(_send, claimed)] = claimed
+                    flying[start(_send, claimed)] = claimed
                 else:
                     _put_back(claimed.message, token, at)
             if not flying and not some:
