@@ -33,3 +33,8 @@ def made_at(id_: uuid.UUID) -> datetime | None:
     if id_.version != 7:
         return None
     return EPOCH + timedelta(milliseconds=min(id_.int >> 80, LAST_MILLISECOND))
+
+
+def first_at(instant: datetime) -> uuid.UUID:
+    """The least UUIDv7 that can have been made at an instant: what sorts before it was made before."""
+    return uuid.UUID(int=((instant - EPOCH) // timedelta(milliseconds=1) << 80) | (0x7 << 76) | (0b10 << 62))

@@ -236,6 +236,8 @@ SANDBOX_URL = env.str("SANDBOX_URL", default="")
 
 # Networks besides the public internet that webhooks may go to, such as 127.0.0.0/8, by http too.
 WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
+# Days that messages are kept after their end, with their attempts; the database keeps the latter for 30.
+WEBHOOK_LOG_DAYS = env.int("WEBHOOK_LOG_DAYS", default=90)
 
 # Policy
 

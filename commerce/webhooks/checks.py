@@ -33,6 +33,13 @@ def allowed_networks(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[
     return found
 
 
+@register()
+def log_days(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    if settings.WEBHOOK_LOG_DAYS > 30:
+        return []
+    return [Error("WEBHOOK_LOG_DAYS must be 31 or more.", id="webhooks.E003")]
+
+
 def _is_network(text: str) -> bool:
     try:
         ipaddress.ip_network(text)

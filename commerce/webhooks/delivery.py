@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -28,6 +29,7 @@ from commerce.console.models import ReviewItem, ReviewStatus
 from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import StateConflict
+from commerce.ids import first_at
 from commerce.outbox.stopping import stopping
 from commerce.webhooks import sending, signing
 from commerce.webhooks.models import (
@@ -438,6 +440,24 @@ def cancel_of_deleted(*, limit: int = BATCH) -> int:
     return WebhookMessage.objects.filter(pk__in=left).update(
         due_at=None, lease_token=None, cancelled_at=timezone.now()
     )
+
+
+@transaction.atomic
+def forget_old_messages() -> int:
+    """Remove a batch of what ended long ago, with its attempts, the oldest first."""
+    ended_before = timezone.now() - timedelta(days=settings.WEBHOOK_LOG_DAYS)
+    old = (
+        WebhookMessage.objects.filter(pk__lt=first_at(ended_before))
+        .filter(
+            Q(delivered_at__lt=ended_before)
+            | Q(failed_at__lt=ended_before)
+            | Q(cancelled_at__lt=ended_before)
+        )
+        .order_by("pk")
+    )
+    ids = list(old.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:BATCH])
+    WebhookAttempt.objects.filter(message__in=ids).delete()
+    return WebhookMessage.objects.filter(pk__in=ids).delete()[0]
 
 
 def forget_expired_secrets() -> int:

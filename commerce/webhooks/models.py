@@ -253,7 +253,7 @@ class WebhookMessage(models.Model):
 class WebhookAttempt(models.Model):
     """One request on the wire and what came back."""
 
-    append_only = True
+    own_guards = ("guard_kept",)
 
     id = models.BigAutoField(primary_key=True)
     message = models.ForeignKey(WebhookMessage, on_delete=models.PROTECT, related_name="log")

@@ -29,8 +29,13 @@ def deliver() -> int:
 @shared_task(name="webhooks.keep")
 def keep() -> int:
     """What is more than one request does: cancel what is pending for deleted endpoints, send again what was
-    asked for, and forget secrets that have expired."""
-    return delivery.cancel_of_deleted() + delivery.resend_rest() + delivery.forget_expired_secrets()
+    asked for, and forget expired secrets and old messages."""
+    return (
+        delivery.cancel_of_deleted()
+        + delivery.resend_rest()
+        + delivery.forget_expired_secrets()
+        + delivery.forget_old_messages()
+    )
 
 
 def wake() -> None:

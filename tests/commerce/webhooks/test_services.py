@@ -10,10 +10,17 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict, VersionConflict
-from commerce.webhooks import delivery, services
+from commerce.ids import first_at, uuid7
+from commerce.webhooks import checks, delivery, services
 from commerce.webhooks.delivery import cancel_of_deleted, deliver_due, status
 from commerce.webhooks.fan_out import fan_out
-from commerce.webhooks.models import WebhookEndpoint, WebhookHealth, WebhookMessage, WebhookSecret
+from commerce.webhooks.models import (
+    WebhookAttempt,
+    WebhookEndpoint,
+    WebhookHealth,
+    WebhookMessage,
+    WebhookSecret,
+)
 from commerce.webhooks.tasks import keep
 from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens
 
@@ -219,7 +226,41 @@ def test_an_operator_may(seller: Any) -> None:
     assert (to.status, to.version) == ("enabled", 4)
 
 
-def test_attempts_are_never_changed_or_removed(seller: Any, receiver: Receiver) -> None:
+def test_messages_are_forgotten_with_their_attempts_a_while_after_their_end(
+    seller: Any, settings: Any
+) -> None:
+    settings.WEBHOOK_LOG_DAYS = 40
+    to, _ = endpoint(seller, HOOK)
+    now = timezone.now()
+
+    def message(days: int, **end: Any) -> WebhookMessage:
+        made = now - timedelta(days=days)
+        one = WebhookMessage.objects.create(
+            id=first_at(made), endpoint=to, event_id=uuid7(), type="webhook.test", body=b"{}", **end
+        )
+        WebhookAttempt.objects.create(message=one, number=1, at=made, duration_ms=1)
+        return one
+
+    message(50, delivered_at=now - timedelta(days=41))
+    message(60, cancelled_at=now - timedelta(days=41))
+    kept = {
+        message(51, failed_at=now - timedelta(days=39)).pk,
+        message(52, due_at=now + timedelta(hours=1)).pk,
+    }
+    keep()
+    assert set(WebhookMessage.objects.values_list("pk", flat=True)) == kept
+    assert set(WebhookAttempt.objects.values_list("message", flat=True)) == kept
+
+
+@pytest.mark.parametrize(("days", "errors"), [(30, ["webhooks.E003"]), (31, [])])
+def test_a_log_shorter_than_the_database_keeps_it_is_refused(
+    settings: Any, days: int, errors: list[str]
+) -> None:
+    settings.WEBHOOK_LOG_DAYS = days
+    assert [error.id for error in checks.log_days(None)] == errors
+
+
+def test_attempts_are_never_changed_nor_removed_for_a_month(seller: Any, receiver: Receiver) -> None:
     to, _ = endpoint(seller, receiver.url)
     services.send_test_event(endpoint=to, actor=SYSTEM, at=AT)
     deliver_due(at=AT)
