@@ -38,7 +38,7 @@ open_review(
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def played(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
     number = own_number()
     name = f"browser_{number}{os.environ.get('TEST_DB_SUFFIX', '')}"
@@ -52,7 +52,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> 
             system.stack.kill(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_found(playwright), args=FLAGS)
@@ -72,7 +72,7 @@ def _found(playwright: Playwright) -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class Desk:
         return [link.partition("?")[0] for link in links if link.startswith(here) and "/change/" in link]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def desks(chromium: Browser, played: System, pictures: Path) -> Callable[..., Desk]:
     """One window per person and look, logged in once when a name is given."""
 

@@ -1,4 +1,8 @@
-"""A short run of `python -m tests.crashes outbox`: the same load, the same count, fewer deaths."""
+"""A short run of `python -m tests.crashes outbox`: the same load, the same count, fewer deaths.
+
+Of workers only: what PostgreSQL's and Redis's deaths do to real workers is in `test_lost_connections` and
+in `tests/commerce/outbox_scale`.
+"""
 
 import json
 import subprocess
@@ -15,7 +19,7 @@ GROUPS = ("crashes.local", "crashes.batch", "crashes.bank", "payouts.modern_trea
 @pytest.fixture(scope="module")
 def report():
     command = [sys.executable, "-m", "tests.crashes", "outbox", "--json"]
-    command += ["--kills", "5", "--restarts", "2", "--wipes", "1"]
+    command += ["--kills", "5", "--restarts", "0", "--wipes", "0"]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
     assert result.stdout, result.stderr
     return json.loads(result.stdout)
@@ -23,7 +27,7 @@ def report():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_effect_happens_once_and_in_turn_whoever_dies(report, group):
-    """Workers, PostgreSQL and Redis; counted where the effect happened, at the bank or in the database."""
+    """Counted where the effect happened, at the bank or in the database."""
     found = report["groups"][group]
     assert {how: found[how] for how in RIGHT} == RIGHT
     assert found["effects"] > 10
@@ -37,7 +41,6 @@ def test_what_was_to_strike_has_struck(report):
     assert all(killed_in[group] for group in report["workers"]["besides_aimed_at"]), killed_in
     assert all(report["served"].values()), report["served"]
     assert report["deliveries_to_the_bank"]["found"] > 0, "an effect whose answer was lost is found again"
-    assert (report["postgres"]["restarts"], report["redis"]["wipes"]) == (2, 1)
 
 
 def test_handlers_that_do_it_wrong_are_found_out(report):
@@ -46,9 +49,3 @@ def test_handlers_that_do_it_wrong_are_found_out(report):
     assert fresh_key["lost"] == []
     assert cursor_first["lost"], "an effect that died after its cursor had moved was not noticed"
     assert cursor_first["doubled"] == []
-
-
-def test_processes_find_their_way_back_by_themselves(report):
-    for part in ("postgres", "redis"):
-        assert report[part]["processes_back"] == report[part]["processes"] > 0, part
-    assert report["redis"]["fewest_effects_without"] > 0, "without Redis nothing went on"

@@ -103,7 +103,7 @@ def own_number() -> int:
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
     number = own_number()
     suffix = os.environ.get("TEST_DB_SUFFIX", "")
