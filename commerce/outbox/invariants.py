@@ -39,7 +39,8 @@ def in_their_months() -> Iterator[Finding]:
     for table, rows, first, last in strays():
         yield Finding(
             f"{table}_default",
-            f"{rows:,} rows from {first:%Y-%m-%d} to {last:%Y-%m-%d} lie in no month; `migrate` moves what is not archived.",
+            f"{rows:,} rows from {first:%Y-%m-%d} to {last:%Y-%m-%d} lie in no month; "
+            "`migrate` moves those whose month is not archived.",
         )
     next_month = after(timezone.now().astimezone(UTC).date())
     for table in KEYS:
