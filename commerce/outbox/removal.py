@@ -13,7 +13,6 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from commerce.actor import Actor
-from commerce.crash import crash_point
 from commerce.errors import Conflict
 from commerce.outbox.models import OutboxArchive
 from commerce.outbox.partitions import (
@@ -52,7 +51,6 @@ def remove_month(
         oldest = months()[0]
         if month != oldest:
             raise Conflict(f"{oldest:%B %Y} leaves first: --month {oldest:%Y-%m}.", code="month_not_next")
-        crash_point("outbox.archive_proved")
 
         def remove(cursor: Any) -> OutboxArchive:
             for table, counted in ((EVENTS, line.events), (FAILURES, line.failures)):
@@ -102,7 +100,6 @@ def restore_month(
                 )
 
         briefly(attach, patience)
-        crash_point("outbox.archive_attached")
         return _note(line, OutboxArchive.Step.RESTORED, midnight(month), actor, at)
 
 
