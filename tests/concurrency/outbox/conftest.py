@@ -1,12 +1,13 @@
 """Work is committed on real connections; after each test what the relay writes is emptied, and no more."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
-from commerce.outbox import events, registry
+from commerce.outbox import events, registry, relay
 
 WRITTEN = (
     "outbox_outboxevent", "outbox_outboxstream", "outbox_outboxfailure", "outbox_circuit",
@@ -29,6 +30,7 @@ def _quick_to_empty() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test subscribes its own handlers, and no broker wakes anybody: `due_at` alone has to do."""
+    """Each test subscribes its own handlers, no broker wakes anybody, and no back-off ends by itself."""
     monkeypatch.setattr(registry, "_handlers", {})
     monkeypatch.setattr(events, "_quiet_until", float("inf"))
+    monkeypatch.setattr(relay, "backoff", lambda attempt: timedelta(hours=1))
