@@ -69,9 +69,9 @@ def test_a_request_that_was_moved_to_another_subject_is_found(approval: Approval
 
 
 def test_an_approval_that_nobody_gave_is_found(approval: Approval) -> None:
-    forge("status = 'approved', checker = 'user:99', decided_at = requested_at", approval)
+    forge("status = 'approved', checker = 'user:900000000', decided_at = requested_at", approval)
     assert findings("I4") == [
-        f"Leave a note: requested by {approval.maker}, approved by user:99, not as the rules ask."
+        f"Leave a note: requested by {approval.maker}, approved by user:900000000, not as the rules ask."
     ]
 
 
