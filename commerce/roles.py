@@ -15,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import ProgrammingError, connection, models, transaction
 from psycopg import sql
 
+from commerce.errors import Conflict, PermissionDenied
+
 # What each object of our schema grants to the application, and functions to everybody. Rights are asked
 # for as they take effect: by membership, through PUBLIC and on single columns too.
 HELD = """
@@ -55,6 +57,9 @@ SELECT f.oid::regprocedure::text FROM pg_proc f
 """
 
 
+_OWNS_TABLE = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = %s::regclass"
+
+
 class Difference(NamedTuple):
     """A right that the application lacks, or has and should not."""
 
@@ -79,6 +84,26 @@ def owner() -> Iterator[None]:
     finally:
         connection.close()
         connection.settings_dict = before
+
+
+@contextmanager
+def owners_session(table: str) -> Iterator[None]:
+    """Statements of this session may take their time; outside a transaction, so that each is on its own.
+
+    PermissionDenied to whoever does not own `table`.
+    """
+    if connection.in_atomic_block:
+        raise Conflict("Tables are changed outside of a transaction.", code="in_transaction")
+    with connection.cursor() as cursor:
+        cursor.execute(_OWNS_TABLE, [table])
+        if not cursor.fetchone()[0]:
+            raise PermissionDenied("Only the owner of the tables may do this: set DATABASE_OWNER_URL.")
+        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("RESET statement_timeout; RESET lock_timeout")
 
 
 def application() -> str:

@@ -6,7 +6,6 @@ nobody queues behind a request that waits.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import LockNotAvailable
 
-from commerce.errors import Busy, Conflict, PermissionDenied
+from commerce.errors import Busy
 
 EVENTS, FAILURES = "outbox_outboxevent", "outbox_outboxfailure"
 KEYS = {EVENTS: "recorded_at", FAILURES: "failed_at"}
@@ -27,7 +26,6 @@ SELECT to_date(right(c.relname, 6), 'YYYYMM') FROM pg_inherits i JOIN pg_class c
  WHERE i.inhparent = %s::regclass AND c.relname ~ '_[0-9]{6}$' ORDER BY 1
 """
 _THERE = "SELECT to_regprocedure('outbox_make_partitions(date)') IS NOT NULL"
-_OWNS = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'outbox_outboxevent'::regclass"
 
 T = TypeVar("T")
 
@@ -114,20 +112,3 @@ def briefly(work: Callable[[Any], T], patience: timedelta = PATIENCE) -> T:
             if time.monotonic() >= give_up:
                 raise Busy(f"Others have held the outbox for {patience}; nothing was changed.") from error
         time.sleep(PAUSE)
-
-
-@contextmanager
-def owners_session() -> Iterator[None]:
-    """Statements of this session may take their time; outside a transaction, so that each is on its own."""
-    if connection.in_atomic_block:
-        raise Conflict("Tables are changed outside of a transaction.", code="in_transaction")
-    with connection.cursor() as cursor:
-        cursor.execute(_OWNS)
-        if not cursor.fetchone()[0]:
-            raise PermissionDenied("Only the owner of the tables may do this: set DATABASE_OWNER_URL.")
-        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("RESET statement_timeout; RESET lock_timeout")

@@ -15,17 +15,7 @@ from psycopg import sql
 from commerce.actor import Actor
 from commerce.errors import Conflict
 from commerce.outbox.models import OutboxArchive
-from commerce.outbox.partitions import (
-    EVENTS,
-    FAILURES,
-    PATIENCE,
-    after,
-    briefly,
-    midnight,
-    months,
-    owners_session,
-    part_of,
-)
+from commerce.outbox.partitions import EVENTS, FAILURES, PATIENCE, after, briefly, midnight, months, part_of
 from commerce.outbox.retention import (
     MANIFEST,
     Written,
@@ -35,6 +25,7 @@ from commerce.outbox.retention import (
     prove_archived,
     read_manifest,
 )
+from commerce.roles import owners_session
 
 _LOAD = "INSERT INTO {0} SELECT (jsonb_populate_record(NULL::{0}, line::jsonb)).* FROM pg_temp.archived"
 
@@ -46,7 +37,7 @@ def remove_month(
 
     Conflict says what has to stay. To be called by the owner of the tables, outside a transaction.
     """
-    with owners_session():
+    with owners_session(EVENTS):
         line = prove_archived(month=month, folder=folder)
         oldest = months()[0]
         if month != oldest:
@@ -79,7 +70,7 @@ def restore_month(
     if line is None:
         raise Conflict(f"{folder / MANIFEST} does not name {month:%B %Y}.", code="archive_differs")
     gone = OutboxArchive.objects.filter(month=month).latest("pk")
-    with owners_session(), transaction.atomic(), connection.cursor() as cursor:
+    with owners_session(EVENTS), transaction.atomic(), connection.cursor() as cursor:
         for table, file, sha256 in (
             (EVENTS, line.events_file, gone.events_sha256),
             (FAILURES, line.failures_file, gone.failures_sha256),

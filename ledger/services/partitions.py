@@ -5,8 +5,6 @@ for is asked for briefly and asked for again, so that nobody queues behind a req
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -14,7 +12,8 @@ from django.db import OperationalError, connection, transaction
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from commerce.errors import Busy, Conflict, InvalidInput, PermissionDenied
+from commerce.errors import Busy, InvalidInput
+from commerce.roles import owners_session
 from ledger.rules.months import after, midnight
 
 ENTRIES = "ledger_ledgerentry"
@@ -29,7 +28,6 @@ SELECT c.relname, CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachp
  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
    AND c.relname ~ '^ledger_ledgerentry_(until_)?[0-9]{6}$'
 """
-_OWNS = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'ledger_ledgerentry'::regclass"
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def partition_entries(*, ends: date, patience: timedelta = PATIENCE) -> timedelt
             pointer="/ends",
             code="invalid_month",
         )
-    with owners_session():
+    with owners_session(ENTRIES):
         bound = sql.Literal(midnight(ends))
         add = "ALTER TABLE {0} ADD CONSTRAINT entry_recorded_before CHECK (recorded_at < {1}) NOT VALID"
         drop = "ALTER TABLE {0} DROP CONSTRAINT IF EXISTS entry_recorded_before"
@@ -88,23 +86,6 @@ def partition_entries(*, ends: date, patience: timedelta = PATIENCE) -> timedelt
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE {ENTRIES} VALIDATE CONSTRAINT entry_recorded_before")
         return _briefly([sql.SQL("SELECT ledger_partition_entries({})").format(bound)], patience)
-
-
-@contextmanager
-def owners_session() -> Iterator[None]:
-    """Statements of this session may take their time; outside a transaction, so that each is on its own."""
-    if connection.in_atomic_block:
-        raise Conflict("Tables are changed outside of a transaction.", code="in_transaction")
-    with connection.cursor() as cursor:
-        cursor.execute(_OWNS)
-        if not cursor.fetchone()[0]:
-            raise PermissionDenied("Only the owner of the tables may do this: set DATABASE_OWNER_URL.")
-        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("RESET statement_timeout; RESET lock_timeout")
 
 
 def _briefly(statements: list[sql.Composed], patience: timedelta) -> timedelta:

@@ -16,11 +16,12 @@ from psycopg import sql
 from commerce.actor import Actor
 from commerce.crash import crash_point
 from commerce.errors import Conflict
+from commerce.roles import owners_session
 from ledger.models import LedgerArchive
 from ledger.rules.months import after, midnight
 from ledger.services.archive import Archived, hash_of, months_until, prove_archived, require_as_sealed
 from ledger.services.horizon import horizon
-from ledger.services.partitions import Part, owners_session, parts, this_month
+from ledger.services.partitions import ENTRIES, Part, parts, this_month
 
 _COLUMNS = (
     "account_id, stripe, version, transaction_id, currency, amount, balance_after, effective_at, recorded_at"
@@ -48,7 +49,7 @@ def remove_month(*, month: date, folder: Path, actor: Actor, at: datetime) -> Se
     is not. To be called by the owner of the tables, outside a transaction, and again when interrupted.
     """
     part = _oldest(month)
-    with owners_session():
+    with owners_session(ENTRIES):
         begins = horizon()
         if begins is None or begins < midnight(part.ends):
             lines = [prove_archived(month=each, folder=folder) for each in months_until(part.ends)]
@@ -89,7 +90,7 @@ def restore_month(*, month: date, path: Path, actor: Actor, at: datetime) -> Led
     gone = LedgerArchive.objects.filter(month=month).latest("pk")
     if hash_of(path) != gone.sha256:
         raise Conflict(f"{path} is not what {month:%B %Y} left as.", code="archive_differs")
-    with owners_session(), transaction.atomic(), connection.cursor() as cursor:
+    with owners_session(ENTRIES), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK)
         part = Part(f"ledger_ledgerentry_{month:%Y%m}", "detached", month, after(month))
         name, start, end = (
