@@ -282,7 +282,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 self.read(self.workers[-1])
 
     def break_ties(self):
-        """Streams due at one instant come in the order of their rows on disk, which a replay does not repeat."""
+        """Streams of one instant come in the order of their rows on disk, which a replay does not repeat."""
         due = OutboxStream.objects.filter(aggregate_id__in=self.events, due_at__lte=Now())
         for place, row in enumerate(due.order_by("-due_at", "aggregate_id", "group")):
             OutboxStream.objects.filter(pk=row.pk).update(due_at=row.due_at - timedelta(microseconds=place))
