@@ -12,7 +12,7 @@ urlpatterns = [
     path("api/v1/", include("commerce.console.api")),
     path("api/v1/", include("commerce.parties.api")),
     path("api/v1/", include("commerce.webhooks.api")),
-    path("api/v1/", include("contracts.api")),
+    path("api/v1/", include("contracts.api.urls")),
     path("api/v1/", include("billing.api")),
     path("api/v1/", include("ledger.api")),
     path("api/v1/", include("payouts.api")),

@@ -13,7 +13,6 @@ from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.routers import SimpleRouter
 
 from commerce.api.etag import etag, require_if_match
 from commerce.api.idempotency import key_of
@@ -22,7 +21,7 @@ from commerce.api.views import CommerceViewSet
 from commerce.errors import NotFound
 from commerce.parties.models import Organization
 from contracts import services
-from contracts.models import Contract, ContractEdit, Product
+from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
 from contracts.rules.operations import REGISTRY
 from contracts.rules.operations.create import Create
@@ -51,12 +50,6 @@ class KnownQuery(Query):
 class ContractQuery(PageQuery):
     status = serializers.ChoiceField(choices=Contract.Status.choices, required=False)
     number = serializers.CharField(required=False, max_length=32)
-
-
-class ProductSerializer(StrictModelSerializer):
-    class Meta:
-        model = Product
-        fields = ("id", "code", "name", "kind", "unit", "meter", "active")
 
 
 class ContractSummarySerializer(StrictModelSerializer):
@@ -353,17 +346,6 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         }
 
 
-class ProductViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceViewSet):
-    """The catalogue, the same for everyone."""
-
-    scope = "contracts"
-    queryset = Product.objects.all()
-    serializer_class = ProductSerializer
-
-    def visible(self, queryset: QuerySet, organization: Organization) -> QuerySet:
-        return queryset
-
-
 def represent(contract: Contract, state: ContractState, viewer: Viewer) -> Json:
     """The contract with the state of one instant, as the viewer sees it."""
     body = shown(state, viewer) if state.exists else None
@@ -381,9 +363,3 @@ def _document(contract: Contract, body: Json) -> Json:
         "lines": list(body["lines"].values()),
         "state_hash": digest({**body, "version": 0}),
     }
-
-
-router = SimpleRouter()
-router.register("contracts", ContractViewSet, basename="contract")
-router.register("products", ProductViewSet, basename="product")
-urlpatterns = router.urls

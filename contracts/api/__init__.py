@@ -1,0 +1,1 @@
+"""Contracts and the catalogue over HTTP."""

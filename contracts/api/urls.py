@@ -1,0 +1,11 @@
+"""The addresses of contracts and of the catalogue."""
+
+from rest_framework.routers import SimpleRouter
+
+from contracts.api.catalogue import ProductViewSet
+from contracts.api.contracts import ContractViewSet
+
+router = SimpleRouter()
+router.register("contracts", ContractViewSet, basename="contract")
+router.register("products", ProductViewSet, basename="product")
+urlpatterns = router.urls
