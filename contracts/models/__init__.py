@@ -1,7 +1,17 @@
 """Tables of the contracts app."""
 
-from contracts.models.catalog import Product
+from contracts.models.catalog import Offer, Product, Reservation, ReservedUnit, Stock
 from contracts.models.log import Contract, ContractEdit, ContractQuerySet
 from contracts.models.terms import PlatformTerms
 
-__all__ = ["Contract", "ContractEdit", "ContractQuerySet", "PlatformTerms", "Product"]
+__all__ = [
+    "Contract",
+    "ContractEdit",
+    "ContractQuerySet",
+    "Offer",
+    "PlatformTerms",
+    "Product",
+    "Reservation",
+    "ReservedUnit",
+    "Stock",
+]
