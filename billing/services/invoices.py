@@ -96,7 +96,7 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
         invoice.period_end = provider.period_end
     invoice.provider_status = provider.extended_status
     invoice.provider_updated_at = provider.updated_at
-    invoice.provider_net_minor = minor_units_of(provider.amount, invoice.currency)
+    invoice.provider_net_minor = minor_units_of(provider.net, invoice.currency)
     invoice.save()
     if provider.status in WITHDRAWN:
         return _withdraw(invoice, actor=actor, at=at)

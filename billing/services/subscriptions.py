@@ -26,7 +26,7 @@ from commerce.errors import Rejected, Retryable
 from commerce.parties.services import mark_reference_active, request_reference
 from commerce.providers import openmeter
 from commerce.providers.http import looks_first
-from commerce.providers.openmeter import Feature, FlatFee, Meter, RateCard, Subscription, UnitPrice
+from commerce.providers.openmeter import Feature, FlatFee, Meter, RateCard, Subscription, UnitPrice, UsageFee
 from contracts.models import Contract, ContractEdit
 from contracts.rules.periods import billing_period
 from contracts.rules.state import ContractState, LineState
@@ -156,7 +156,7 @@ def _edit(subscription: Subscription, state: ContractState) -> None:
     remove = [
         key
         for key, item in current.items()
-        if key != MARKER.key and (key not in wanted or item.price != wanted[key].amount)
+        if key != MARKER.key and (key not in wanted or not item.bills_as(wanted[key]))
     ]
     add = [card for key, card in wanted.items() if key not in current or key in remove]
     if not remove and not add:
@@ -247,7 +247,7 @@ def _rate_cards(state: ContractState) -> list[RateCard]:
 def _rate_card(line: LineState) -> RateCard:
     key = item_key(line.line_id)
     if line.kind == "usage":
-        return UnitPrice(key=key, name=line.product_code, amount=line.price.rate)
+        return UsageFee(key=key, name=line.product_code, price=UnitPrice(line.price.rate))
     return FlatFee(
         key=key, name=line.product_code, amount=line.price.rate * Decimal(line.quantity), feature_key=key
     )

@@ -34,9 +34,9 @@ def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor,
     edits = contract_edits(invoice.contract_id)
     ours = _rate(invoice, edits)
     theirs = [
-        (line_of(line.feature_key), minor_units_of(line.amount, invoice.currency))
+        (line_of(line.feature_key), minor_units_of(line.net, invoice.currency))
         for line in provider.lines
-        if line.amount
+        if line.net
     ]
     since = max(invoice.period_start, live_since(edits) or invoice.period_start)
     found = compare(ours, theirs, lag=lag(invoice.contract_id, start=since, end=invoice.period_end))

@@ -96,7 +96,7 @@ def reading(invoice: Invoice) -> Reading:
         extended_status="payment_processing.pending", failed=False, currency="USD", customer_id="c",
         customer_key=f"contract-{invoice.contract_id}", period_start=invoice.period_start,
         period_end=invoice.period_end, issued_at=CUT, due_at=None,
-        updated_at=CUT + timedelta(seconds=next(_numbers)), amount=Decimal(invoice.net_minor) / 100,
+        updated_at=CUT + timedelta(seconds=next(_numbers)), net=Decimal(invoice.net_minor) / 100,
         taxes=Decimal(0), total=Decimal(invoice.net_minor) / 100, invoicing_app="custom_invoicing",
         validation_issues=(), lines=(), raw={},
     )  # fmt: skip

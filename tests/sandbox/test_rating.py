@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from commerce.sandbox.openmeter.rating import add_duration, number, period_at, rate
+from commerce.sandbox.openmeter.prices import number, rate
+from commerce.sandbox.openmeter.rating import add_duration, period_at
 
 
 def day(text):

@@ -4,23 +4,29 @@ Amounts are decimal strings on the wire and `Decimal` here, instants end in Z; n
 """
 
 from commerce.providers.openmeter.client import INVOICE_STATUSES, TRIGGERS, OpenMeter, Prepared, client
+from commerce.providers.openmeter.rate_cards import (
+    FlatFee,
+    PackagePrice,
+    RateCard,
+    Tier,
+    TieredPrice,
+    UnitPrice,
+    UsageFee,
+    carries,
+)
 from commerce.providers.openmeter.types import (
     NAME,
     Customer,
     Feature,
-    FlatFee,
     Invoice,
     InvoiceLine,
     Meter,
-    RateCard,
     Subscription,
     SubscriptionItem,
-    UnitPrice,
     Usage,
-    decimal,
-    instant,
 )
 from commerce.providers.openmeter.webhook import read_webhook, signature
+from commerce.providers.openmeter.wire import decimal, instant
 
 __all__ = [
     "INVOICE_STATUSES",
@@ -33,12 +39,17 @@ __all__ = [
     "InvoiceLine",
     "Meter",
     "OpenMeter",
+    "PackagePrice",
     "Prepared",
     "RateCard",
     "Subscription",
     "SubscriptionItem",
+    "Tier",
+    "TieredPrice",
     "UnitPrice",
     "Usage",
+    "UsageFee",
+    "carries",
     "client",
     "decimal",
     "instant",

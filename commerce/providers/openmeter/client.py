@@ -18,21 +18,20 @@ from django.conf import settings
 
 from commerce.errors import Rejected, Retryable
 from commerce.providers import http
+from commerce.providers.openmeter.rate_cards import RateCard
 from commerce.providers.openmeter.types import (
     NAME,
     Customer,
     Feature,
     Invoice,
-    Json,
     Meter,
-    RateCard,
     Subscription,
     Usage,
-    instant,
     read_customer,
     read_invoice,
     read_subscription,
 )
+from commerce.providers.openmeter.wire import Json, instant
 
 PAGE_SIZE = 100
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
 
 from commerce.providers import http
+from commerce.providers.openmeter.rate_cards import RateCard, bills_as
+from commerce.providers.openmeter.wire import Json, instant
 
 NAME = "openmeter"
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,48 +65,6 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class FlatFee:
-    """A recurring price. `amount` is for the whole line: OpenMeter has no quantity here. None is free."""
-
-    key: str
-    name: str
-    amount: Decimal | None
-    payment_term: Literal["in_advance", "in_arrears"] = "in_arrears"
-    cadence: str = "P1M"
-    feature_key: str = ""
-
-    def as_json(self) -> Json:
-        price: Json | None = None
-        if self.amount is not None:
-            price = {"type": "flat", "amount": decimal(self.amount), "paymentTerm": self.payment_term}
-        card: Json = {"type": "flat_fee", "key": self.key, "name": self.name, "billingCadence": self.cadence}
-        return {**card, **({"featureKey": self.feature_key} if self.feature_key else {}), "price": price}
-
-
-@dataclass(frozen=True)
-class UnitPrice:
-    """A price per metered unit, billed in arrears. The key is the feature's key."""
-
-    key: str
-    name: str
-    amount: Decimal
-    cadence: str = "P1M"
-
-    def as_json(self) -> Json:
-        return {
-            "type": "usage_based",
-            "key": self.key,
-            "featureKey": self.key,
-            "name": self.name,
-            "billingCadence": self.cadence,
-            "price": {"type": "unit", "amount": decimal(self.amount)},
-        }
-
-
-RateCard = FlatFee | UnitPrice
-
-
-@dataclass(frozen=True)
 class SubscriptionItem:
     """Ids of items change with every edit; `phase_key` and `key` are what lasts."""
 
@@ -118,16 +76,17 @@ class SubscriptionItem:
     active_to: datetime | None
     raw: Json = field(repr=False, compare=False)
 
-    @property
-    def price(self) -> Decimal | None:
-        """The amount of a flat or unit price; None for a free item."""
-        price = self.raw.get("price")
-        return _number(price, "amount") if isinstance(price, dict) else None
+    def bills_as(self, card: RateCard) -> bool:
+        """Whether it costs exactly what `card` says."""
+        return bills_as(self.raw, card)
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """`items` is filled when one subscription is read, and empty in lists."""
+    """`items` is filled when one subscription is read, and empty in lists.
+
+    `period_end` is where its current billing period ends, as far as it tells.
+    """
 
     id: str
     customer_id: str
@@ -135,6 +94,7 @@ class Subscription:
     currency: str
     active_from: datetime
     active_to: datetime | None
+    period_end: datetime | None
     metadata: dict[str, str]
     items: tuple[SubscriptionItem, ...]
     raw: Json = field(repr=False, compare=False)
@@ -170,7 +130,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class InvoiceLine:
-    """`amount` before tax. The subscription's item of `item_id` tells the rate card's key."""
+    """`net` is before tax, with discounts and commitments. The item of `item_id` has the card's key."""
 
     id: str
     name: str
@@ -179,7 +139,7 @@ class InvoiceLine:
     period_end: datetime
     quantity: Decimal | None
     metered_quantity: Decimal | None
-    amount: Decimal
+    net: Decimal
     total: Decimal
     subscription_id: str
     item_id: str
@@ -203,7 +163,7 @@ class Invoice:
     issued_at: datetime | None
     due_at: datetime | None
     updated_at: datetime
-    amount: Decimal
+    net: Decimal
     taxes: Decimal
     total: Decimal
     invoicing_app: str
@@ -214,17 +174,6 @@ class Invoice:
     @property
     def subscription_ids(self) -> frozenset[str]:
         return frozenset(line.subscription_id for line in self.lines if line.subscription_id)
-
-
-def instant(value: datetime) -> str:
-    if value.tzinfo is None:
-        raise ValueError("An instant needs an offset.")
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def decimal(value: Decimal) -> str:
-    """Plain digits: their pattern knows no exponent."""
-    return format(value, "f")
 
 
 def _when(row: Json, name: str) -> datetime | None:
@@ -254,6 +203,11 @@ def _number(row: Json, name: str) -> Decimal:
     return number
 
 
+def _net(totals: Json) -> Decimal:
+    """What is owed without tax. Their `amount` leaves discounts and commitments out."""
+    return _number(totals, "total") - _number(totals, "taxesTotal")
+
+
 def read_customer(row: Json) -> Customer:
     try:
         return Customer(row["id"], row.get("key") or "", row["name"], row.get("currency") or "", row)
@@ -270,6 +224,7 @@ def read_subscription(row: Json) -> Subscription:
             currency=row["currency"],
             active_from=_due(row, "activeFrom"),
             active_to=_when(row, "activeTo"),
+            period_end=_when((row.get("alignment") or {}).get("currentAlignedBillingPeriod") or {}, "to"),
             metadata=dict(row.get("metadata") or {}),
             items=tuple(
                 SubscriptionItem(
@@ -307,7 +262,7 @@ def _line(row: Json) -> InvoiceLine:
         period_end=_due(period, "to"),
         quantity=_number(row, "quantity") if row.get("quantity") is not None else None,
         metered_quantity=_number(row, "meteredQuantity") if row.get("meteredQuantity") is not None else None,
-        amount=_number(row["totals"], "amount"),
+        net=_net(row["totals"]),
         total=_number(row["totals"], "total"),
         subscription_id=(subscription.get("subscription") or {}).get("id", ""),
         item_id=(subscription.get("item") or {}).get("id", ""),
@@ -334,7 +289,7 @@ def read_invoice(row: Json) -> Invoice:
             issued_at=_when(row, "issuedAt"),
             due_at=_when(row, "dueAt"),
             updated_at=_due(row, "updatedAt"),
-            amount=_number(totals, "amount"),
+            net=_net(totals),
             taxes=_number(totals, "taxesTotal"),
             total=_number(totals, "total"),
             invoicing_app=(apps.get("invoicing") or {}).get("type", ""),

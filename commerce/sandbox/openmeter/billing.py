@@ -16,7 +16,8 @@ from commerce.sandbox.openmeter.base import billing_error, change, compact, crea
 from commerce.sandbox.openmeter.catalogue import effective_profile, expand_apps, find_feature
 from commerce.sandbox.openmeter.events import usage
 from commerce.sandbox.openmeter.notifications import notify
-from commerce.sandbox.openmeter.rating import Due, Rated, add_duration, dues, number, period_at, rate
+from commerce.sandbox.openmeter.prices import Part, Rated, number, rate
+from commerce.sandbox.openmeter.rating import Due, add_duration, dues, period_at
 from commerce.sandbox.store import Row
 
 ZERO = Decimal(0)
@@ -106,53 +107,86 @@ def line_of(sandbox: Sandbox, due: Due) -> Row:
 
 
 def rated(sandbox: Sandbox, customer: Row, line: Row) -> Row:
-    """The line with quantity, totals and its one detailed line."""
+    """The line with quantity, totals, discounts and its detailed lines."""
     card, price = line["rateCard"], line["rateCard"]["price"]
-    quantity = Decimal(1)
+    quantity, discounts = Decimal(1), card.get("discounts") or {}
     if price["type"] != "flat":
         feature = find_feature(sandbox, card["featureKey"])
         quantity = usage(
             sandbox, customer, feature, *(parse(line["period"][edge]) for edge in ("from", "to"))
         )
-    result = rate(
-        price, quantity, Fraction(*line.get("_share", [1, 1])), card.get("discounts") or {}, line["currency"]
-    )
-    result = Rated(result.amount + Decimal(line.get("_overcharge", "0")), result.discount)
-    detail = {
-        name: line[name] for name in ("name", "createdAt", "updatedAt", "managedBy", "status", "currency")
+    result = rate(price, quantity, Fraction(*line.get("_share", [1, 1])), discounts, line["currency"])
+    if wrong := Decimal(line.get("_overcharge", "0")):
+        result = Rated((*result.parts, Part("overcharge", Decimal(1), wrong, wrong)), result.free)
+    priced = {"quantity": number(quantity - result.free), "totals": _totals([result])}
+    if price["type"] != "flat":
+        priced["meteredQuantity"] = number(quantity)
+    if result.free:
+        reason = {"type": "ratecard_usage", "quantity": discounts["usage"]["quantity"]}
+        priced["discounts"] = {"usage": [_discount(line, reason, quantity=number(result.free))]}
+    return {
+        **line,
+        **priced,
+        "children": [_detail(line, card, index, part) for index, part in enumerate(result.parts)],
     }
-    detail |= {name: line[name] for name in ("period", "invoiceAt")}
-    single = quantity if price["type"] == "unit" and quantity else Decimal(1)
-    unit = price["amount"] if single != 1 else number(result.amount)
-    totals = _totals([result])
+
+
+def _detail(line: Row, card: Row, index: int, part: Part) -> Row:
+    copied = (
+        "createdAt", "updatedAt", "managedBy", "status", "currency", "period", "invoiceAt", "subscription"
+    )  # fmt: skip
+    detail = {name: line[name] for name in copied if name in line}
     detail |= {
-        "id": line["id"],
+        "id": f"{line['id'][:-2]}{index:02d}",
+        "name": f"{line['name']}: {part.label}" if part.label else line["name"],
         "type": "flat_fee",
-        "quantity": number(single),
-        "perUnitAmount": unit,
-        "totals": totals,
+        "category": "commitment" if part.commitment else "regular",
+        "quantity": number(part.quantity),
+        "perUnitAmount": number(part.per_unit),
+        "totals": _totals([Rated((part,))]),
     }
-    metered = {"meteredQuantity": number(quantity)} if price["type"] != "flat" else {}
-    return {**line, "quantity": number(quantity), **metered, "totals": totals, "children": [detail]}
+    amounts = []
+    if part.percentage:
+        reason = {"type": "ratecard_percentage", "percentage": card["discounts"]["percentage"]["percentage"]}
+        amounts.append(_discount(line, reason, amount=number(part.percentage)))
+    if part.over_maximum:
+        amounts.append(_discount(line, {"type": "maximum_spend"}, amount=number(part.over_maximum)))
+    return {**detail, **({"discounts": {"amount": amounts}} if amounts else {})}
+
+
+def _discount(line: Row, reason: Row, **value: str) -> Row:
+    return {**{name: line[name] for name in ("id", "createdAt", "updatedAt")}, "reason": reason, **value}
 
 
 def _totals(results: list[Rated]) -> Row:
+    sums = {
+        name: sum((getattr(result, name) for result in results), ZERO)
+        for name in ("amount", "charges", "discount", "total")
+    }
+    return _written(**sums)
+
+
+def sum_lines(lines: list[Row]) -> Row:
+    names = {"amount": "amount", "charges": "chargesTotal", "discount": "discountsTotal", "total": "total"}
+    return _written(
+        **{
+            name: sum((Decimal(line["totals"][written]) for line in lines), ZERO)
+            for name, written in names.items()
+        }
+    )
+
+
+def _written(*, amount: Decimal, charges: Decimal, discount: Decimal, total: Decimal) -> Row:
     return {
-        "amount": number(sum((result.amount for result in results), ZERO)),
-        "chargesTotal": "0",
-        "discountsTotal": number(sum((result.discount for result in results), ZERO)),
+        "amount": number(amount),
+        "chargesTotal": number(charges),
+        "discountsTotal": number(discount),
         "creditsTotal": "0",
         "taxesInclusiveTotal": "0",
         "taxesExclusiveTotal": "0",
         "taxesTotal": "0",
-        "total": number(sum((result.total for result in results), ZERO)),
+        "total": number(total),
     }
-
-
-def sum_lines(lines: list[Row]) -> Row:
-    return _totals(
-        [Rated(Decimal(x["totals"]["amount"]), Decimal(x["totals"]["discountsTotal"])) for x in lines]
-    )
 
 
 def _open_invoice(sandbox: Sandbox, customer: Row, profile: Row, currency: str, lines: list[Row]) -> Row:

@@ -1,7 +1,7 @@
-"""Billing periods and prices, exactly: pure functions on instants, fractions and decimals.
+"""Billing periods, exactly: which charges of a subscription fall due, for what time, and when.
 
 Periods repeat from the anchor by the cadence; a month that is too short clamps, and the anchor's day
-comes back. A line is rounded once, half up, to the currency's minor unit.
+comes back. What a charge comes to is for `prices`.
 """
 
 import calendar
@@ -9,13 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
 from commerce.sandbox.clock import parse
 
-EXPONENTS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "TND": 3}
 CADENCES = ("P1D", "P1W", "P2W", "P4W", "P1M", "P3M", "P6M", "P12M", "P1Y")
 Interval = tuple[datetime, datetime]
 
@@ -120,93 +118,3 @@ def _clip(period: Interval, *bounds: dict[str, Any]) -> Interval:
         start = max(start, parse(bound["activeFrom"]))
         end = min(end, parse(bound["activeTo"])) if bound.get("activeTo") else end
     return start, end
-
-
-@dataclass(frozen=True)
-class Rated:
-    amount: Decimal
-    discount: Decimal
-
-    @property
-    def total(self) -> Decimal:
-        return self.amount - self.discount
-
-
-def rate(
-    price: dict[str, Any], quantity: Decimal, share: Fraction, discounts: dict[str, Any], currency: str
-) -> Rated:
-    """Price times quantity; only flat prices are prorated. Rounded once, before the percentage discount."""
-    with localcontext() as context:
-        context.prec = 60
-        free = Decimal((discounts.get("usage") or {}).get("quantity", "0"))
-        exact = (
-            _flat(price, share)
-            if price["type"] == "flat"
-            else _usage(price, max(quantity - free, Decimal(0)))
-        )
-        amount = round_minor(exact, currency)
-        percentage = Fraction(str((discounts.get("percentage") or {}).get("percentage", 0)))
-        return Rated(amount, round_minor(Fraction(amount) * percentage / 100, currency))
-
-
-def round_minor(value: Fraction, currency: str) -> Decimal:
-    exponent = EXPONENTS.get(currency, 2)
-    scaled = value * 10**exponent
-    with localcontext() as context:
-        context.prec = 60
-        units = (Decimal(scaled.numerator) / Decimal(scaled.denominator)).quantize(Decimal(1), ROUND_HALF_UP)
-        return units.scaleb(-exponent)
-
-
-def _flat(price: dict[str, Any], share: Fraction) -> Fraction:
-    return Fraction(price["amount"]) * share
-
-
-def _usage(price: dict[str, Any], quantity: Decimal) -> Fraction:
-    units, kind = Fraction(quantity), price["type"]
-    if kind == "unit":
-        value = units * Fraction(price["amount"])
-    elif kind == "package":
-        packages = -(-units // Fraction(price["quantityPerPackage"]))
-        value = packages * Fraction(price["amount"])
-    elif kind == "dynamic":
-        value = units * Fraction(price.get("multiplier", "1"))
-    elif price["mode"] == "volume":
-        value = _volume(price["tiers"], units)
-    else:
-        value = _graduated(price["tiers"], units)
-    if price.get("minimumAmount"):
-        value = max(value, Fraction(price["minimumAmount"]))
-    if price.get("maximumAmount"):
-        value = min(value, Fraction(price["maximumAmount"]))
-    return value
-
-
-def _volume(tiers: list[dict[str, Any]], units: Fraction) -> Fraction:
-    for tier in tiers:
-        if tier.get("upToAmount") is None or units <= Fraction(tier["upToAmount"]):
-            return _tier(tier, units)
-    return Fraction(0)
-
-
-def _graduated(tiers: list[dict[str, Any]], units: Fraction) -> Fraction:
-    value, below = Fraction(0), Fraction(0)
-    for tier in tiers:
-        top = units if tier.get("upToAmount") is None else min(units, Fraction(tier["upToAmount"]))
-        if top > below or (below == 0 and units == 0):
-            value += _tier(tier, top - below)
-        below = max(below, top)
-        if top == units:
-            break
-    return value
-
-
-def _tier(tier: dict[str, Any], units: Fraction) -> Fraction:
-    flat, unit = (tier.get(name) or {"amount": "0"} for name in ("flatPrice", "unitPrice"))
-    return Fraction(flat["amount"]) + units * Fraction(unit["amount"])
-
-
-def number(value: Decimal) -> str:
-    """A decimal string without a fixed scale, as OpenMeter writes them: 36200, 0.5."""
-    text = format(value, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -11,7 +11,6 @@ from commerce.sandbox.clock import iso, parse
 from commerce.sandbox.core import Sandbox
 from commerce.sandbox.openmeter import billing
 from commerce.sandbox.openmeter.base import (
-    amount,
     bad,
     change,
     compact,
@@ -26,13 +25,13 @@ from commerce.sandbox.openmeter.base import (
     router,
     subscription_error,
 )
-from commerce.sandbox.openmeter.catalogue import KEY, find_customer, find_feature, running
+from commerce.sandbox.openmeter.cards import check_card
+from commerce.sandbox.openmeter.catalogue import find_customer, running
 from commerce.sandbox.openmeter.rating import CADENCES, add_duration, period_at
 from commerce.sandbox.store import Row
 from commerce.sandbox.web import ApiError, Request, Response
 
 TOLERANCE = timedelta(minutes=2)
-PRICES = ("flat", "unit", "tiered", "dynamic", "package")
 
 
 def status(sandbox: Sandbox, row: Row) -> str:
@@ -132,7 +131,7 @@ def _after(at: datetime, duration: str) -> datetime:
 
 
 def _item(sandbox: Sandbox, card: Any, cadence: str, starts: datetime, ends: datetime | None) -> Row:
-    _check_card(sandbox, card, cadence)
+    check_card(sandbox, card, cadence)
     now = sandbox.stamp()
     return compact(
         {
@@ -146,59 +145,6 @@ def _item(sandbox: Sandbox, card: Any, cadence: str, starts: datetime, ends: dat
             "_rateCard": card,
         }
     )
-
-
-def _check_card(sandbox: Sandbox, card: Any, cadence: str) -> None:
-    if not isinstance(card, dict):
-        raise bad("a rate card must be an object")
-    required(card, "type", "key", "name")
-    one_of(card, "type", ("flat_fee", "usage_based"))
-    for name in ("billingCadence", "price"):
-        if name not in card:
-            raise bad(f"rate card {card['key']}: {name} is required, null when there is none")
-    if not KEY.fullmatch(card["key"]):
-        raise bad(f"rate card key {card['key']} must match ^[a-z0-9]+(?:_[a-z0-9]+)*$")
-    if card.get("featureKey") not in (None, card["key"]):
-        raise bad(f"rate card {card['key']}: key must equal featureKey")
-    if card["billingCadence"] not in (None, cadence):
-        raise bad(f"rate card {card['key']}: a cadence other than the subscription's is not simulated")
-    _check_discounts(card["key"], card.get("discounts") or {})
-    price = card["price"]
-    if card["type"] == "usage_based" and price:
-        if price.get("type") == "flat" or card["billingCadence"] is None:
-            raise bad(f"rate card {card['key']}: a usage price needs a usage price type and a cadence")
-        if not card.get("featureKey") or not find_feature(sandbox, card["featureKey"]).get("meterSlug"):
-            raise bad(f"rate card {card['key']}: a usage price needs a feature with a meter")
-    if price:
-        _check_price(card["key"], price)
-
-
-def _check_discounts(key: str, discounts: Row) -> None:
-    percentage = (discounts.get("percentage") or {}).get("percentage", 0)
-    if not isinstance(percentage, int | float) or not 0 <= percentage <= 100:
-        raise bad(f"rate card {key}: discounts.percentage must lie between 0 and 100")
-    amount((discounts.get("usage") or {}).get("quantity", "0"), f"rate card {key}: discounts.usage.quantity")
-
-
-def _check_price(key: str, price: Row) -> None:
-    required(price, "type")
-    one_of(price, "type", PRICES)
-    one_of(price, "paymentTerm", ("in_advance", "in_arrears"))
-    if price["type"] in ("flat", "unit", "package"):
-        amount(price.get("amount"), f"rate card {key}: price.amount")
-    if price["type"] == "package":
-        amount(price.get("quantityPerPackage"), f"rate card {key}: price.quantityPerPackage")
-    for name in ("minimumAmount", "maximumAmount", "multiplier"):
-        if price.get(name) is not None:
-            amount(price[name], f"rate card {key}: price.{name}")
-    if price["type"] == "tiered":
-        one_of(price, "mode", ("graduated", "volume"))
-        if not price.get("mode") or not price.get("tiers") or price["tiers"][-1].get("upToAmount"):
-            raise bad(f"rate card {key}: a tiered price needs a mode and an open last tier")
-        for tier in price["tiers"]:
-            for name in ("flatPrice", "unitPrice"):
-                if tier.get(name):
-                    amount(tier[name].get("amount"), f"rate card {key}: {name}.amount")
 
 
 @router.get("/api/v1/subscriptions/{id}")

@@ -8,14 +8,26 @@ import pytest
 
 from commerce.errors import Rejected, Retryable, Unknown
 from commerce.providers import openmeter
-from commerce.providers.openmeter import Feature, FlatFee, Meter, OpenMeter, Subscription, UnitPrice, Usage
+from commerce.providers.openmeter import (
+    Feature,
+    FlatFee,
+    Meter,
+    OpenMeter,
+    Subscription,
+    UnitPrice,
+    Usage,
+    UsageFee,
+)
 from tests.commerce.conftest import Sandbox
 
 START, END = datetime(2027, 3, 1, tzinfo=UTC), datetime(2027, 4, 1, tzinfo=UTC)
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 METER = Meter("device_hours", "device_hour", "$.hours")
 FEATURE = Feature("burst", "Burst hours", "device_hours")
-CARDS = (FlatFee("h100", "2 × H100", Decimal("36000.00")), UnitPrice("burst", "Burst hours", Decimal("2.00")))
+CARDS = (
+    FlatFee("h100", "2 × H100", Decimal("36000.00")),
+    UsageFee("burst", "Burst hours", UnitPrice(Decimal("2.00"))),
+)
 
 
 @pytest.fixture
@@ -147,10 +159,10 @@ def test_an_invoice_goes_from_our_number_to_paid_and_repetitions_change_nothing(
     sandbox.control("POST", "clock", {"now": "2027-04-01T02:00:00Z"})
     [listed] = client.invoices()
     invoice = client.invoice(listed.id)
-    assert (invoice.total, invoice.amount, invoice.currency) == (Decimal(36_200), Decimal(36_200), "USD")
+    assert (invoice.total, invoice.net, invoice.currency) == (Decimal(36_200), Decimal(36_200), "USD")
     assert invoice.extended_status == "issuing.syncing"
     assert invoice.subscription_ids == {subscription.id}
-    assert sorted(line.amount for line in invoice.lines) == [Decimal(200), Decimal(36_000)]
+    assert sorted(line.net for line in invoice.lines) == [Decimal(200), Decimal(36_000)]
     assert {line.feature_key: line.metered_quantity for line in invoice.lines}["burst"] == Decimal(100)
     assert (invoice.customer_key, invoice.invoicing_app) == ("acme", "custom_invoicing")
     with pytest.raises(Retryable):
