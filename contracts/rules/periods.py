@@ -1,14 +1,18 @@
-"""Billing periods: anchored calendar months, half-open UTC instants.
+"""Billing periods: anchored calendar months, quarters or years, half-open UTC instants.
 
 A period starts on the anchor day at midnight, clamped to the month's last day and back again
-(31 January, 28 February, 31 March). The first invoice period begins at the contract's start and
-is a stub of the full period around it.
+(31 January, 28 February, 31 March). What begins off the anchor day opens with a stub up to the next
+one; the stub is priced by the full period that ends there, and whole periods are counted from there.
 """
 
 import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+Cadence = Literal["P1M", "P3M", "P1Y"]
+MONTHS: dict[Cadence, int] = {"P1M": 1, "P3M": 3, "P1Y": 12}
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,30 @@ class Period:
         return self.full_end - self.full_start
 
 
-def billing_period(anchor_day: int, start: datetime, at: datetime) -> Period:
+def billing_period(anchor_day: int, start: datetime, at: datetime, cadence: Cadence = "P1M") -> Period:
     """The period that contains `at`, cut at `start`; before `start`, the first period."""
-    moment = max(at, start).astimezone(UTC)
-    full_start = anchored(moment.year, moment.month, anchor_day)
-    if full_start > moment:
-        full_start = anchored(*_month_after(moment.year, moment.month, -1), anchor_day)
-    full_end = anchored(*_month_after(full_start.year, full_start.month, 1), anchor_day)
+    start = start.astimezone(UTC)
+    moment = max(at.astimezone(UTC), start)
+    months = MONTHS[cadence]
+    first = _month_of(start)
+    if _anchored(first, anchor_day) < start:
+        first += 1
+    since = first + (_month_of(moment) - first) // months * months
+    if _anchored(since, anchor_day) > moment:
+        since -= months
+    full_start, full_end = _anchored(since, anchor_day), _anchored(since + months, anchor_day)
     return Period(max(full_start, start), full_end, full_start, full_end)
+
+
+def periods_between(
+    anchor_day: int, start: datetime, end: datetime, cadence: Cadence = "P1M"
+) -> Iterator[Period]:
+    """The periods of what begins at `start`, in order, until `end`; the last may reach beyond it."""
+    at = start
+    while at < end:
+        period = billing_period(anchor_day, start, at, cadence)
+        yield period
+        at = period.end
 
 
 def anchored(year: int, month: int, day: int) -> datetime:
@@ -47,10 +67,13 @@ def anchored(year: int, month: int, day: int) -> datetime:
 def add_months(at: datetime, months: int) -> datetime:
     """The same day and time of day, `months` later, clamped to the end of the month."""
     at = at.astimezone(UTC)
-    year, month = _month_after(at.year, at.month, months)
-    return at.replace(year=year, month=month, day=min(at.day, calendar.monthrange(year, month)[1]))
+    year, month = divmod(_month_of(at) + months, 12)
+    return at.replace(year=year, month=month + 1, day=min(at.day, calendar.monthrange(year, month + 1)[1]))
 
 
-def _month_after(year: int, month: int, months: int) -> tuple[int, int]:
-    count = year * 12 + month - 1 + months
-    return count // 12, count % 12 + 1
+def _month_of(at: datetime) -> int:
+    return at.year * 12 + at.month - 1
+
+
+def _anchored(month: int, day: int) -> datetime:
+    return anchored(month // 12, month % 12 + 1, day)
