@@ -1,0 +1,107 @@
+"""What a contract's log implies for later instants: notices, renewals, ends of holds, timeouts.
+
+Only what has to be recorded or told is a command. A future edit, the end of a trial, of a discount or
+of a line follow from the log by themselves: the fold's clock knows them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from contracts.rules.fold import Instant
+from contracts.rules.operations.base import RUNNING
+from contracts.rules.schema import instant
+from contracts.rules.state import ContractState
+
+Kind = Literal["notice", "opt_out", "resume", "renewal", "activation_timeout"]
+# Of one instant, in this order: who is resumed at the end of the term is renewed as an active contract.
+ORDER: tuple[Kind, ...] = ("notice", "opt_out", "resume", "renewal", "activation_timeout")
+WAITING = frozenset({"pending_signature", "pending_activation"})
+
+
+@dataclass(frozen=True)
+class Command:
+    """To be done as of `due_at`: `operation` recorded with `payload` under `key`, or an event when empty."""
+
+    key: str
+    kind: Kind
+    due_at: datetime
+    operation: str = ""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+def implied(
+    contract_id: UUID,
+    steps: Sequence[Instant],
+    *,
+    activation_timeout: timedelta,
+    late_notices: Mapping[int, datetime],
+) -> list[Command]:
+    """The commands that a whole timeline implies, past ones too, in the order in which they are done.
+
+    `late_notices` is when the notice of a term was given that could not be given in time, by term.
+    """
+    state = steps[-1].state
+    found = [
+        *_renewal(contract_id, state, late_notices),
+        *_resumptions(contract_id, state),
+        *_timeout(contract_id, steps, activation_timeout),
+    ]
+    return sorted(found, key=lambda command: (command.due_at, ORDER.index(command.kind), command.key))
+
+
+def _renewal(contract_id: UUID, state: ContractState, late: Mapping[int, datetime]) -> list[Command]:
+    """Notice, cutoff and renewal of the next term, under its number."""
+    if state.status not in RUNNING or not state.renews or state.end_at is None:
+        return []
+    if any(hold.extends_term and hold.resume_at is None for hold in state.holds):
+        return []  # the end of the term is known when the hold is lifted
+    number = state.term_no + 1
+    terms = {"term_no": number}
+    days = timedelta(days=state.terms.renewal.notice_days)
+    begun = state.term_start_at or state.start_at or state.end_at
+    renews_at = max(state.end_at, late[number] + days) if number in late else state.end_at
+    commands = [
+        Command(f"optout:{contract_id}:{number}", "opt_out", renews_at, payload=terms),
+        Command(
+            f"renew:{contract_id}:{number}",
+            "renewal",
+            renews_at,
+            "renew",
+            {"mode": "new_term", **terms, "trigger": "auto"},
+        ),
+    ]
+    if days:
+        due = max(state.end_at - days, begun)
+        commands.append(Command(f"notice:{contract_id}:{number}", "notice", due, payload=terms))
+    return commands
+
+
+def _resumptions(contract_id: UUID, state: ContractState) -> list[Command]:
+    return [
+        Command(
+            f"resume:{contract_id}:{hold.reason}:{instant(hold.since)}",
+            "resume",
+            hold.resume_at,
+            "resume",
+            {"reason": hold.reason},
+        )
+        for hold in state.holds
+        if hold.resume_at is not None
+    ]
+
+
+def _timeout(contract_id: UUID, steps: Sequence[Instant], wait: timedelta) -> list[Command]:
+    """A contract that was sent out and never goes live is cancelled, its start and a while after it."""
+    if steps[-1].state.status not in WAITING:
+        return []
+    since = steps[-1].at
+    for step in reversed(steps):
+        if step.state.status not in WAITING:
+            break
+        since = step.at
+    due = max(since, steps[-1].state.start_at or since) + wait
+    key = f"activation:{contract_id}:{instant(since)}"
+    return [Command(key, "activation_timeout", due, "terminate", {"cause": "mutual"})]
