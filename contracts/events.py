@@ -84,6 +84,19 @@ class ContractEdit(ContractChange):
     retroactive: Public[Annotated[bool, "effective before it was recorded"]]
     pending: Public[Annotated[bool, "effective later: `contract.took_effect` follows"]]
     reason: str
+    batch_id: Annotated[UUID | None, "of edits recorded together; null for a single one"]
+
+
+@dataclass(frozen=True)
+class PlatformTermsChange:
+    """Another version of what contracts get where they say nothing; those that exist keep theirs."""
+
+    version: int
+    effective_at: datetime
+    before: Annotated[dict[str, Any], "JSON pointer into the sections → value"]
+    after: Annotated[dict[str, Any], "JSON pointer into the sections → value"]
+    hash: Annotated[str, "SHA-256 of the version and of the hash before it"]
+    approval_id: UUID
 
 
 edited = partial(
@@ -97,6 +110,7 @@ edited = partial(
         "retroactive": True,
         "pending": False,
         "reason": "Three more servers for the launch.",
+        "batch_id": None,
     },
 )
 arrived = partial(event, payload=ContractChange, aggregate="contract", audience="buyer_id", example=EXAMPLE)
@@ -112,6 +126,21 @@ edited("contract.quantity_changed", summary="A line has another quantity from `e
 edited("contract.suspended", summary="A hold was placed on the contract or on some of its lines.")
 edited("contract.resumed", summary="A hold was lifted.")
 edited("contract.terminated", summary="It ends at `effective_at`.")
+edited("contract.corrected", summary="An earlier edit was voided, replaced or reinstated.")
 edited("contract.cancelled", summary="It was given up before it started.")
 arrived("contract.took_effect", summary="The instant came at which edits recorded earlier are effective.")
 arrived("contract.expired", summary="Its term ended.")
+event(
+    "platform_terms.changed",
+    payload=PlatformTermsChange,
+    aggregate="platform_terms",
+    summary="Two people agreed to another version of the platform's terms.",
+    example={
+        "version": 2,
+        "effective_at": "2027-03-01T00:00:00Z",
+        "before": {"/payment/net_days": 14},
+        "after": {"/payment/net_days": 30},
+        "hash": "9a1c7e21c3f34de8b1a52f8d9bb4a0c79a1c7e21c3f34de8b1a52f8d9bb4a0c7",
+        "approval_id": "01956f1c-3c00-7000-8000-00000000a501",
+    },
+)

@@ -278,6 +278,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
     def preview(self, request: Request, pk: Any = None) -> Response:
         """What an operation would do: the same checks and the same result, nothing written."""
         operation = self._operation(None)
+        operation.pop("idempotency_key")
         preview = services.preview_edit(**operation)
         before, after = changes(
             shown(preview.before, self.viewer) or {}, shown(preview.after, self.viewer) or {}

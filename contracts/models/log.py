@@ -12,7 +12,8 @@ from uuid import UUID
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Concat
 from django_fsm import FSMField, transition
 
 from commerce.errors import StateConflict
@@ -91,6 +92,9 @@ class Contract(models.Model):
             ("activate_contract", "Can submit, sign and activate contracts"),
             ("suspend_contract", "Can suspend and resume contracts"),
             ("terminate_contract", "Can terminate contracts"),
+            ("correct_contract", "Can correct what was recorded of a contract"),
+            ("backdate_contract", "Can record edits more than a month back"),
+            ("approve_edit", "Can agree to an edit that needs two people"),
         )
 
     def __str__(self) -> str:
@@ -142,6 +146,24 @@ class Contract(models.Model):
     def cancel(self) -> None:
         """Ended before it ran."""
 
+    # What a correction takes back; a renewal may also take up an expired contract again.
+
+    @transition(field=status, source="pending_activation", target="pending_signature")
+    def unsign(self) -> None:
+        """The signing did not count."""
+
+    @transition(field=status, source="active", target="pending_activation")
+    def undo_live(self) -> None:
+        """The going live did not count."""
+
+    @transition(field=status, source=["expired", "terminated"], target="active")
+    def reinstate(self) -> None:
+        """Its end did not count, or it was renewed after it."""
+
+    @transition(field=status, source="cancelled", target="draft")
+    def reopen(self) -> None:
+        """Its cancellation did not count."""
+
     @classmethod
     def path(cls, source: str, target: str) -> list[str]:
         """Names of the transitions that lead from one status to another, fewest first."""
@@ -183,6 +205,12 @@ class ContractEdit(models.Model):
     request_id = models.CharField(max_length=64, blank=True, default="")
     idempotency_key = models.CharField(max_length=320)
     request_hash = models.CharField(max_length=64)
+    requested_by = models.CharField(
+        max_length=140, blank=True, default="", help_text="Who asked for it, when two people agreed."
+    )
+    approval_id = models.UUIDField(null=True, blank=True)
+    batch_id = models.UUIDField(null=True, blank=True, help_text="Of edits recorded together, all or none.")
+    batch_pos = models.PositiveSmallIntegerField(null=True, blank=True)
     supersedes = models.PositiveIntegerField(null=True, blank=True, help_text="The edit that it corrects.")
     prev_hash = models.CharField(max_length=64, blank=True, default="")
     hash = models.CharField(max_length=64)
@@ -212,14 +240,42 @@ class ContractEdit(models.Model):
                 condition=Q(supersedes__isnull=True) | Q(supersedes__lt=models.F("seq")),
                 name="edit_supersedes_earlier",
             ),
+            models.CheckConstraint(
+                condition=Q(batch_id__isnull=True, batch_pos__isnull=True)
+                | Q(batch_id__isnull=False, batch_pos__lt=50),
+                name="edit_batch_whole",
+            ),
+            models.UniqueConstraint(
+                fields=["batch_id", "batch_pos"],
+                condition=Q(batch_id__isnull=False),
+                name="edit_batch_place_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(approval_id__isnull=True, requested_by="")
+                | (
+                    Q(approval_id__isnull=False)
+                    & ~Q(requested_by="")
+                    & ~Q(
+                        requested_by=Concat(
+                            "actor_type", Value(":"), "actor_id", output_field=models.TextField()
+                        )
+                    )
+                ),
+                name="edit_approved_by_another",
+            ),
         )
 
     def __str__(self) -> str:
         return f"{self.operation} #{self.seq}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """What `hash` covers."""
-        return {
+        """What `hash` covers; of a batch and of an approval only what belongs to one."""
+        more = {
+            "requested_by": self.requested_by,
+            "approval": str(self.approval_id or ""),
+            "batch": f"{self.batch_id}/{self.batch_pos}" if self.batch_id else "",
+        }
+        return {name: value for name, value in more.items() if value} | {
             "contract": str(self.contract_id),
             "seq": self.seq,
             "operation": self.operation,

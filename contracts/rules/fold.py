@@ -1,22 +1,23 @@
 """The fold: a contract's state at any valid instant, as known at any instant.
 
-Edits are sorted by the instant they take effect, ties by order of recording; the clock adds what
-nobody records (a fixed term that runs out). Total and deterministic for any prefix of the log.
+The log is resolved first: the latest known correction of an edit says whether it counts, and as what.
+What counts is sorted by the instant it takes effect, ties by order of recording (a replaced edit keeps
+its place); the clock adds what nobody records. Total and deterministic for any prefix of the log.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from commerce.errors import CommerceError
-from contracts.rules import schema
-from contracts.rules.operations import REGISTRY, check_allowed, named
+from contracts.rules.operations import REGISTRY, check_allowed
 from contracts.rules.operations.base import RUNNING
-from contracts.rules.state import ContractState, evolve
+from contracts.rules.state import ContractState, Ending, evolve
+from contracts.rules.upcasting import load
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 NOTHING = ContractState()
 
 
@@ -47,49 +48,98 @@ class Instant:
         return iter((self.at, self.state))
 
 
-def load(operation: str, payload: dict[str, Any]) -> Any:
-    """A stored payload as its dataclass."""
-    return schema.load(named(operation).payload, payload)
+def known(edits: Iterable[Edit], known_at: datetime | None) -> list[Edit]:
+    """The edits recorded by `known_at` (all when absent)."""
+    return [edit for edit in edits if known_at is None or edit.recorded_at <= known_at]
 
 
-def in_order(edits: Iterable[Edit], known_at: datetime | None = None) -> list[Edit]:
-    """The edits known at `known_at`, in the order in which they take effect."""
-    known = (edit for edit in edits if known_at is None or edit.recorded_at <= known_at)
-    return sorted(known, key=lambda edit: (edit.effective_at, edit.seq))
+def resolve(edits: Iterable[Edit]) -> list[Edit]:
+    """What the log says after its corrections, in the order in which it takes effect."""
+    edits = list(edits)
+    latest = {
+        edit.payload.target_seq: edit.payload
+        for edit in sorted(edits, key=lambda edit: edit.seq)
+        if edit.operation == "correct"
+    }
+    counting = (
+        corrected(edit, latest[edit.seq]) if edit.seq in latest else edit
+        for edit in edits
+        if edit.operation != "correct"
+    )
+    return sorted((edit for edit in counting if edit), key=lambda edit: (edit.effective_at, edit.seq))
+
+
+def corrected(edit: Edit, correction: Any) -> Edit | None:
+    """An edit as a correction makes it; None when it does not count any more."""
+    if correction.mode == "void":
+        return None
+    if correction.mode == "reinstate":
+        return edit
+    new = correction.replacement
+    return replace(
+        edit,
+        payload=load(edit.operation, new.payload, new.op_version),
+        effective_at=new.effective_at or edit.effective_at,
+    )
 
 
 def fold(edits: Iterable[Edit], *, valid_at: datetime, known_at: datetime | None = None) -> ContractState:
     """The state at `valid_at` as known at `known_at` (now when absent); status "none" before create."""
-    known = in_order(edits, known_at)
+    log = known(edits, known_at)
     state = NOTHING
-    for edit in known:
+    for edit in resolve(log):
         if edit.effective_at > valid_at:
             break
-        state = apply(_by_clock(state, edit.effective_at), edit)
-    return evolve(_by_clock(state, valid_at), version=len(known))
+        state = apply(_before(state, edit), edit)
+    for _, after in _ticks(state, valid_at):
+        state = after
+    return evolve(state, version=len(log))
 
 
 def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[Instant]:
     """Every instant at which the state changes, in order, with the state from there on."""
-    known = in_order(edits, known_at)
-    version = len(known)
+    log = known(edits, known_at)
     found: list[Instant] = []
+    state = evolve(NOTHING, version=len(log))
+    since: datetime | None = None
+
+    def clock(until: datetime | None, inclusive: bool = True) -> None:
+        nonlocal state
+        for at, after in _ticks(state, until, since=since, inclusive=inclusive):
+            state = after
+            found.append(Instant(at, state, ()))
+
+    for edit in resolve(log):
+        clock(edit.effective_at, not REGISTRY[edit.operation].before_clock)
+        since = edit.effective_at
+        state = apply(state, edit)
+        same = found.pop().edits if found and found[-1].at == since else ()
+        found.append(Instant(since, state, (*same, edit)))
+    clock(None)
+    return found
+
+
+def at_instant(instants: Iterable[Instant], valid_at: datetime) -> ContractState:
+    """The state at `valid_at` in a timeline that was made already."""
     state = NOTHING
-    for edit in known:
-        found += _expiry(state, edit.effective_at, version)
-        state = evolve(apply(_by_clock(state, edit.effective_at), edit), version=version)
-        same = found.pop().edits if found and found[-1].at == edit.effective_at else ()
-        found.append(Instant(edit.effective_at, state, (*same, edit)))
-    return found + _expiry(state, None, version)
+    for instant in instants:
+        if instant.at > valid_at:
+            break
+        state = instant.state
+    return state
 
 
 def walk(
-    edits: Iterable[Edit], known_at: datetime | None = None
+    edits: Iterable[Edit], known_at: datetime | None = None, *, as_corrected: bool = True
 ) -> Iterator[tuple[Edit, ContractState, ContractState]]:
-    """Each edit in the order in which they take effect, with the state before and after it."""
+    """Each edit that counts in the order in which they take effect, with the state before and after it.
+
+    Without `as_corrected`, as if nothing had ever been corrected.
+    """
+    log = known(edits, known_at)
     state = NOTHING
-    for edit in in_order(edits, known_at):
-        before = _by_clock(state, edit.effective_at)
+    for edit in resolve(log if as_corrected else (edit for edit in log if edit.operation != "correct")):
+        before = _before(state, edit)
         state = apply(before, edit)
         yield edit, before, state
 
@@ -106,27 +156,96 @@ def check(state: ContractState, edit: Edit) -> None:
     operation.check(state, edit.payload, edit.effective_at)
 
 
-def broken_by(later: Iterable[Edit], state: ContractState) -> list[tuple[Edit, CommerceError]]:
-    """Which of the edits that lie later in valid time are no longer admitted when `state` goes before."""
-    broken = []
-    for edit in in_order(later):
-        state = _by_clock(state, edit.effective_at)
-        try:
-            check(state, edit)
-        except CommerceError as error:
-            broken.append((edit, error))
-        state = apply(state, edit)
-    return broken
+def broken(edits: Iterable[Edit], since: datetime) -> dict[int, CommerceError]:
+    """By seq: the edits from `since` on that the states before them do not admit."""
+    found = {}
+    for edit, before, _ in walk(edits):
+        if edit.effective_at >= since:
+            try:
+                check(before, edit)
+            except CommerceError as error:
+                found[edit.seq] = error
+    return found
 
 
-def _by_clock(state: ContractState, at: datetime) -> ContractState:
-    if state.end_at is not None and state.status in RUNNING and at >= state.end_at:
-        return evolve(state, status="expired", holds=())
+def moot(edits: Iterable[Edit], known_at: datetime | None = None) -> list[int]:
+    """Edits that count and change nothing: a later correction has taken away what they rested on."""
+    return [edit.seq for edit, before, after in walk(edits, known_at) if before == after]
+
+
+def found_by(edits: Iterable[Edit], new: Edit) -> ContractState:
+    """The state that a new edit finds at its instant: after all others of that instant."""
+    state = NOTHING
+    for edit in resolve(edits):
+        if edit.effective_at > new.effective_at:
+            break
+        state = apply(_before(state, edit), edit)
+    return _before(state, new)
+
+
+def _before(state: ContractState, edit: Edit) -> ContractState:
+    """The state that an edit finds: the clock has come before it, but for a renewal."""
+    inclusive = not REGISTRY[edit.operation].before_clock
+    for _, after in _ticks(state, edit.effective_at, inclusive=inclusive):
+        state = after
     return state
 
 
-def _expiry(state: ContractState, before: datetime | None, version: int) -> list[Instant]:
-    """The clock's own change between `state` and `before`, if there is one."""
-    if state.end_at is None or state.status not in RUNNING or (before and before <= state.end_at):
-        return []
-    return [Instant(state.end_at, evolve(_by_clock(state, state.end_at), version=version), ())]
+def _ticks(
+    state: ContractState, until: datetime | None, *, since: datetime | None = None, inclusive: bool = True
+) -> Iterator[tuple[datetime, ContractState]]:
+    """What the clock alone makes of a state up to `until` (without end when None), one instant at a time.
+
+    Nothing lies before `since`: a term whose renewal is called off after its end ends there and then.
+    """
+    while (due := _next_tick(state)) is not None:
+        at = max(due, since) if since else due
+        if until is not None and (at > until or (at == until and not inclusive)):
+            return
+        state = _tick(state, at)
+        yield at, state
+
+
+def _next_tick(state: ContractState) -> datetime | None:
+    ends = [line.paid_until for line in state.lines.values() if line.paid_until]
+    if state.status in RUNNING:
+        ends += [line.end_at for line in state.lines.values() if line.end_at and line.live]
+        ends += [discount.ends_at for discount in state.discounts.values() if discount.ends_at]
+        ends += [commitment.ends_at for commitment in state.commitments.values() if commitment.ends_at]
+        if state.trial and state.trial.until:
+            ends.append(state.trial.until)
+        if state.end_at and not state.renews:
+            ends.append(state.end_at)
+    return min(ends, default=None)
+
+
+def _tick(state: ContractState, at: datetime) -> ContractState:
+    def over(end: datetime | None) -> bool:
+        return end is not None and end <= at
+
+    changes: dict[str, Any] = {}
+    if any(over(line.paid_until) or (over(line.end_at) and line.live) for line in state.lines.values()):
+        changes["lines"] = {
+            id_: evolve(
+                line,
+                live=line.live and not over(line.end_at),
+                paid_until=None if over(line.paid_until) else line.paid_until,
+            )
+            for id_, line in state.lines.items()
+        }
+    if state.status not in RUNNING:
+        return evolve(state, **changes)
+    for name in ("discounts", "commitments"):
+        held = getattr(state, name)
+        if any(over(item.ends_at) for item in held.values()):
+            changes[name] = {id_: item for id_, item in held.items() if not over(item.ends_at)}
+    if state.trial and over(state.trial.until):
+        changes["trial"] = None
+        if state.trial.on_end == "expire":
+            ending = Ending(at, cause="trial")
+            return evolve(state, **changes, status="terminated", end_at=at, holds=(), ending=ending)
+    if over(state.end_at) and not state.renews:
+        if state.end_policy == "expire":
+            return evolve(state, **changes, status="expired", holds=())
+        changes |= {"term_no": state.term_no + 1, "term_start_at": at, "term_months": None, "end_at": None}
+    return evolve(state, **changes)

@@ -10,10 +10,10 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from commerce.errors import FieldError, InvalidInput
@@ -47,10 +47,24 @@ class Server:
     """Marks a field that the server fills in."""
 
 
+@dataclass(frozen=True)
+class Patch(Generic[T]):
+    """Fields of a `T` to change: one that is absent stays, one that is null goes back to its default.
+
+    Null in the place of a patch stands for all fields null.
+    """
+
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+
 Count = Annotated[int, Between(1, 1_000_000)]
 Minor = Annotated[int, Between(0, MAX_MINOR, below="amount_negative", above="amount_overflow")]
 Rate = Annotated[Decimal, Between(0, MAX_MINOR, below="amount_negative", above="amount_overflow")]
 Share = Annotated[Decimal, Between(0, 1)]
+Quantity = Annotated[Decimal, Between(0, MAX_MINOR, below="quantity_negative")]
 Text = Annotated[str, Pattern(r"[^\x00-\x1f]{1,200}", "1 to 200 characters")]
 
 
@@ -81,6 +95,9 @@ def _loader(kind: Any) -> Callable[[Any], Any]:
         if len(options) > 1:
             return lambda data: one(data) if isinstance(data, list) else data
         return lambda data: None if data is None else one(data)
+    if origin is Patch:
+        of = {name: _loader(hint) for name, (hint, _) in _fields(arguments[0]).items()}
+        return lambda data: Patch({n: None if one is None else of[n](one) for n, one in data.items()})
     if origin is tuple:
         item = _loader(arguments[0])
         return lambda data: tuple(item(one) for one in data)
@@ -98,6 +115,7 @@ _SCALAR_LOADERS: dict[Any, Callable[[Any], Any]] = {
     UUID: UUID,
     Decimal: Decimal,
     datetime: datetime.fromisoformat,
+    date: date.fromisoformat,
 }
 
 
@@ -118,9 +136,15 @@ def invalid(errors: Sequence[FieldError]) -> InvalidInput:
 
 def dump(value: Any) -> Any:
     """Canonical JSON of a dataclass: absent optionals left out, decimals without trailing zeros."""
+    if isinstance(value, Patch):
+        return {name: dump(item) for name, item in value.values.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((name, getattr(value, name)) for name in _fields(type(value)))
-        return {name: dump(item) for name, item in fields if item is not None}
+        return {
+            name: dump(item)
+            for name, item in fields
+            if item is not None and (item or type(item) is not Patch)
+        }
     if isinstance(value, Mapping):
         return {str(key): dump(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -129,6 +153,8 @@ def dump(value: Any) -> Any:
         return format(value.normalize(), "f")
     if isinstance(value, datetime):
         return instant(value)
+    if isinstance(value, date):
+        return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
 
 
@@ -151,8 +177,13 @@ def describe(kind: Any) -> dict[str, Any]:
         return {**chosen, "nullable": True} if types.NoneType in arguments else chosen
     if origin is Literal:
         return {"type": "string", "enum": list(arguments)}
+    if origin is Patch:
+        of = {name: {**describe(hint), "nullable": True} for name, (hint, _) in _fields(arguments[0]).items()}
+        return {"type": "object", "properties": of, "additionalProperties": False, "nullable": True}
     if origin is tuple:
         return {"type": "array", "items": describe(arguments[0])}
+    if origin is dict:
+        return {"type": "object"}
     if dataclasses.is_dataclass(kind):
         fields = {
             name: (hint, field)
@@ -180,6 +211,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     int: {"type": "integer", "format": "int64"},
     UUID: {"type": "string", "format": "uuid"},
     datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
     Decimal: {"type": "string", "pattern": r"^\d{1,18}(\.\d{1,12})?$", "example": "18000.00"},
 }
 
@@ -223,11 +255,15 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError]) -> Any:
         if not isinstance(data, str) or data not in choices:
             fail("invalid_choice", f"Must be one of: {', '.join(choices)}.")
         return data
+    if origin is dict:
+        return data if isinstance(data, dict) else fail("invalid_type", "Must be an object.")
     if origin is tuple:
         if not isinstance(data, list):
             return fail("invalid_type", "Must be a list.")
         item = get_args(kind)[0]
         return tuple(_read(item, one, f"{pointer}/{i}", errors) for i, one in enumerate(data))
+    if origin is Patch:
+        return _read_patch(get_args(kind)[0], data, pointer, errors)
     if dataclasses.is_dataclass(kind):
         return _read_object(kind, data, pointer, errors)
     return _read_scalar(kind, data, fail)
@@ -249,6 +285,23 @@ def _read_object(schema: Any, data: Any, pointer: str, errors: list[FieldError])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             errors.append(FieldError(f"{pointer}/{name}", "required", "This field is required."))
     return schema(**values) if len(errors) == before else None
+
+
+def _read_patch(schema: type, data: Any, pointer: str, errors: list[FieldError]) -> Patch[Any]:
+    known = _fields(schema)
+    if data is None:
+        return Patch(dict.fromkeys(known))
+    if not isinstance(data, dict):
+        errors.append(FieldError(pointer, "invalid_type", "Must be an object."))
+        return Patch()
+    values: dict[str, Any] = {}
+    for name, one in data.items():
+        at = f"{pointer}/{_escape(name)}"
+        if name not in known:
+            errors.append(FieldError(at, "unknown_field", "Not a known field."))
+        else:
+            values[name] = None if one is None else _read(known[name][0], one, at, errors)
+    return Patch(values)
 
 
 def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
@@ -274,7 +327,21 @@ def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
             return fail("invalid_uuid", "Must be a UUID.")
     if kind is datetime:
         return _read_instant(data, fail)
+    if kind is date:
+        return _read_date(data, fail)
     return data
+
+
+def _read_date(data: str, fail: Any) -> date | None:
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", data):
+            raise ValueError
+        value = date.fromisoformat(data)
+    except ValueError:
+        return fail("invalid_date", "Must be a date, e.g. 2027-03-01.")
+    if not _EARLIEST.date() <= value < _LATEST.date():
+        return fail("invalid_date", "The date must lie between 2000 and 2200.")
+    return value
 
 
 def _read_instant(data: str, fail: Any) -> datetime | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from commerce.errors import InvalidInput
 from commerce.money import allocate, round_half_up
-from contracts.rules.state import SettlementTerms
+from contracts.rules.terms import SettlementTerms
 
 
 @dataclass(frozen=True)

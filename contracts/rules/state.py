@@ -4,19 +4,22 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from commerce.money import exponent
 from contracts.rules import schema
-from contracts.rules.schema import Between, Minor, Pattern, Rate, Share
+from contracts.rules.schema import Between, Minor, Pattern, Quantity, Rate, Share
+from contracts.rules.terms import Amount, Billing, Currency, Terms
 
-Kind = Literal["recurring", "usage"]
+__all__ = ["Amount", "Billing", "Currency", "Terms"]
+
+Kind = Literal["recurring", "usage", "one_off"]
+BillFrom = Literal["effective", "in_service"]
 HoldReason = Literal["buyer", "non_payment", "abuse", "seller_fault", "maintenance", "legal"]
 Scope = Literal["all"] | tuple[UUID, ...]
-Currency = Annotated[str, Pattern("[A-Z]{3}", "three capital letters")]
 
 NOBODY = UUID(int=0)
 FINAL = frozenset({"expired", "terminated", "cancelled"})
@@ -34,18 +37,32 @@ def evolve(value: T, **changes: Any) -> T:
 
 
 @dataclass(frozen=True)
-class Amount:
-    amount_minor: Minor
-    currency: Currency
+class Tier:
+    """Units up to and including `up_to` (None: without end) cost `rate` each and `flat_minor` once."""
+
+    up_to: Quantity | None
+    rate: Rate
+    flat_minor: Minor = 0
 
 
 @dataclass(frozen=True)
 class Price:
-    """`rate` is in major units per unit of the product: per server-month or per device-hour."""
+    """What a line costs in a billing month, `rate` in major units.
 
-    model: Literal["unit"]
-    rate: Rate
+    flat: `rate` however many; unit: per unit; graduated, volume: by `tiers`; package: per started
+    `package_size`; one_off: once, per unit. `included` units are free in each period; the period's
+    charge is at least `min_minor` and at most `max_minor`. Bounds are prorated in a stub only if said.
+    """
+
+    model: Literal["flat", "unit", "graduated", "volume", "package", "one_off"]
+    rate: Rate = Decimal(0)
     currency: Currency = ""
+    tiers: tuple[Tier, ...] = ()
+    package_size: Quantity | None = None
+    included: Quantity = Decimal(0)
+    min_minor: Minor | None = None
+    max_minor: Minor | None = None
+    prorate_bounds: bool = False
 
     @property
     def minor_rate(self) -> Decimal:
@@ -54,8 +71,19 @@ class Price:
 
 
 @dataclass(frozen=True)
+class LineSettlement:
+    """Where a line's seller has agreed to other terms than the contract's."""
+
+    fee_rate: Share | None = None
+    seasoning_days: Annotated[int, Between(0, 365)] | None = None
+
+
+@dataclass(frozen=True)
 class LineState:
-    """One line; a removed line stays, no longer live, so that its history keeps its seller."""
+    """One line; a removed line stays, no longer live, so that its history keeps its seller.
+
+    `paid_until`: removed, yet billed until then, because what was unused is forfeited.
+    """
 
     line_id: UUID
     product_code: str
@@ -66,88 +94,212 @@ class LineState:
     quantity: int
     price: Price
     live: bool = True
+    offer_id: UUID | None = None
+    unit_ids: tuple[str, ...] = ()
+    bill_from: BillFrom = "effective"
+    added_at: datetime | None = None
+    end_at: datetime | None = None
+    min_term_until: datetime | None = None
+    paid_until: datetime | None = None
+    sla_policy: str = ""
+    tax_code: str = ""
+    settlement: LineSettlement | None = None
 
 
 @dataclass(frozen=True)
 class Hold:
-    """One open suspension. Holds of different reasons nest; the scope is free when none is left."""
+    """One open suspension. Holds of different reasons nest; the scope is free when none is left.
+
+    `billing` reduced charges `reduced_to` of the price. `extends_term`: what the hold lasted is added to
+    the term when it is lifted.
+    """
 
     reason: HoldReason
     scope: Scope
-    billing: Literal["stop", "continue"]
+    billing: Literal["stop", "continue", "reduced"]
     access: Literal["block", "keep"]
     since: datetime
+    reduced_to: Share = Decimal(0)
+    extends_term: bool = False
+    resume_at: datetime | None = None
+
+    def covers(self, line_id: UUID) -> bool:
+        return self.scope == "all" or line_id in self.scope
+
+    @property
+    def share(self) -> Decimal:
+        """The part of the price that is still charged."""
+        return {"stop": Decimal(0), "continue": Decimal(1), "reduced": self.reduced_to}[self.billing]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Nothing is billed before `until`; then it converts to billing, or the contract ends.
+
+    One of `days` stands for `until` as long as the contract is not live.
+    """
+
+    until: datetime | None = None
+    days: int | None = None
+    on_end: Literal["convert", "expire"] = "convert"
+
+
+@dataclass(frozen=True)
+class RampStep:
+    """From this month of the discount on (1 is the first), this share off."""
+
+    from_month: Annotated[int, Between(1, 120)]
+    percent: Share
+
+
+@dataclass(frozen=True)
+class Discount:
+    """In force from `since` until `ends_at` (None: for good). `percent` is a share (0.1 is ten off).
+
+    `seller_share` of it is borne by the seller, the rest by the platform.
+    """
+
+    discount_id: UUID
+    scope: Scope
+    kind: Literal["percent", "fixed_per_period", "free_units", "ramp"]
+    since: datetime
+    percent: Share = Decimal(0)
+    amount_minor: Minor = 0
+    units: Quantity = Decimal(0)
+    ramp: tuple[RampStep, ...] = ()
+    stack_order: int = 0
+    seller_share: Share = Decimal(1)
+    coupon_code: str = ""
+    ends_at: datetime | None = None
 
     def covers(self, line_id: UUID) -> bool:
         return self.scope == "all" or line_id in self.scope
 
 
 @dataclass(frozen=True)
-class Billing:
-    anchor_day: Annotated[int, Between(1, 31)] = 1
-    cadence: Literal["P1M"] = "P1M"
-    when: Literal["in_arrears"] = "in_arrears"
-
-
-@dataclass(frozen=True)
-class Payment:
-    net_days: Annotated[int, Between(0, 120)] = 14
-    grace_days: Annotated[int, Between(0, 90)] = 3
-    collection: Literal["wallet_auto"] = "wallet_auto"
-    invoice_source: Literal["openmeter"] = "openmeter"
-
-
-@dataclass(frozen=True)
-class Tax:
-    rate: Share = Decimal(0)
-
-
-@dataclass(frozen=True)
-class SettlementTerms:
-    """Fee of the net, the partner's share of that fee, days that seller money rests in holding."""
-
-    fee_rate: Share = Decimal(0)
-    partner_id: UUID | None = None
-    partner_share: Share = Decimal(0)
-    seasoning_days: Annotated[int, Between(0, 365)] | None = None
-
-
-@dataclass(frozen=True)
 class Commitment:
-    downpayment: Amount | None = None
+    """A minimum of money or of units over each window of its scope, from `since` until `ends_at`.
+
+    What falls short is charged as true-up; units beyond it cost `overage_factor` times the rate.
+    """
+
+    commitment_id: UUID
+    kind: Literal["minimum_spend", "minimum_quantity"]
+    scope: Scope
+    since: datetime
+    amount_minor: Minor = 0
+    units: Quantity = Decimal(0)
+    window: Literal["period", "quarter", "term"] = "period"
+    true_up: Literal["window", "term_end", "none"] = "window"
+    overage_factor: Decimal = Decimal(1)
+    rollover_units: Quantity = Decimal(0)
+    on_termination: Literal["prorate", "full", "waive"] = "prorate"
+    ends_at: datetime | None = None
+
+    def covers(self, line_id: UUID) -> bool:
+        return self.scope == "all" or line_id in self.scope
 
 
 @dataclass(frozen=True)
-class Terms:
-    payment: Payment = field(default_factory=Payment)
-    tax: Tax = field(default_factory=Tax)
-    settlement: SettlementTerms = field(default_factory=SettlementTerms)
-    commitment: Commitment = field(default_factory=Commitment)
+class Lender:
+    kind: Literal["platform", "seller", "third_party"] = "platform"
+    id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Financing:
+    """A loan to the buyer, repaid in level instalments; the schedule follows from these values alone.
+
+    `closed_at` None while it runs; then `closed_by` says how, and `payoff_minor` what was left to pay.
+    """
+
+    financing_id: UUID
+    principal_minor: Minor
+    apr: Share
+    term_months: int
+    first_due_on: date
+    since: datetime
+    downpayment_minor: Minor = 0
+    day_count: Literal["30_360", "actual_365"] = "30_360"
+    method: Literal["level", "interest_only_then_level"] = "level"
+    interest_only_months: int = 0
+    fee_minor: Minor = 0
+    lender: Lender = field(default_factory=Lender)
+    collateral: tuple[UUID, ...] = ()
+    prepayment_penalty: Share = Decimal(0)
+    late_fee_minor: Minor = 0
+    on_terminate: Literal["accelerate", "continue", "payoff"] = "accelerate"
+    closed_at: datetime | None = None
+    closed_by: str = ""
+    payoff_minor: Minor = 0
+
+
+@dataclass(frozen=True)
+class Charge:
+    """An amount owed once, at an instant, that an operation brought about: such as an early fee."""
+
+    charge_id: str
+    kind: Literal["early_fee", "financing_payoff", "financing_fee"]
+    at: datetime
+    amount_minor: Minor
+    line_id: UUID | None = None
+    seller_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a contract was terminated, as far as money depends on it."""
+
+    at: datetime
+    cause: str
+    unused: Literal["credit", "refund", "forfeit"] = "credit"
+    final_usage: Literal["bill", "skip"] = "bill"
+    commitment: Literal["full", "prorate", "waive"] | None = None
 
 
 @dataclass(frozen=True)
 class Signature:
+    """`doc_sha256`: of the document that was signed, as it was rendered at submission."""
+
     party: UUID
     name: schema.Text
     at: datetime
+    doc_sha256: Annotated[str, Pattern("[0-9a-f]{64}", "64 hexadecimal digits")] | None = None
 
 
 @dataclass(frozen=True)
 class ContractState:
-    """Everything the edits say about one instant. `version` counts the edits known, later ones too."""
+    """Everything the edits say about one instant. `version` counts the edits known, later ones too.
+
+    `term_no` counts the terms from 1; `owner_epoch` the buyers. `end_at` is the end of the term, or None
+    for an evergreen contract, and `end_policy` what the clock makes of it when nobody has renewed.
+    """
 
     status: str = "none"
     version: int = 0
     buyer_id: UUID = NOBODY
+    owner_epoch: int = 1
     currency: str = ""
     start_at: datetime | None = None
     end_at: datetime | None = None
+    term_no: int = 1
+    term_start_at: datetime | None = None
+    term_months: int | None = None
+    end_policy: Literal["expire", "evergreen"] = "expire"
+    opted_out: bool = False
+    live_at: datetime | None = None
     billing: Billing = field(default_factory=Billing)
     terms: Terms = field(default_factory=Terms)
+    trial: Trial | None = None
     lines: dict[UUID, LineState] = field(default_factory=dict)
+    discounts: dict[UUID, Discount] = field(default_factory=dict)
+    commitments: dict[UUID, Commitment] = field(default_factory=dict)
+    financings: dict[UUID, Financing] = field(default_factory=dict)
+    charges: tuple[Charge, ...] = ()
     holds: tuple[Hold, ...] = ()
     signatures: tuple[Signature, ...] = ()
     needs_resign: bool = False
+    ending: Ending | None = None
 
     @property
     def exists(self) -> bool:
@@ -162,11 +314,22 @@ class ContractState:
         """Every seller who is or was on the contract."""
         return sorted({line.seller_id for line in self.lines.values()})
 
+    @property
+    def renews(self) -> bool:
+        """Whether the term's end brings another term: then the clock does not end the contract."""
+        return self.terms.renewal.auto and not self.opted_out and self.end_at is not None
+
+    def billing_share(self, line: LineState) -> Decimal:
+        """The part of its price that a line earns now: 0 when it is not billed, less than 1 in some holds."""
+        if line.paid_until is not None:
+            return Decimal(1)
+        if not line.live or self.status not in ("active", "suspended") or self.trial is not None:
+            return Decimal(0)
+        return min((hold.share for hold in self.holds if hold.covers(line.line_id)), default=Decimal(1))
+
     def bills(self, line: LineState) -> bool:
-        """Whether this line earns now: live, contract running, no hold on it that stops billing."""
-        if not line.live or self.status not in ("active", "suspended"):
-            return False
-        return not any(hold.billing == "stop" and hold.covers(line.line_id) for hold in self.holds)
+        """Whether this line earns now."""
+        return self.billing_share(line) > 0
 
     def with_line(self, line: LineState) -> "ContractState":
         return evolve(self, lines={**self.lines, line.line_id: line})

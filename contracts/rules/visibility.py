@@ -75,12 +75,23 @@ def shown(state: ContractState, viewer: Viewer) -> Json | None:
 
 
 def seen_edits(edits: Iterable[Edit], viewer: UUID, known_at: datetime | None = None) -> dict[int, Json]:
-    """The edits that a party sees: `seq` to the part of the payload that it may read."""
-    found = {}
-    for edit, before, after in fold.walk(edits, known_at):
-        roles = roles_of(after, viewer)
-        if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
-            found[edit.seq] = _payload(edit, after, viewer, roles)
+    """The edits that a party sees: `seq` to the part of the payload that it may read.
+
+    An edit stays seen when it is corrected, and its correction is seen with it: by the buyer whole, by
+    others without what it says instead.
+    """
+    log = fold.known(edits, known_at)
+    found: dict[int, Json] = {}
+    for as_corrected in (False, True):
+        for edit, before, after in fold.walk(log, as_corrected=as_corrected):
+            roles = roles_of(after, viewer)
+            if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
+                found.setdefault(edit.seq, _payload(edit, after, viewer, roles))
+    for edit in log:
+        if edit.operation == "correct" and edit.payload.target_seq in found:
+            is_buyer = fold.fold(log, valid_at=edit.effective_at).buyer_id == viewer
+            body = schema.dump(edit.payload)
+            found[edit.seq] = body if is_buyer else {name: body[name] for name in ("target_seq", "mode")}
     return found
 
 

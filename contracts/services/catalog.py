@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -26,7 +27,7 @@ def ensure_product(*, code: str, name: str, kind: str, unit: str, actor: Actor, 
     )[0]
 
 
-def resolve(payload: Any, *, year: int) -> Any:
+def resolve(payload: Any, *, at: datetime) -> Any:
     """Fill in what the server knows. InvalidInput names every product and party that is unknown."""
     if isinstance(payload, AddProduct):
         line, faults = _resolve_lines((payload,), "")
@@ -44,7 +45,7 @@ def resolve(payload: Any, *, year: int) -> Any:
         settlement = replace(settlement, seasoning_days=settings.SEASONING_DAYS)
     return replace(
         payload,
-        number=payload.number or next_number(year),
+        number=payload.number or next_number(at.year),
         terms=replace(payload.terms, settlement=settlement),
         lines=lines,
     )

@@ -1,73 +1,101 @@
-"""Recording edits: the one write path of a contract.
+"""Recording edits: the one write path of a contract, for one operation or a batch of them.
 
-One transaction: lock, idempotency, version, payload, fold at the effective instant, precondition,
-replay of what lies later, insert, projection, event. Nothing is written when anything refuses.
+One transaction: lock, idempotency, version, payloads, fold at each effective instant, preconditions,
+a check of everything that lies later, insert, projection, events. Nothing is written when anything refuses.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
 
 from commerce.actor import Actor
-from commerce.errors import (
-    CommerceError,
-    Conflict,
-    FieldError,
-    InvalidInput,
-    PermissionDenied,
-    StateConflict,
-    VersionConflict,
-)
+from commerce.console.models import Approval
+from commerce.errors import Conflict, InvalidInput, PermissionDenied
+from commerce.ids import uuid7
 from commerce.outbox import append
-from commerce.parties.models import Organization
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
 from contracts.rules.fold import Edit
-from contracts.rules.operations import Operation, named
+from contracts.rules.operations import named
 from contracts.rules.operations.create import Create
-from contracts.rules.state import ContractState, difference, digest
-from contracts.services import projection
+from contracts.rules.state import ContractState, digest
+from contracts.services import admission, projection
+from contracts.services.admission import Json, Planned, pointing
 from contracts.services.catalog import resolve
 
 log = logging.getLogger(__name__)
 
-FURTHEST_AHEAD = timedelta(days=3653)
-
-Json = dict[str, Any] | list[Any]
+MAX_BATCH = 50
 
 ActivationGuard = Callable[[Contract, ContractState, datetime], None]
+EditHook = Callable[..., None]
 _activation_guards: list[ActivationGuard] = []
+_hooks: list[EditHook] = []
+
+
+@dataclass(frozen=True)
+class OperationRequest:
+    """One operation as it is asked for; `effective_at` None is now, or what the payload fixes."""
+
+    operation: str
+    payload: Json
+    effective_at: datetime | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        at = schema.instant(admission.aware(self.effective_at)) if self.effective_at else None
+        return {
+            "operation": self.operation,
+            "payload": self.payload,
+            "effective_at": at,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "OperationRequest":
+        at = data["effective_at"]
+        return cls(
+            data["operation"], data["payload"], datetime.fromisoformat(at) if at else None, data["reason"]
+        )
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """`replayed` when the idempotency key had been used before with the same request."""
+
+    contract: Contract
+    edits: list[ContractEdit]
+    replayed: bool = False
+    planned: list[Planned] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True)
 class EditResult:
-    """`replayed` when the idempotency key had been used before with the same request."""
+    """Of one operation; `replayed` as in BatchResult."""
 
     contract: Contract
     edit: ContractEdit
     replayed: bool = False
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What an edit would do; nothing was written."""
-
-    effective_at: datetime
-    before: ContractState
-    after: ContractState
-    changed_before: dict[str, Any]
-    changed_after: dict[str, Any]
-
-
 def register_activation_guard(guard: ActivationGuard) -> None:
     """Ask `guard(contract, state, at)` before a contract goes live; it raises to refuse."""
     if guard not in _activation_guards:
         _activation_guards.append(guard)
+
+
+def register_edit_hook(hook: EditHook) -> None:
+    """Call `hook(contract=, before=, after=, planned=, actor=, at=)` in the transaction of every edit.
+
+    `before` and `after` are whole logs, `planned` the new edits; what it raises refuses them all.
+    """
+    if hook not in _hooks:
+        _hooks.append(hook)
 
 
 def contract_edits(contract_id: UUID) -> list[Edit]:
@@ -94,26 +122,27 @@ def create_contract(
     key = _key(idempotency_key)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"create:{actor}:{key}"])
-    request_hash = _request_hash("create", payload, effective_at, reason)
+    request_hash = digest(OperationRequest("create", payload, effective_at, reason).to_json())
     earlier = ContractEdit.objects.filter(
         seq=1, actor_type=actor.type, actor_id=actor.id, idempotency_key=key
     ).select_related("contract")
     if found := earlier.first():
-        return _replay(found, request_hash)
+        _check_same(found, request_hash)
+        return EditResult(found.contract, found, replayed=True)
     parsed: Create = schema.parse(Create, payload)
-    _check_party(op, parsed, ContractState(buyer_id=parsed.buyer_id), actor)
+    admission.check_party(op, parsed, ContractState(buyer_id=parsed.buyer_id), actor)
     op.check(fold.NOTHING, parsed, at)
-    parsed = resolve(parsed, year=at.year)
+    parsed = resolve(parsed, at=at)
     if Contract.objects.filter(number=parsed.number).exists():
         raise Conflict(
             f"There is a contract {parsed.number} already.",
             pointer="/number",
             code="duplicate_contract_number",
         )
-    effective_at = _instant(effective_at or min(at, parsed.start_at))
+    effective_at = admission.aware(effective_at or min(at, parsed.start_at))
     new = Edit(1, "create", parsed, effective_at, at, reason)
-    _check_dating(op, new, at, earliest=None)
-    state = fold.apply(fold.NOTHING, new)
+    admission.check_dating(op, new, at, actor, earliest=None)
+    planned = Planned(new, op.event(parsed, fold.NOTHING), fold.NOTHING, fold.apply(fold.NOTHING, new))
     contract = Contract(
         number=parsed.number or "",
         **{
@@ -122,13 +151,13 @@ def create_contract(
         projected_at=at,
     )
     contract.save(force_insert=True)
-    row = _insert(contract, new, None, actor, key, request_hash)
+    _run_hooks(contract, [], [new], [planned], actor, at)
+    [row] = _insert(contract, [planned], None, actor, key, request_hash)
     contract = projection.refresh(contract, [new], actor=actor, at=at, reason=reason)
-    _announce(contract, new, row, fold.NOTHING, state, None, actor=actor, at=at)
+    _announce(contract, planned, row, actor=actor, at=at)
     return EditResult(contract, row)
 
 
-@transaction.atomic
 def record_edit(
     *,
     contract_id: UUID,
@@ -145,63 +174,110 @@ def record_edit(
 
     Takes effect at `effective_at` (default `at`, or what the payload fixes). In the past it needs a
     reason and is refused when a later edit would no longer be admitted; in the future it is recorded
-    now and takes effect when its instant comes. Raises VersionConflict, StateConflict, InvalidInput.
+    now and takes effect when its instant comes. Raises VersionConflict, StateConflict, InvalidInput,
+    and PermissionDenied (approval_required) for what two people must agree to.
     """
-    op = named(operation)
-    if operation == "create":
-        raise InvalidInput("A contract is created once.", pointer="/operation", code="unknown_operation")
-    actor.require(op.permission)
+    result = record(
+        contract_id,
+        [OperationRequest(operation, payload, effective_at, reason)],
+        actor=actor,
+        at=at,
+        idempotency_key=idempotency_key,
+        expected_version=expected_version,
+        pointer="",
+    )
+    return EditResult(result.contract, result.edits[0], result.replayed)
+
+
+def record_edits(
+    *,
+    contract_id: UUID,
+    operations: Sequence[OperationRequest],
+    actor: Actor,
+    at: datetime,
+    idempotency_key: str,
+    expected_version: int | None,
+    approval: Approval | None = None,
+) -> BatchResult:
+    """Record several operations on a contract, all or none, in the order given; at most 50.
+
+    Each is checked on what those before it leave; what lies later in time is checked once, after the
+    last. Errors point below `/operations/<n>`. `approval` is the two people's agreement to exactly this.
+    """
+    if not 1 <= len(operations) <= MAX_BATCH:
+        raise InvalidInput(
+            f"A batch has 1 to {MAX_BATCH} operations.", pointer="/operations", code="limit_exceeded"
+        )
+    return record(
+        contract_id,
+        operations,
+        actor=actor,
+        at=at,
+        idempotency_key=idempotency_key,
+        expected_version=expected_version,
+        approval=approval,
+        pointer="/operations/{}",
+    )
+
+
+@transaction.atomic
+def record(
+    contract_id: UUID,
+    operations: Sequence[OperationRequest],
+    *,
+    actor: Actor,
+    at: datetime,
+    idempotency_key: str,
+    expected_version: int | None,
+    pointer: str,
+    approval: Approval | None = None,
+    approved: bool = False,
+) -> BatchResult:
+    """`approved` leaves out the question for a second person: a preview writes nothing."""
     key = _key(idempotency_key)
+    for request in operations:
+        if approval is None:
+            actor.require(named(request.operation).permission)
     contract = projection.lock(contract_id)
-    _check_is_buyer(contract.buyer_id, actor)
-    request_hash = _request_hash(operation, payload, effective_at, reason)
+    admission.check_is_buyer(contract.buyer_id, actor)
+    request_hash = _request_hash(operations)
     if found := contract.edits.filter(idempotency_key=key).first():
-        return _replay(found, request_hash)
+        _check_same(found, request_hash)
+        rows = contract.edits.filter(batch_id=found.batch_id) if found.batch_id else [found]
+        return BatchResult(contract, sorted(rows, key=lambda row: row.seq), replayed=True)
     if expected_version is not None and expected_version != contract.version:
-        raise _version_conflict(contract, expected_version)
-    parsed = schema.parse(op.payload, payload, pointer="/payload")
+        raise admission.version_conflict(contract, expected_version)
     edits = projection.load_edits(contract.pk)
     contract, _ = projection.catch_up(contract, edits, at=at)
-    with _pointers("/payload"):
-        parsed = resolve(parsed, year=at.year)
-    new = Edit(
-        contract.version + 1,
-        operation,
-        parsed,
-        _when(op, parsed, contract.current, effective_at, at),
-        at,
-        reason,
-    )
-    _check_dating(op, new, at, earliest=edits[0].effective_at)
-    before = fold.fold(edits, valid_at=new.effective_at)
-    _check_party(op, parsed, before, actor)
-    with _pointers("/payload"):
-        fold.check(before, new)
-        after = fold.apply(before, new)
-    _check_effect(before, after)
-    later = [edit for edit in fold.in_order(edits) if edit.effective_at > new.effective_at]
-    _check_later(later, after)
-    if op.event(parsed, before) == "contract.activated":
-        for guard in _activation_guards:
-            guard(contract, before, new.effective_at)
-    row = _insert(contract, new, edits[-1], actor, key, request_hash)
+    planned: list[Planned] = []
+    after = list(edits)
+    for place, request in enumerate(operations):
+        with pointing(pointer.format(place)):
+            planned.append(
+                admission.plan(
+                    after,
+                    request.operation,
+                    request.payload,
+                    given=request.effective_at,
+                    reason=request.reason,
+                    actor=actor,
+                    at=at,
+                    current=contract.current,
+                )
+            )
+        after.append(planned[-1].edit)
+    admission.check_log(edits, after, since=min(plan.edit.effective_at for plan in planned))
+    if approval is None and not approved:
+        admission.check_approval(planned, actor)
+    _guard_activation(contract, planned)
+    _run_hooks(contract, edits, after, planned, actor, at)
+    rows = _insert(contract, planned, edits[-1], actor, key, request_hash, approval)
     shown_at = max(at, contract.projected_at)
-    contract = projection.refresh(contract, [*edits, new], actor=actor, at=shown_at, reason=reason)
-    until = later[0].effective_at if later else None
-    _announce(contract, new, row, before, after, until, actor=actor, at=at)
-    return EditResult(contract, row)
-
-
-def preview_edit(**arguments: Any) -> Preview:
-    """`record_edit` with the same arguments and the same refusals, rolled back."""
-    with transaction.atomic():
-        before = contract_edits(arguments["contract_id"])
-        result = record_edit(**arguments)
-        after = contract_edits(result.contract.pk)
-        transaction.set_rollback(True)
-    moment = result.edit.effective_at
-    old, new = fold.fold(before, valid_at=moment), fold.fold(after, valid_at=moment)
-    return Preview(moment, old, new, *difference(old, new))
+    reason = next((request.reason for request in operations if request.reason), "")
+    contract = projection.refresh(contract, after, actor=actor, at=shown_at, reason=reason)
+    for plan, row in zip(planned, rows, strict=True):
+        _announce(contract, plan, row, actor=actor, at=at)
+    return BatchResult(contract, rows, planned=planned)
 
 
 def suspend_contract(
@@ -262,195 +338,108 @@ def _machine_edit(
         raise
 
 
-class _pointers:
-    """Put `prefix` before the pointers of a CommerceError: the rules know only the payload."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CommerceError):
-            error.errors = [
-                item if item.pointer == "/effective_at" else replace(item, pointer=self.prefix + item.pointer)
-                for item in error.errors
-            ]
-
-
 def _key(idempotency_key: str) -> str:
     if not 1 <= len(idempotency_key) <= 320:
         raise InvalidInput("An idempotency key has 1 to 320 characters.", code="idempotency_key_invalid")
     return idempotency_key
 
 
-def _request_hash(operation: str, payload: Json, effective_at: datetime | None, reason: str) -> str:
-    at = schema.instant(_instant(effective_at)) if effective_at else None
-    return digest({"operation": operation, "payload": payload, "effective_at": at, "reason": reason})
+def _request_hash(operations: Sequence[OperationRequest]) -> str:
+    asked = [request.to_json() for request in operations]
+    return digest(asked[0] if len(asked) == 1 else asked)
 
 
-def _replay(row: ContractEdit, request_hash: str) -> EditResult:
+def _check_same(row: ContractEdit, request_hash: str) -> None:
     if row.request_hash != request_hash:
         raise InvalidInput("This idempotency key was used for another request.", code="idempotency_mismatch")
-    return EditResult(row.contract, row, replayed=True)
 
 
-def _version_conflict(contract: Contract, expected: int) -> VersionConflict:
-    since = contract.edits.filter(seq__gt=expected).order_by("seq")[:50]
-    return VersionConflict(
-        f"Contract {contract.number} is at version {contract.version}, not {expected}.",
-        current_version=contract.version,
-        edits=[
-            {"seq": row.seq, "operation": row.operation, "effective_at": schema.instant(row.effective_at)}
-            for row in since
-        ],
-    )
+def _guard_activation(contract: Contract, planned: Sequence[Planned]) -> None:
+    for plan in planned:
+        if plan.event == "contract.activated":
+            for guard in _activation_guards:
+                guard(contract, plan.before, plan.edit.effective_at)
 
 
-def _instant(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise InvalidInput(
-            "The instant needs an offset, e.g. 2027-03-01T00:00:00Z.",
-            pointer="/effective_at",
-            code="invalid_instant",
-        )
-    return value
-
-
-def _when(
-    op: Operation[Any], payload: Any, state: ContractState, given: datetime | None, at: datetime
-) -> datetime:
-    """When the edit takes effect: as its payload says, as the caller says, or now."""
-    if getattr(payload, "when", "") == "date" and given is None:
-        raise InvalidInput(
-            "Give the date as effective_at.", pointer="/effective_at", code="effective_at_required"
-        )
-    with _pointers("/payload"):
-        fixed = op.effective_at(payload, state, at)
-    if fixed and given and fixed != given:
-        raise InvalidInput(
-            f"The payload says {payload.when}; leave effective_at out.",
-            pointer="/effective_at",
-            code="effective_at_fixed",
-        )
-    return _instant(fixed or given or at)
-
-
-def _check_dating(op: Operation[Any], new: Edit, at: datetime, *, earliest: datetime | None) -> None:
-    def refuse(code: str, detail: str, pointer: str = "/effective_at") -> None:
-        raise InvalidInput(detail, pointer=pointer, code=code)
-
-    if earliest and new.effective_at < earliest:
-        refuse("effective_before_start", f"The contract exists since {earliest:%Y-%m-%d %H:%M} UTC.")
-    if earliest is None and new.effective_at > at:
-        refuse("effective_in_future", "A contract is created now; its start may lie ahead.")
-    if new.effective_at > at + FURTHEST_AHEAD:
-        refuse("limit_exceeded", "At most ten years ahead.")
-    if len(new.reason) > 500 or "\x00" in new.reason:
-        refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
-    backdated = earliest is not None and new.effective_at < at
-    if (backdated or op.reason_required) and not new.reason.strip():
-        why = "An edit in the past" if backdated else f"{op.label}"
-        refuse("reason_required", f"{why} needs a reason.", "/reason")
-
-
-def _acts_for_platform(actor: Actor) -> bool:
-    return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
-
-
-def _check_is_buyer(buyer_id: UUID, actor: Actor) -> None:
-    """Asked first of all: any other refusal would tell a seller what the others did."""
-    if not _acts_for_platform(actor) and actor.organization_id != buyer_id:
-        raise PermissionDenied("Only the buyer or the platform changes a contract.")
-
-
-def _check_party(op: Operation[Any], payload: Any, state: ContractState, actor: Actor) -> None:
-    """A key of the platform may do what its scopes allow; a buyer's key, what suits the buyer."""
-    _check_is_buyer(state.buyer_id, actor)
-    if not _acts_for_platform(actor) and not op.buyer_may(payload, state):
-        raise PermissionDenied(f"{op.label} is for the platform to record here.", operation=op.name)
-
-
-def _check_effect(before: ContractState, after: ContractState) -> None:
-    if replace(after, version=before.version) == before:
-        raise InvalidInput("Nothing would change.", code="no_effect")
-
-
-def _check_later(later: Sequence[Edit], state: ContractState) -> None:
-    broken = fold.broken_by(later, state)
-    if broken:
-        raise StateConflict(
-            f"{len(broken)} later edits would no longer be possible.",
-            code="would_invalidate_later_edit",
-            errors=[
-                FieldError("", error.code, f"#{edit.seq} {edit.operation}: {error.detail}")
-                for edit, error in broken
-            ],
-            later_edits=[
-                {"seq": edit.seq, "operation": edit.operation, "error": error.code} for edit, error in broken
-            ],
-        )
-
-
-def _insert(
-    contract: Contract, new: Edit, last: Edit | None, actor: Actor, key: str, request_hash: str
-) -> ContractEdit:
-    """Append to the log. `recorded_at` is the database's clock, later than the edit before."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT GREATEST(clock_timestamp(), %s::timestamptz + interval '1 microsecond')",
-            [last.recorded_at if last else None],
-        )
-        recorded_at = cursor.fetchone()[0]
-    prev_hash = contract.edits.get(seq=last.seq).hash if last else ""
-    row = ContractEdit(
-        contract=contract,
-        seq=new.seq,
-        operation=new.operation,
-        op_version=named(new.operation).op_version,
-        payload=schema.dump(new.payload),
-        effective_at=new.effective_at,
-        recorded_at=recorded_at,
-        actor_type=actor.type,
-        actor_id=actor.id,
-        actor_label=actor.label,
-        reason=new.reason,
-        request_id=actor.request_id,
-        idempotency_key=key,
-        request_hash=request_hash,
-        prev_hash=prev_hash,
-    )
-    row.hash = digest(row.fingerprint())
-    row.save(force_insert=True)
-    return row
-
-
-def _announce(
+def _run_hooks(
     contract: Contract,
-    new: Edit,
-    row: ContractEdit,
-    before: ContractState,
-    after: ContractState,
-    until: datetime | None,
-    *,
+    before: Sequence[Edit],
+    after: Sequence[Edit],
+    planned: Sequence[Planned],
     actor: Actor,
     at: datetime,
 ) -> None:
+    for hook in _hooks:
+        hook(contract=contract, before=before, after=after, planned=planned, actor=actor, at=at)
+
+
+def _insert(
+    contract: Contract,
+    planned: Sequence[Planned],
+    last: Edit | None,
+    actor: Actor,
+    key: str,
+    request_hash: str,
+    approval: Approval | None = None,
+) -> list[ContractEdit]:
+    """Append to the log. `recorded_at` is the database's clock, each later than the edit before."""
+    if approval is not None and approval.maker == str(actor):
+        raise PermissionDenied("Who requested something may not decide it.", code="own_approval")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT GREATEST(clock_timestamp(), %s::timestamptz + interval '1 microsecond')"
+            " + n * interval '1 microsecond' FROM generate_series(0, %s) n",
+            [last.recorded_at if last else None, len(planned) - 1],
+        )
+        instants = [row[0] for row in cursor.fetchall()]
+    previous = contract.edits.values_list("hash", flat=True).get(seq=last.seq) if last else ""
+    batch_id = uuid7() if len(planned) > 1 else None
+    rows = []
+    for place, (plan, recorded_at) in enumerate(zip(planned, instants, strict=True)):
+        edit = plan.edit
+        row = ContractEdit(
+            contract=contract,
+            seq=edit.seq,
+            operation=edit.operation,
+            op_version=edit.op_version,
+            payload=schema.dump(edit.payload),
+            effective_at=edit.effective_at,
+            recorded_at=recorded_at,
+            actor_type=actor.type,
+            actor_id=actor.id,
+            actor_label=actor.label,
+            requested_by=approval.maker if approval else "",
+            approval_id=approval.pk if approval else None,
+            reason=edit.reason,
+            request_id=actor.request_id,
+            idempotency_key=f"{key}#{place}" if place else key,
+            request_hash=request_hash,
+            supersedes=edit.payload.target_seq if edit.operation == "correct" else None,
+            batch_id=batch_id,
+            batch_pos=place if batch_id else None,
+            prev_hash=previous,
+        )
+        previous = row.hash = digest(row.fingerprint())
+        rows.append(row)
+    return ContractEdit.objects.bulk_create(rows)
+
+
+def _announce(contract: Contract, plan: Planned, row: ContractEdit, *, actor: Actor, at: datetime) -> None:
     append(
         "contract",
         contract.pk,
-        named(new.operation).event(new.payload, before),
+        plan.event,
         {
-            **projection.delta(contract, before, after, since=row.effective_at, until=until),
-            "from_version": row.seq - 1,
-            "to_version": row.seq,
+            **projection.delta(contract, plan.before, plan.after, since=row.effective_at, until=plan.until),
+            "from_version": row.seq - 1 - (row.batch_pos or 0),
+            "to_version": contract.version,
             "operation": row.operation,
             "edits": [row.seq],
             "recorded_at": schema.instant(row.recorded_at),
             "retroactive": row.effective_at < at,
             "pending": row.effective_at > at,
             "reason": row.reason,
+            "batch_id": str(row.batch_id) if row.batch_id else None,
         },
         at=at,
         actor=actor,

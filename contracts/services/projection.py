@@ -14,7 +14,7 @@ from commerce.errors import NotFound
 from commerce.outbox import append
 from commerce.states import transition
 from contracts.models import Contract, ContractEdit
-from contracts.rules import fold
+from contracts.rules import fold, upcasting
 from contracts.rules.fold import Edit, Instant
 from contracts.rules.schema import instant
 from contracts.rules.state import ContractState, difference, digest
@@ -42,7 +42,7 @@ def load_edits(contract_id: Any) -> list[Edit]:
         Edit(
             seq=seq,
             operation=operation,
-            payload=fold.load(operation, payload),
+            payload=upcasting.load(operation, payload, op_version),
             effective_at=effective_at,
             recorded_at=recorded_at,
             reason=reason,

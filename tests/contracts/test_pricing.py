@@ -13,7 +13,8 @@ from contracts.rules.periods import Period, add_months
 from contracts.rules.pricing import billing_period, prorate, rate_recurring, rate_usage, tax_on
 from contracts.rules.segments import Segment
 from contracts.rules.splits import split_invoice
-from contracts.rules.state import Price, SettlementTerms
+from contracts.rules.state import Price
+from contracts.rules.terms import SettlementTerms
 
 SELLER, PARTNER = UUID(int=1), UUID(int=2)
 PRORATIONS = [

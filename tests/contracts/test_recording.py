@@ -541,7 +541,6 @@ def test_preview_tells_what_would_happen_and_writes_nothing(active: Contract, se
             payload={"line_id": str(servers), "quantity": 3},
             actor=OPERATOR,
             at=LATER,
-            idempotency_key="preview",
             expected_version=None,
         )
         assert preview.changed_before == {f"/lines/{servers}/quantity": 2}

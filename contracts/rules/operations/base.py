@@ -32,6 +32,8 @@ class Operation(Generic[P]):
     op_version: ClassVar[int] = 1
     permission: ClassVar[str] = "contracts.edit_contract"
     reason_required: ClassVar[bool] = False
+    before_clock: ClassVar[bool] = False
+    """Whether it comes before what the clock does at the same instant: a renewal precedes the expiry."""
     payload: type[P]
 
     def allowed(self, payload: P) -> frozenset[str]:
@@ -41,6 +43,10 @@ class Operation(Generic[P]):
     def effective_at(self, payload: P, state: ContractState, at: datetime) -> datetime | None:
         """The instant that the payload itself fixes (such as the period's end), or None."""
         return None
+
+    def needs_approval(self, state: ContractState, payload: P, at: datetime) -> str:
+        """Why a second person has to agree, in words; empty when nobody has to."""
+        return ""
 
     def check(self, state: ContractState, payload: P, at: datetime) -> None:
         """Raise when the state at `at` does not admit the payload; pointers are relative to it."""

@@ -1,0 +1,91 @@
+"""correct: void an earlier edit, replace it, or take it up again. The latest correction of a target wins.
+
+The fold reads a correction when it resolves the log; to the state it does nothing by itself. A
+correction is never the target of another: to undo one, its target is reinstated or corrected anew.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from commerce.errors import Conflict, InvalidInput, NotFound
+from contracts.rules.operations.base import Operation, operation
+from contracts.rules.schema import Between
+from contracts.rules.state import ContractState
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What the target says instead: its operation's payload, and another instant if one is given."""
+
+    payload: dict[str, Any]
+    effective_at: datetime | None = None
+    op_version: int = 1
+
+
+@dataclass(frozen=True)
+class Correct:
+    """`money` none_with_reason keeps what was billed as it is."""
+
+    target_seq: Annotated[int, Between(1, 1_000_000)]
+    mode: Literal["void", "replace", "reinstate"]
+    replacement: Replacement | None = None
+    money: Literal["post_difference", "none_with_reason"] = "post_difference"
+
+
+@operation
+class CorrectOperation(Operation):
+    name, label = "correct", "Correct"
+    permission = "contracts.correct_contract"
+    reason_required = True
+    payload = Correct
+
+    def allowed(self, payload: Correct) -> frozenset[str]:
+        return frozenset(
+            {
+                "draft", "pending_signature", "pending_activation", "active", "suspended", "expired",
+                "terminated", "cancelled",
+            }
+        )  # fmt: skip
+
+    def needs_approval(self, state: ContractState, payload: Correct, at: datetime) -> str:
+        if state.status in ("none", "draft", "pending_signature"):
+            return ""
+        return "What was recorded of a signed contract is corrected by two people."
+
+    def apply(self, state: ContractState, payload: Correct, at: datetime) -> ContractState:
+        return state
+
+    def event(self, payload: Correct, before: ContractState) -> str:
+        return "contract.corrected"
+
+
+def check_correction(payload: Correct, log: Iterable[tuple[int, str]]) -> None:
+    """Raise unless the target may be corrected so; `log` has (seq, operation) of every edit known."""
+    operations = dict(log)
+    name = operations.get(payload.target_seq)
+
+    def refuse(kind: type[InvalidInput] | type[Conflict], code: str, detail: str, field: str) -> None:
+        raise kind(detail, pointer=f"/{field}", code=code)
+
+    if name is None:
+        raise NotFound(
+            f"The contract has no edit #{payload.target_seq}.", pointer="/target_seq", code="target_not_found"
+        )
+    if name == "correct":
+        refuse(
+            Conflict,
+            "target_is_correction",
+            f"Edit #{payload.target_seq} is a correction itself; correct or reinstate its target.",
+            "target_seq",
+        )
+    if name == "create" and payload.mode == "void":
+        refuse(Conflict, "cannot_void_create", "A contract's first edit can be replaced, not voided.", "mode")
+    if (payload.mode == "replace") != (payload.replacement is not None):
+        refuse(
+            InvalidInput,
+            "replacement_misplaced",
+            "A replacement belongs to mode replace, and to no other.",
+            "replacement",
+        )

@@ -1,0 +1,311 @@
+"""Whether an operation may be recorded, and what it then does: everything short of writing it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from commerce.actor import Actor
+from commerce.errors import (
+    CommerceError,
+    FieldError,
+    InvalidInput,
+    PermissionDenied,
+    StateConflict,
+    VersionConflict,
+)
+from commerce.parties.models import Organization
+from contracts.models import Contract
+from contracts.rules import fold, schema
+from contracts.rules.fold import Edit
+from contracts.rules.operations import Operation, named
+from contracts.rules.operations.correct import Correct, Replacement, check_correction
+from contracts.rules.state import ContractState
+from contracts.services.catalog import resolve
+
+FURTHEST_AHEAD = timedelta(days=3653)
+BACKDATE = timedelta(days=31)
+BACKDATE_FINANCE = timedelta(days=400)
+FINANCE = "contracts.backdate_contract"
+
+Json = dict[str, Any] | list[Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An edit that may be recorded: the state around it at its instant, and until when nothing else comes.
+
+    `approval` says why two people must agree, if they must.
+    """
+
+    edit: Edit
+    event: str
+    before: ContractState
+    after: ContractState
+    until: datetime | None = None
+    approval: str = ""
+
+
+@contextmanager
+def pointing(prefix: str) -> Iterator[None]:
+    """Put `prefix` before the pointers of a CommerceError: the rules know only the payload."""
+    try:
+        yield
+    except CommerceError as error:
+        error.errors = [replace(item, pointer=prefix + item.pointer) for item in error.errors]
+        raise
+
+
+@contextmanager
+def _in_payload() -> Iterator[None]:
+    try:
+        yield
+    except CommerceError as error:
+        error.errors = [
+            item if item.pointer == "/effective_at" else replace(item, pointer=f"/payload{item.pointer}")
+            for item in error.errors
+        ]
+        raise
+
+
+def plan(
+    log: Sequence[Edit],
+    operation: str,
+    payload: Json,
+    *,
+    given: datetime | None,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+    current: ContractState,
+) -> Planned:
+    """What recording this on `log` would be. Raises what `record_edit` raises, but for what lies later."""
+    op = named(operation)
+    if operation == "create":
+        raise InvalidInput("A contract is created once.", pointer="/operation", code="unknown_operation")
+    parsed = schema.parse(op.payload, payload, pointer="/payload")
+    if isinstance(parsed, Correct):
+        return _plan_correction(log, op, parsed, given=given, reason=reason, actor=actor, at=at)
+    with _in_payload():
+        parsed = resolve(parsed, at=at)
+    new = Edit(
+        len(log) + 1,
+        operation,
+        parsed,
+        _when(op, parsed, current, given, at),
+        at,
+        reason,
+        op_version=op.op_version,
+    )
+    check_dating(op, new, at, actor, earliest=min(edit.effective_at for edit in log))
+    before = fold.found_by(log, new)
+    check_party(op, parsed, before, actor)
+    with _in_payload():
+        fold.check(before, new)
+        after = fold.apply(before, new)
+    check_effect(before, after)
+    return Planned(
+        new,
+        op.event(parsed, before),
+        before,
+        after,
+        until=_next_edit(log, new.effective_at),
+        approval=op.needs_approval(before, parsed, new.effective_at),
+    )
+
+
+def _plan_correction(
+    log: Sequence[Edit],
+    op: Operation[Any],
+    parsed: Correct,
+    *,
+    given: datetime | None,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> Planned:
+    """A correction takes effect where the state first changes by it: nobody chooses that instant."""
+    if given is not None:
+        raise InvalidInput(
+            "A correction takes effect where it changes something; leave effective_at out.",
+            pointer="/effective_at",
+            code="effective_at_fixed",
+        )
+    with _in_payload():
+        check_correction(parsed, [(edit.seq, edit.operation) for edit in log])
+    target = next(edit for edit in log if edit.seq == parsed.target_seq)
+    if parsed.replacement is not None:
+        parsed = replace(parsed, replacement=_resolved(target, parsed.replacement, at))
+    earlier = [
+        edit.payload for edit in log if edit.operation == "correct" and edit.payload.target_seq == target.seq
+    ]
+    was = fold.corrected(target, earlier[-1]) if earlier else target
+    becomes = fold.corrected(target, parsed)
+    instants = [edit.effective_at for edit in (was, becomes) if edit]
+    if was == becomes or not instants:
+        raise InvalidInput("Nothing would change.", code="no_effect")
+    new = Edit(len(log) + 1, "correct", parsed, min(instants), at, reason, op_version=op.op_version)
+    earliest = min(edit.effective_at for edit in log)
+    check_dating(op, new, at, actor, earliest=None if target.seq == 1 else earliest)
+    before = fold.fold(log, valid_at=new.effective_at)
+    after = fold.fold([*log, new], valid_at=new.effective_at)
+    check_party(op, parsed, before, actor)
+    if _states(log) == _states([*log, new]):
+        raise InvalidInput("Nothing would change.", code="no_effect")
+    return Planned(
+        new,
+        op.event(parsed, before),
+        before,
+        after,
+        approval=op.needs_approval(before, parsed, new.effective_at),
+    )
+
+
+def _states(log: Sequence[Edit]) -> list[tuple[datetime, str]]:
+    return [(instant.at, instant.state.hash) for instant in fold.timeline(log)]
+
+
+def _resolved(target: Edit, replacement: Replacement, at: datetime) -> Replacement:
+    """A replacement as it is stored: of the target's operation, with what the server fills in."""
+    op = named(target.operation)
+    pointer = "/payload/replacement/payload"
+    parsed = schema.parse(op.payload, replacement.payload, pointer=pointer)
+    with pointing(pointer):
+        if target.operation == "create" and parsed.number is None:
+            parsed = replace(parsed, number=target.payload.number)
+        parsed = resolve(parsed, at=at)
+    return Replacement(schema.dump(parsed), replacement.effective_at, op.op_version)
+
+
+def _when(
+    op: Operation[Any], payload: Any, state: ContractState, given: datetime | None, at: datetime
+) -> datetime:
+    """When the edit takes effect: as its payload says, as the caller says, or now."""
+    if getattr(payload, "when", "") == "date" and given is None:
+        raise InvalidInput(
+            "Give the date as effective_at.", pointer="/effective_at", code="effective_at_required"
+        )
+    with _in_payload():
+        fixed = op.effective_at(payload, state, at)
+    if fixed and given and fixed != given:
+        raise InvalidInput(
+            "The payload fixes the instant; leave effective_at out.",
+            pointer="/effective_at",
+            code="effective_at_fixed",
+        )
+    return aware(fixed or given or at)
+
+
+def _next_edit(log: Sequence[Edit], after: datetime) -> datetime | None:
+    return min((edit.effective_at for edit in fold.resolve(log) if edit.effective_at > after), default=None)
+
+
+def aware(value: datetime) -> datetime:
+    """InvalidInput for an instant without an offset."""
+    if value.tzinfo is None:
+        raise InvalidInput(
+            "The instant needs an offset, e.g. 2027-03-01T00:00:00Z.",
+            pointer="/effective_at",
+            code="invalid_instant",
+        )
+    return value
+
+
+def check_dating(
+    op: Operation[Any], new: Edit, at: datetime, actor: Actor, *, earliest: datetime | None
+) -> None:
+    """Within the contract's life, at most ten years ahead, as far back as the actor may go, with a reason."""
+
+    def refuse(code: str, detail: str, pointer: str = "/effective_at") -> None:
+        raise InvalidInput(detail, pointer=pointer, code=code)
+
+    first = new.seq == 1
+    if earliest and new.effective_at < earliest:
+        refuse("effective_before_start", f"The contract exists since {earliest:%Y-%m-%d %H:%M} UTC.")
+    if first and new.effective_at > at:
+        refuse("effective_in_future", "A contract is created now; its start may lie ahead.")
+    if new.effective_at > at + FURTHEST_AHEAD:
+        refuse("limit_exceeded", "At most ten years ahead.")
+    if len(new.reason) > 500 or "\x00" in new.reason:
+        refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
+    backdated = not first and new.effective_at < at
+    if (backdated or op.reason_required) and not new.reason.strip():
+        why = "An edit in the past" if backdated else f"{op.label}"
+        refuse("reason_required", f"{why} needs a reason.", "/reason")
+    if backdated and actor.type != "system":
+        limit = BACKDATE_FINANCE if actor.has_perm(FINANCE) else BACKDATE
+        if new.effective_at < at - limit:
+            raise PermissionDenied(
+                f"You may go back {limit.days} days, this is {(at - new.effective_at).days}.",
+                pointer="/effective_at",
+                code="backdate_limit",
+            )
+
+
+def _acts_for_platform(actor: Actor) -> bool:
+    return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
+
+
+def check_is_buyer(buyer_id: Any, actor: Actor) -> None:
+    """Asked first of all: any other refusal would tell a seller what the others did."""
+    if not _acts_for_platform(actor) and actor.organization_id != buyer_id:
+        raise PermissionDenied("Only the buyer or the platform changes a contract.")
+
+
+def check_party(op: Operation[Any], payload: Any, state: ContractState, actor: Actor) -> None:
+    """A key of the platform may do what its scopes allow; a buyer's key, what suits the buyer."""
+    check_is_buyer(state.buyer_id, actor)
+    if not _acts_for_platform(actor) and not op.buyer_may(payload, state):
+        raise PermissionDenied(f"{op.label} is for the platform to record here.", operation=op.name)
+
+
+def check_effect(before: ContractState, after: ContractState) -> None:
+    if replace(after, version=before.version) == before:
+        raise InvalidInput("Nothing would change.", code="no_effect")
+
+
+def check_log(old: Sequence[Edit], new: Sequence[Edit], *, since: datetime) -> None:
+    """Raise when the log with the new edits holds one that the states before it do not admit."""
+    broken = fold.broken(new, since)
+    if broken:
+        known = fold.broken(old, since)
+        broken = {seq: error for seq, error in broken.items() if seq not in known}
+    if not broken:
+        return
+    later = {edit.seq: edit for edit in old}
+    for seq, error in broken.items():
+        if seq not in later:
+            raise error
+    raise StateConflict(
+        f"{len(broken)} later edits would no longer be possible.",
+        code="would_invalidate_later_edit",
+        errors=[
+            FieldError("", error.code, f"#{seq} {later[seq].operation}: {error.detail}")
+            for seq, error in broken.items()
+        ],
+        later_edits=[
+            {"seq": seq, "operation": later[seq].operation, "error": error.code}
+            for seq, error in broken.items()
+        ],
+    )
+
+
+def check_approval(planned: Sequence[Planned], actor: Actor) -> None:
+    """PermissionDenied when two people must agree and only one asks; machines act by agreed rules."""
+    why = [plan.approval for plan in planned if plan.approval]
+    if why and actor.type != "system":
+        raise PermissionDenied(f"{why[0]} Request an approval instead.", code="approval_required", why=why)
+
+
+def version_conflict(contract: Contract, expected: int) -> VersionConflict:
+    """409 with the current version and what was recorded since the expected one."""
+    since = contract.edits.filter(seq__gt=expected).order_by("seq")[:50]
+    return VersionConflict(
+        f"Contract {contract.number} is at version {contract.version}, not {expected}.",
+        current_version=contract.version,
+        edits=[
+            {"seq": row.seq, "operation": row.operation, "effective_at": schema.instant(row.effective_at)}
+            for row in since
+        ],
+    )

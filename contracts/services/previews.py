@@ -1,0 +1,102 @@
+"""What an operation or a batch would do: recorded by the same code, looked at, and rolled back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from commerce.actor import Actor
+from commerce.ids import uuid7
+from contracts.rules import fold
+from contracts.rules.fold import Instant
+from contracts.rules.state import ContractState, difference
+from contracts.services.admission import Planned
+from contracts.services.edits import OperationRequest, contract_edits, record
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would change, seen at `effective_at`, the earliest instant that any of the edits touches.
+
+    `changed_before` and `changed_after` map JSON pointers to values; `timeline` is what would follow from
+    there, `was` what follows now. `approval` says why two people must agree, once for each that must.
+    """
+
+    effective_at: datetime
+    before: ContractState
+    after: ContractState
+    changed_before: dict[str, Any]
+    changed_after: dict[str, Any]
+    planned: list[Planned]
+    timeline: list[Instant]
+    was: list[Instant]
+    approval: list[str]
+
+
+def preview_edit(
+    *,
+    contract_id: UUID,
+    operation: str,
+    payload: Any,
+    actor: Actor,
+    at: datetime,
+    expected_version: int | None,
+    effective_at: datetime | None = None,
+    reason: str = "",
+) -> Preview:
+    """`record_edit` with the same refusals, rolled back; that two people must agree is said, not refused."""
+    request = OperationRequest(operation, payload, effective_at, reason)
+    return _preview(contract_id, [request], actor, at, expected_version, pointer="")
+
+
+def preview_edits(
+    *,
+    contract_id: UUID,
+    operations: Sequence[OperationRequest],
+    actor: Actor,
+    at: datetime,
+    expected_version: int | None,
+) -> Preview:
+    """`record_edits`, likewise."""
+    return _preview(contract_id, operations, actor, at, expected_version, pointer="/operations/{}")
+
+
+def _preview(
+    contract_id: UUID,
+    operations: Sequence[OperationRequest],
+    actor: Actor,
+    at: datetime,
+    expected_version: int | None,
+    *,
+    pointer: str,
+) -> Preview:
+    with transaction.atomic():
+        before = contract_edits(contract_id)
+        result = record(
+            contract_id,
+            operations,
+            actor=actor,
+            at=at,
+            idempotency_key=f"preview:{uuid7()}",
+            expected_version=expected_version,
+            pointer=pointer,
+            approved=True,
+        )
+        after = contract_edits(contract_id)
+        transaction.set_rollback(True)
+    since = min(plan.edit.effective_at for plan in result.planned)
+    was, will = fold.timeline(before), fold.timeline(after)
+    old, new = fold.at_instant(was, since), fold.at_instant(will, since)
+    return Preview(
+        since,
+        old,
+        new,
+        *difference(old, new),
+        planned=result.planned,
+        timeline=[instant for instant in will if instant.at >= since],
+        was=[instant for instant in was if instant.at >= since],
+        approval=[plan.approval for plan in result.planned if plan.approval],
+    )
