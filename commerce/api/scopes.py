@@ -12,7 +12,7 @@ from django.apps import apps
 READ = frozenset({"view"})
 _OPERATE = """
 accept activate cancel claim close collect edit hold lift operate poll propose record register release
-request resolve resume retry send sign snooze submit suspend terminate verify void withdraw
+backdate correct request resolve resume retry send sign snooze submit suspend terminate verify void withdraw
 """
 OPERATE = frozenset(_OPERATE.split())
 APPROVE = frozenset({"approve", "reject", "reopen"})
@@ -39,8 +39,21 @@ SCOPES = {
 }
 # What only the platform's own keys may have: scopes, and verbs and permissions within the others.
 PLATFORM_ONLY = frozenset({"payouts:approve", "approvals:read"})
-PLATFORM_VERBS = APPROVE | {"accept", "close", "collect", "hold", "lift", "release", "verify", "void"}
-PLATFORM_PERMISSIONS = frozenset({"ledger.request_reopening", "ledger.request_reversal"})
+PLATFORM_VERBS = APPROVE | {
+    "accept",
+    "backdate",
+    "close",
+    "collect",
+    "correct",
+    "hold",
+    "lift",
+    "release",
+    "verify",
+    "void",
+}
+PLATFORM_PERMISSIONS = frozenset(
+    {"contracts.request_platformterms", "ledger.request_reopening", "ledger.request_reversal"}
+)
 
 
 def permissions_of(scopes: Iterable[str], *, platform: bool) -> frozenset[str]:
