@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 
 from commerce.ids import uuid7
+from commerce.parties.models import Organization
 from contracts.models.log import Contract
 from contracts.rules.service import REPORTED, VOID, WORST_FIRST
 
@@ -38,6 +39,10 @@ class ServiceEvent(models.Model):
     )
     detail = models.JSONField(default=dict)
     actor = models.CharField(max_length=200)
+    reporter = models.ForeignKey(
+        Organization, models.PROTECT, null=True, blank=True, related_name="+", db_index=False,
+        help_text="Whose key reported it; nobody's when we did.",
+    )  # fmt: skip
 
     class Meta:
         ordering = ("-id",)
