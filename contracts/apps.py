@@ -1,6 +1,7 @@
 """The Contracts application: its events and what must always hold are known from the start."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class ContractsConfig(AppConfig):
@@ -10,3 +11,6 @@ class ContractsConfig(AppConfig):
 
     def ready(self) -> None:
         from contracts import audience, events, invariants  # noqa: F401
+        from contracts.services.terms import ensure_first_version
+
+        post_migrate.connect(ensure_first_version, sender=self, dispatch_uid="contracts.terms")

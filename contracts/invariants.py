@@ -15,7 +15,7 @@ from django.db import connection
 from commerce import clock
 from commerce.invariants import Finding, invariant
 from contracts.models import Contract
-from contracts.services import projection
+from contracts.services import projection, terms
 
 SAMPLE = 500
 OVERDUE = timedelta(days=1)
@@ -52,6 +52,12 @@ def logs_are_untouched() -> Iterator[Finding]:
     for contract in _sample():
         if seq := projection.verify_log(contract.pk):
             yield Finding(f"contract:{contract.pk}", f"Edit #{seq} of {contract.number} was tampered with.")
+
+
+@invariant("I10", "Every version of the platform's terms matches its hash, and none is missing")
+def platform_terms_are_untouched() -> Iterator[Finding]:
+    if broken := terms.broken_version():
+        yield Finding("platform_terms", broken)
 
 
 @invariant("I5", "What is due has taken effect")

@@ -4,8 +4,10 @@ from rest_framework.routers import SimpleRouter
 
 from contracts.api.catalogue import ProductViewSet
 from contracts.api.contracts import ContractViewSet
+from contracts.api.platform_terms import PlatformTermsViewSet
 
 router = SimpleRouter()
 router.register("contracts", ContractViewSet, basename="contract")
 router.register("products", ProductViewSet, basename="product")
+router.register("platform-terms", PlatformTermsViewSet, basename="platform-terms")
 urlpatterns = router.urls

@@ -158,6 +158,10 @@ def dump(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
+def _is_empty(item: Any) -> bool:
+    return type(item) is Patch and not item
+
+
 def instant(value: datetime) -> str:
     """RFC 3339 in UTC, e.g. 2027-03-01T00:00:00Z."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
