@@ -99,6 +99,45 @@ class PlatformTermsChange:
     approval_id: UUID
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A version of an offer as it is after the change."""
+
+    offer_id: Public[UUID]
+    seller_id: Public[UUID]
+    product: Public[str]
+    code: Public[Annotated[str, "the seller's own name for it"]]
+    version: Public[int]
+    supersedes: Public[Annotated[UUID | None, "the version before"]]
+    currency: Public[Annotated[str, "ISO 4217"]]
+    price: Public[Annotated[dict[str, Any], "as in a line"]]
+    valid_from: Public[datetime]
+    valid_to: Public[datetime | None]
+    status: Public[str]
+
+
+@dataclass(frozen=True)
+class OfferCapacity(Offer):
+    """The offer, and how many units its seller has of it in all; null for no limit."""
+
+    capacity_before: Public[int | None]
+    capacity: Public[int | None]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of an offer that a contract's line took or gave back."""
+
+    reservation_id: Public[UUID]
+    offer_id: Public[UUID]
+    seller_id: Public[UUID]
+    contract_id: Public[UUID]
+    line_id: Public[UUID]
+    units: Public[Annotated[int, "taken or given back by this"]]
+    reserved: Public[Annotated[int, "what the line has after it"]]
+    reason: Annotated[str, "why they were given back"]
+
+
 edited = partial(
     event,
     payload=ContractEdit,
@@ -126,6 +165,10 @@ edited("contract.quantity_changed", summary="A line has another quantity from `e
 edited("contract.suspended", summary="A hold was placed on the contract or on some of its lines.")
 edited("contract.resumed", summary="A hold was lifted.")
 edited("contract.terminated", summary="It ends at `effective_at`.")
+edited(
+    "contract.transferred",
+    summary="Another buyer or seller takes a party's place from `effective_at`; the one that left hears of it too.",
+)
 edited("contract.corrected", summary="An earlier edit was voided, replaced or reinstated.")
 edited("contract.cancelled", summary="It was given up before it started.")
 arrived("contract.took_effect", summary="The instant came at which edits recorded earlier are effective.")
@@ -143,4 +186,49 @@ event(
         "hash": "9a1c7e21c3f34de8b1a52f8d9bb4a0c79a1c7e21c3f34de8b1a52f8d9bb4a0c7",
         "approval_id": "01956f1c-3c00-7000-8000-00000000a501",
     },
+)
+
+OFFER = {
+    "offer_id": "01956f1c-3c00-7000-8000-00000000f001",
+    "seller_id": "01956f1c-3c00-7000-8000-0000000000e1",
+    "product": "gpu-server",
+    "code": "h100-monthly",
+    "version": 2,
+    "supersedes": "01956f1c-3c00-7000-8000-00000000f000",
+    "currency": "USD",
+    "price": {"model": "unit", "rate": "18000", "currency": "USD"},
+    "valid_from": "2027-03-01T00:00:00Z",
+    "valid_to": None,
+    "status": "live",
+}
+offer = partial(event, aggregate="offer", audience="seller_id")
+offer("offer.published", Offer, summary="Lines may be sold on this version.", example=OFFER)
+offer(
+    "offer.withdrawn",
+    Offer,
+    summary="No new line may use this version; those sold on it go on.",
+    example=OFFER | {"status": "withdrawn"},
+)
+offer(
+    "offer.capacity_changed",
+    OfferCapacity,
+    summary="The seller has another number of units, for all versions together.",
+    example=OFFER | {"capacity_before": 8, "capacity": 16},
+)
+units = partial(event, payload=Units, aggregate="reservation", audience="seller_id")
+UNITS = {
+    "reservation_id": "01956f1c-3c00-7000-8000-00000000d001",
+    "offer_id": "01956f1c-3c00-7000-8000-00000000f001",
+    "seller_id": "01956f1c-3c00-7000-8000-0000000000e1",
+    "contract_id": "01956f1c-3c00-7000-8000-00000000c001",
+    "line_id": "01956f1c-3c00-7000-8000-00000000a001",
+    "units": 2,
+    "reserved": 2,
+    "reason": "",
+}
+units("units.reserved", summary="A contract's line took units of an offer.", example=UNITS)
+units(
+    "units.released",
+    summary="A line gave units back, or its hold expired.",
+    example=UNITS | {"reserved": 0, "reason": "The hold expired."},
 )

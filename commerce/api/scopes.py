@@ -11,7 +11,7 @@ from django.apps import apps
 
 READ = frozenset({"view"})
 _OPERATE = """
-accept activate cancel claim close collect edit hold lift operate poll propose record register release
+accept activate cancel claim close collect edit hold lift operate poll propose publish record register release
 backdate correct request resolve resume retry send sign snooze submit suspend terminate verify void withdraw
 """
 OPERATE = frozenset(_OPERATE.split())
