@@ -52,7 +52,10 @@ PLATFORM_VERBS = APPROVE | {
     "void",
 }
 PLATFORM_PERMISSIONS = frozenset(
-    {"contracts.request_platformterms", "ledger.request_reopening", "ledger.request_reversal"}
+    {
+        *("contracts.request_platformterms", "contracts.request_bulkplan", "contracts.cancel_bulkplan"),
+        *("ledger.request_reopening", "ledger.request_reversal"),
+    }
 )
 
 

@@ -1,8 +1,8 @@
 """The base of every admin page: read-only, affordable at any size, changed through actions only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
+from django.utils.text import capfirst, slugify
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
@@ -51,7 +51,8 @@ class ConsoleAdmin(ModelAdmin):
     Lists: `-id` order, 50 rows, a capped count, `list_select_related` as a tuple, `search_fields`
     only `<column>__exact` or `<column>__startswith` on indexed columns. `keyed_by` names two columns
     that are indexed together and found as "kind:key". `exported` names the sources of its exports,
-    `menu` further pages of its own for the navigation: title, icon and the name of the address.
+    `menu` further pages of its own for the navigation: title, icon and the name of the address. With
+    `tabbed` an object's page shows the panels of one tab, and asks for nothing of the others.
     """
 
     object_actions: Sequence[ObjectAction] = ()
@@ -59,6 +60,7 @@ class ConsoleAdmin(ModelAdmin):
     keyed_by: tuple[str, str] | None = None
     exported: Sequence[str] = ()
     menu: Sequence[tuple[str, str, str]] = ()
+    tabbed = False
 
     actions: ClassVar[Any] = None
     paginator: ClassVar[Any] = CappedPaginator
@@ -148,11 +150,7 @@ class ConsoleAdmin(ModelAdmin):
         if obj is not None and self.has_view_permission(request, obj):
             if not self.has_change_permission(request, obj):
                 context["title"] = capfirst(self.opts.verbose_name)
-            context |= {
-                "object_actions": self.buttons(request, obj),
-                "panels": self.rendered_panels(request, obj),
-                "timeline": timeline_of(obj),
-            }
+            context |= {"object_actions": self.buttons(request, obj), **self.body(request, obj)}
         return super().change_view(request, object_id, form_url, context)
 
     def get_object_actions(self, request: HttpRequest, obj: Any) -> Sequence[ObjectAction]:
@@ -171,13 +169,28 @@ class ConsoleAdmin(ModelAdmin):
             if request.user.has_perm(action.permission)
         ]
 
-    def rendered_panels(self, request: HttpRequest, obj: Model) -> list[dict[str, Any]]:
-        found = [
-            {"title": panel.title, "body": _body(panel, obj, request)}
+    def body(self, request: HttpRequest, obj: Model) -> dict[str, Any]:
+        """Panels and timeline; of a page with tabs only what is on the one that `?tab=` names."""
+        panels = [
+            panel
             for panel in registry.panels(self.opts.label_lower)
             if not panel.permission or request.user.has_perm(panel.permission)
         ]
-        return [panel for panel in found if panel["body"]]
+        if not self.tabbed:
+            return {"panels": _rendered(panels, obj, request), "timeline": timeline_of(obj)}
+        titles = {slugify(title): title for title in (panel.tab or panel.title for panel in panels)}
+        slugs = list(dict.fromkeys([*list(titles)[:1], "timeline", *titles]))
+        chosen = request.GET.get("tab", "")
+        chosen = chosen if chosen in slugs else slugs[0]
+        own = [panel for panel in panels if slugify(panel.tab or panel.title) == chosen]
+        return {
+            "tabs": [
+                {"title": titles.get(slug, "Timeline"), "url": _tab(request, slug), "current": slug == chosen}
+                for slug in slugs
+            ],
+            "panels": _rendered(own, obj, request),
+            "timeline": timeline_of(obj) if chosen == "timeline" else None,
+        }
 
     def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """GET: the confirmation. POST: the action. 403 without its permission, either way."""
@@ -231,6 +244,17 @@ class ConsoleAdmin(ModelAdmin):
 
     def _page_of(self, object_id: str) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[object_id])
+
+
+def _tab(request: HttpRequest, slug: str) -> str:
+    """The address of a tab at the instants that the page shows."""
+    kept = {name: request.GET[name] for name in ("valid_at", "known_at") if request.GET.get(name)}
+    return f"?{urlencode({'tab': slug, **kept})}"
+
+
+def _rendered(panels: Iterable[registry.Panel], obj: Model, request: HttpRequest) -> list[dict[str, Any]]:
+    found = [{"title": panel.title, "body": _body(panel, obj, request)} for panel in panels]
+    return [panel for panel in found if panel["body"]]
 
 
 def _body(panel: registry.Panel, obj: Model, request: HttpRequest) -> SafeString:

@@ -58,12 +58,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A block on an object's page; none when it renders to nothing at all."""
+    """A block on an object's page; none when it renders to nothing at all.
+
+    On a page with tabs it is on the tab `tab`, else on one of its own title.
+    """
 
     title: str
     render: Callable[[Any, HttpRequest], SafeString]
     order: int = 10
     permission: str = ""
+    tab: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,10 @@ def register_panel(
     render: Callable[[Any, HttpRequest], SafeString],
     order: int = 10,
     permission: str = "",
+    tab: str = "",
 ) -> None:
     """Put a block on the page of `model` ("contracts.contract")."""
-    _panels[model.lower()].append(Panel(title, render, order, permission))
+    _panels[model.lower()].append(Panel(title, render, order, permission, tab))
 
 
 def register_timeline(model: str, rows: Timeline) -> None:
