@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from commerce.errors import FieldError
 from contracts.rules import schema
 from contracts.rules.schema import Between, Share
-from contracts.rules.terms import Days, Payment, Renewal, SettlementTerms, Sla, Tax, Uplift
+from contracts.rules.terms import Days, Payment, Renewal, SettlementTerms, Sla, Tax, Terms, contradictions
 
 Json = dict[str, Any]
 
@@ -109,8 +109,8 @@ def _faults(values: PlatformDefaults) -> Iterator[FieldError]:
                 yield FieldError(
                     f"/{section}/{name}", "per_contract", "Only a contract can say this, not the platform."
                 )
-    yield from uplift_faults(values.renewal.uplift, "/renewal/uplift")
-    yield from sla_faults(values.sla, "/sla")
+    terms = Terms(payment=values.payment, renewal=values.renewal, sla=values.sla)
+    yield from contradictions(terms, ("payment", "renewal", "sla"))
     if values.settlement.seasoning_days is None:
         yield FieldError("/settlement/seasoning_days", "required", "Somebody has to say how long.")
     limits = values.limits
@@ -120,26 +120,3 @@ def _faults(values: PlatformDefaults) -> Iterator[FieldError]:
             "out_of_range",
             f"Finance reaches back at least as far as operations, {limits.backdate_ops_days} days.",
         )
-
-
-def uplift_faults(uplift: Uplift, pointer: str) -> Iterator[FieldError]:
-    """What contradicts itself in an uplift: a share without its kind, or one above its own cap."""
-    if (uplift.kind == "percent") != (uplift.value > 0):
-        yield FieldError(
-            f"{pointer}/value", "uplift_incomplete", "An uplift by percent has a value, and no other has."
-        )
-    if uplift.cap is not None and uplift.value > uplift.cap:
-        yield FieldError(
-            f"{pointer}/value", "uplift_over_cap", f"{uplift.value} is more than the cap of {uplift.cap}."
-        )
-
-
-def sla_faults(sla: Sla, pointer: str) -> Iterator[FieldError]:
-    """Tiers begin with the mildest; each has a lower uptime and a higher credit than the one before."""
-    if sla.credit == "tiered" and not sla.tiers:
-        yield FieldError(f"{pointer}/tiers", "tiers_invalid", "A tiered credit needs a tier.")
-    for i, (milder, worse) in enumerate(zip(sla.tiers, sla.tiers[1:], strict=False), start=1):
-        if worse.below >= milder.below or worse.credit <= milder.credit:
-            yield FieldError(
-                f"{pointer}/tiers/{i}", "tiers_invalid", "Uptime falls and credit rises from tier to tier."
-            )

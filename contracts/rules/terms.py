@@ -4,11 +4,13 @@ What a contract leaves open is filled from the platform's terms when it is creat
 defaults here are only what holds where nobody said anything at all.
 """
 
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from commerce.errors import FieldError
 from contracts.rules.schema import Between, Minor, Pattern, Share, Text
 
 Currency = Annotated[str, Pattern("[A-Z]{3}", "three capital letters")]
@@ -125,3 +127,67 @@ class Terms:
     settlement: SettlementTerms = field(default_factory=SettlementTerms)
     commitment: CommitmentTerms = field(default_factory=CommitmentTerms)
     references: References = field(default_factory=References)
+
+
+def contradictions(terms: Terms, sections: Collection[str] = (), pointer: str = "") -> list[FieldError]:
+    """What contradicts itself in these sections, in all of them by default."""
+    judged = sections or _JUDGES.keys()
+    return [
+        fault
+        for name, judge in _JUDGES.items()
+        if name in judged
+        for fault in judge(getattr(terms, name), f"{pointer}/{name}")
+    ]
+
+
+def _payment(payment: Payment, pointer: str) -> Iterator[FieldError]:
+    if payment.collection == "card_auto" and not payment.method_ref:
+        yield FieldError(
+            f"{pointer}/collection",
+            "auto_collection_without_method",
+            "Say which card is charged: method_ref is empty.",
+        )
+
+
+def _renewal(renewal: Renewal, pointer: str) -> Iterator[FieldError]:
+    uplift = renewal.uplift
+    if (uplift.kind == "percent") != (uplift.value > 0):
+        yield FieldError(
+            f"{pointer}/uplift/value",
+            "uplift_incomplete",
+            "An uplift by percent has a value, and no other has.",
+        )
+    if uplift.cap is not None and uplift.value > uplift.cap:
+        yield FieldError(
+            f"{pointer}/uplift/value",
+            "uplift_over_cap",
+            f"{uplift.value} is more than the cap of {uplift.cap}.",
+        )
+
+
+def _sla(sla: Sla, pointer: str) -> Iterator[FieldError]:
+    """Tiers begin with the mildest."""
+    if sla.credit == "tiered" and not sla.tiers:
+        yield FieldError(f"{pointer}/tiers", "tiers_invalid", "A tiered credit needs a tier.")
+    for i, (milder, worse) in enumerate(zip(sla.tiers, sla.tiers[1:], strict=False), start=1):
+        if worse.below >= milder.below or worse.credit <= milder.credit:
+            yield FieldError(
+                f"{pointer}/tiers/{i}", "tiers_invalid", "Uptime falls and credit rises from tier to tier."
+            )
+
+
+def _settlement(settlement: SettlementTerms, pointer: str) -> Iterator[FieldError]:
+    if (settlement.partner_share > 0) != (settlement.partner_id is not None):
+        yield FieldError(
+            f"{pointer}/partner_share",
+            "partner_incomplete",
+            "A partner needs a share above zero, and a share needs a partner.",
+        )
+
+
+_JUDGES: dict[str, Callable[[Any, str], Iterator[FieldError]]] = {
+    "payment": _payment,
+    "renewal": _renewal,
+    "sla": _sla,
+    "settlement": _settlement,
+}

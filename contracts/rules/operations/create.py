@@ -13,6 +13,7 @@ from contracts.rules.operations.products import AddProduct, add_lines, check_lin
 from contracts.rules.periods import add_months
 from contracts.rules.schema import Between, Pattern
 from contracts.rules.state import Billing, ContractState, Currency, Terms
+from contracts.rules.terms import contradictions
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,4 @@ def _faults(payload: Create) -> list[FieldError]:
                 f"The contract is in {payload.currency}, the downpayment in {downpayment.currency}.",
             )
         )
-    settlement = payload.terms.settlement
-    if (settlement.partner_share > 0) != (settlement.partner_id is not None):
-        found.append(
-            FieldError(
-                "/terms/settlement/partner_share",
-                "partner_incomplete",
-                "A partner needs a share above zero, and a share needs a partner.",
-            )
-        )
-    return found
+    return found + contradictions(payload.terms, pointer="/terms")

@@ -1,0 +1,160 @@
+"""change_terms: how a contract is paid, renewed, billed, measured, taxed, divided and called.
+
+The payload is a patch of sections: a field that is absent stays, one that is null goes back to the
+platform's terms as they are when the edit is recorded, or to nothing.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from commerce.errors import Conflict
+from contracts.rules import schema
+from contracts.rules.operations.base import EDITABLE, RUNNING, Operation, operation
+from contracts.rules.periods import Cadence, billing_period
+from contracts.rules.platform import PER_CONTRACT, PlatformDefaults
+from contracts.rules.schema import Between, Patch
+from contracts.rules.state import FINAL, Commitment, ContractState, evolve
+from contracts.rules.terms import Payment, References, Renewal, SettlementTerms, Sla, Tax, contradictions
+
+S = TypeVar("S")
+
+# Whoever may pay later is given credit.
+_CREDIT = ("net_days", "grace_days")
+# What a buyer may choose for itself: how it pays, and whether the contract goes on.
+_BUYERS = {"payment": {"collection", "method_ref"}, "renewal": {"auto"}}
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Of the billing what may change while a contract runs: what comes next begins with a stub."""
+
+    anchor_day: Annotated[int, Between(1, 31)] = 1
+    cadence: Literal["P1M", "P3M", "P1Y"] = "P1M"
+
+
+@dataclass(frozen=True)
+class ChangeTerms:
+    """A patch for each section that changes."""
+
+    payment: Patch[Payment] = field(default_factory=Patch)
+    renewal: Patch[Renewal] = field(default_factory=Patch)
+    billing: Patch[Cycle] = field(default_factory=Patch)
+    sla: Patch[Sla] = field(default_factory=Patch)
+    tax: Patch[Tax] = field(default_factory=Patch)
+    settlement: Patch[SettlementTerms] = field(default_factory=Patch)
+    references: Patch[References] = field(default_factory=Patch)
+
+    @property
+    def sections(self) -> dict[str, Patch[Any]]:
+        """The sections that change."""
+        return {one.name: patch for one in fields(self) if (patch := getattr(self, one.name))}
+
+
+def with_defaults(payload: ChangeTerms, defaults: PlatformDefaults) -> ChangeTerms:
+    """The payload with each null that the platform has a value for as that value."""
+
+    def of(section: str, name: str, value: Any) -> Any:
+        if value is not None or name in PER_CONTRACT.get(section, ()) or not hasattr(defaults, section):
+            return value
+        if name == "partner_share" and not payload.settlement.values.get("partner_id"):
+            return value
+        return getattr(getattr(defaults, section), name)
+
+    return replace(
+        payload,
+        **{
+            section: Patch({name: of(section, name, value) for name, value in patch.values.items()})
+            for section, patch in payload.sections.items()
+        },
+    )
+
+
+def patched(value: S, patch: Patch[Any]) -> S:
+    """`value` with the fields of the patch; a null is what holds where nobody said anything."""
+    unsaid = type(value)()
+    return evolve(
+        value, **{name: getattr(unsaid, name) if one is None else one for name, one in patch.values.items()}
+    )
+
+
+@operation
+class ChangeTermsOperation(Operation):
+    name, label = "change_terms", "Change the terms"
+    payload = ChangeTerms
+
+    def allowed(self, payload: ChangeTerms) -> frozenset[str]:
+        sections = payload.sections.keys()
+        if sections <= {"references"}:
+            return EDITABLE | FINAL
+        return EDITABLE | {"expired"} if sections <= {"payment", "references"} else EDITABLE
+
+    def needs_approval(self, state: ContractState, payload: ChangeTerms, at: datetime) -> str:
+        """A draft is nobody's yet: who signs it agrees to it."""
+        after = self.apply(state, payload, at)
+        old, new = state.terms, after.terms
+        if state.status == "draft":
+            return ""
+        if old.settlement != new.settlement:
+            return "Another settlement divides the buyer's money otherwise."
+        if old.tax != new.tax:
+            return "Another tax changes what is owed to others."
+        if any(getattr(new.payment, name) > getattr(old.payment, name) for name in _CREDIT):
+            return "More days to pay are credit."
+        return ""
+
+    def check(self, state: ContractState, payload: ChangeTerms, at: datetime) -> None:
+        after = self.apply(state, payload, at)
+        if faults := contradictions(after.terms, payload.sections.keys()):
+            raise schema.invalid(faults)
+        self._check_opt_out(state, after, at)
+        if after.billing != state.billing and state.status in RUNNING:
+            for commitment in state.commitments.values():
+                _check_window(commitment, state, at)
+
+    def _check_opt_out(self, state: ContractState, after: ContractState, at: datetime) -> None:
+        before = state.terms.renewal
+        if not before.auto or after.terms.renewal.auto or state.end_at is None:
+            return
+        last = state.end_at - timedelta(days=before.notice_days)
+        if state.status in RUNNING and at > last:
+            raise Conflict(
+                f"The term ends at {state.end_at:%Y-%m-%d %H:%M} UTC and is renewed unless somebody opts out "
+                f"{before.notice_days} days before, by {last:%Y-%m-%d %H:%M} UTC.",
+                pointer="/renewal/auto",
+                code="opt_out_too_late",
+            )
+
+    def apply(self, state: ContractState, payload: ChangeTerms, at: datetime) -> ContractState:
+        sections = payload.sections
+        if not state.exists:
+            return state
+        billing = patched(state.billing, sections.pop("billing", Patch()))
+        changed = {name: patched(getattr(state.terms, name), patch) for name, patch in sections.items()}
+        return evolve(state, billing=billing, terms=evolve(state.terms, **changed))
+
+    def event(self, payload: ChangeTerms, before: ContractState) -> str:
+        return "contract.terms_changed"
+
+    def buyer_may(self, payload: ChangeTerms, state: ContractState) -> bool:
+        sections = payload.sections.items()
+        return all(
+            name == "references" or patch.values.keys() <= _BUYERS.get(name, set())
+            for name, patch in sections
+        )
+
+
+def _check_window(commitment: Commitment, state: ContractState, at: datetime) -> None:
+    """A window that has begun is measured in the periods that it began with."""
+    if commitment.window == "term":
+        start = max(commitment.since, state.term_start_at or commitment.since)
+    else:
+        cadence = "P3M" if commitment.window == "quarter" else state.billing.cadence
+        start = billing_period(state.billing.anchor_day, commitment.since, at, cast(Cadence, cadence)).start
+    if start < at:
+        raise Conflict(
+            f"A commitment's {commitment.window} has run since {start:%Y-%m-%d %H:%M} UTC; the billing can "
+            "change where one ends.",
+            pointer="/billing",
+            code="anchor_change_mid_commitment",
+        )
