@@ -11,6 +11,7 @@ from commerce.outbox.models import OutboxEvent
 from commerce.webhooks.audience import Readers, register_audience
 from contracts import services
 from contracts.models import Contract
+from contracts.rules.fold import timeline
 from contracts.rules.state import ContractState
 from contracts.rules.visibility import roles_of, seen_edits
 
@@ -19,26 +20,43 @@ HIDDEN_FROM_PARTNERS = ("buyer_id",)
 
 @register_audience("contract")
 def readers(events: Sequence[OutboxEvent]) -> dict[UUID, Readers]:
+    """The buyer is the one of the event: what is delivered late is not for who came later."""
     found: dict[UUID, Readers] = {}
     contracts = Contract.objects.in_bulk({UUID(event.aggregate_id) for event in events})
     for id_, contract in contracts.items():
         own = [event for event in events if event.aggregate_id == str(id_)]
-        seen = _seen(contract)
+        seen, now = _seen(contract), _parties(contract.current)
         for event in own:
-            found[event.event_id] = {contract.buyer_id: ()} | {
+            buyers = _buyers(event)
+            found[event.event_id] = dict.fromkeys(buyers, ()) | {
                 party: () if "seller" in roles else HIDDEN_FROM_PARTNERS
                 for party, (roles, edits) in seen.items()
-                if not event.payload["edits"] or edits & set(event.payload["edits"])
+                if party not in buyers
+                and (edits & set(event.payload["edits"]) or (not event.payload["edits"] and party in now))
             }
     return found
 
 
+def _buyers(event: OutboxEvent) -> set[UUID]:
+    """The buyer after the change, and of a transfer the one before it."""
+    told = {event.payload["buyer_id"]}
+    if event.type == "contract.transferred":
+        told.add(event.payload["before"].get("/buyer_id", event.payload["buyer_id"]))
+    return set(map(UUID, told))
+
+
 def _seen(contract: Contract) -> dict[UUID, tuple[frozenset[str], set[int]]]:
-    """Of each party but the buyer: its roles, and the numbers of the edits that it sees."""
-    state = contract.current
-    parties = _parties(state) - {contract.buyer_id}
-    edits = services.contract_edits(contract.pk) if parties else []
-    return {party: (roles_of(state, party), set(seen_edits(edits, party))) for party in parties}
+    """Of each seller and partner, former ones too: its roles, and the numbers of the edits that it sees."""
+    edits = services.contract_edits(contract.pk)
+    states = [step.state for step in timeline(edits)]
+    parties = {party for state in states for party in _parties(state)}
+    return {
+        party: (
+            frozenset[str]().union(*(roles_of(state, party) for state in states)),
+            set(seen_edits(edits, party)),
+        )
+        for party in parties
+    }
 
 
 def _parties(state: ContractState) -> set[UUID]:

@@ -165,10 +165,7 @@ edited("contract.quantity_changed", summary="A line has another quantity from `e
 edited("contract.suspended", summary="A hold was placed on the contract or on some of its lines.")
 edited("contract.resumed", summary="A hold was lifted.")
 edited("contract.terminated", summary="It ends at `effective_at`.")
-edited(
-    "contract.transferred",
-    summary="Another buyer or seller takes a party's place from `effective_at`; the one that left hears of it too.",
-)
+edited("contract.transferred", summary="Another buyer or seller is in a party's place; both hear of it.")
 edited("contract.corrected", summary="An earlier edit was voided, replaced or reinstated.")
 edited("contract.cancelled", summary="It was given up before it started.")
 arrived("contract.took_effect", summary="The instant came at which edits recorded earlier are effective.")

@@ -258,6 +258,20 @@ class Ending:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """One party has taken another's place; what belongs to the one that left stays, or goes, as said."""
+
+    party: Literal["buyer", "seller"]
+    old_id: UUID
+    new_id: UUID
+    at: datetime
+    unpaid: Literal["stays", "assumed"] = "stays"
+    credits: Literal["stays", "moves"] = "stays"
+    prepaid: Literal["stays", "moves"] = "stays"
+    financing: Literal["novate", "payoff"] = "novate"
+
+
+@dataclass(frozen=True)
 class Signature:
     """`doc_sha256`: of the document that was signed, as it was rendered at submission."""
 
@@ -299,6 +313,7 @@ class ContractState:
     holds: tuple[Hold, ...] = ()
     signatures: tuple[Signature, ...] = ()
     needs_resign: bool = False
+    transfers: tuple[Transfer, ...] = ()
     ending: Ending | None = None
 
     @property

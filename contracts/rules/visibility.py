@@ -2,6 +2,7 @@
 
 A buyer sees all but how its money is divided; a seller the header, its own lines and its own share; a
 partner the header and its own share. An edit that changes nothing a party sees is not there for it.
+A party whose place was taken sees its own time, up to the transfer and no further.
 """
 
 from collections.abc import Collection, Iterable
@@ -23,6 +24,7 @@ _PAYLOAD = frozenset(
     {
         *("currency", "start_at", "number", "term", "terms", "billing", "access", "stage", "when"),
         *("line_id", "product", "seller_id", "quantity", "delta", "price", "kind", "unit", "meter"),
+        *("party", "anchor"),
     }
 )
 # Another party's edit moves these too, so that a change in them alone shows nobody an edit.
@@ -84,7 +86,7 @@ def seen_edits(edits: Iterable[Edit], viewer: UUID, known_at: datetime | None = 
     found: dict[int, Json] = {}
     for as_corrected in (False, True):
         for edit, before, after in fold.walk(log, as_corrected=as_corrected):
-            roles = roles_of(after, viewer)
+            roles = roles_of(before, viewer) | roles_of(after, viewer)
             if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
                 found.setdefault(edit.seq, _payload(edit, after, viewer, roles))
     for edit in log:
@@ -136,8 +138,11 @@ def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[s
         part["signatures"] = [item for item in body["signatures"] if item["party"] == str(viewer)]
     if "scope" in body:
         part["scope"] = _scope(body["scope"], own)
-    if "buyer_id" in body and "seller" in roles:
-        part["buyer_id"] = body["buyer_id"]
+    if "consents" in body:
+        part["consents"] = [item for item in body["consents"] if item["party"] == str(viewer)]
+    for name in ("buyer_id", "new_party_id"):
+        if name in body and "seller" in roles:
+            part[name] = body[name]
     return part
 
 

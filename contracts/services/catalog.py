@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection
 
 from commerce.actor import Actor
@@ -16,7 +15,10 @@ from contracts.models import Contract, Product
 from contracts.rules import schema
 from contracts.rules.operations.create import Create
 from contracts.rules.operations.products import AddProduct
+from contracts.rules.operations.terms import ChangeTerms, with_defaults
+from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.state import Kind
+from contracts.services.terms import platform_terms
 
 
 def ensure_product(*, code: str, name: str, kind: str, unit: str, actor: Actor, meter: str = "") -> Product:
@@ -33,6 +35,13 @@ def resolve(payload: Any, *, at: datetime) -> Any:
         line, faults = _resolve_lines((payload,), "")
         _refuse(faults)
         return line[0]
+    if isinstance(payload, TransferOwnership):
+        _refuse(_successor_faults(payload))
+        return payload
+    if isinstance(payload, ChangeTerms):
+        partner_id = payload.settlement.values.get("partner_id")
+        _refuse(_party_faults([("/settlement/partner_id", partner_id, "partner")] if partner_id else []))
+        return with_defaults(payload, platform_terms(at))
     if not isinstance(payload, Create):
         return payload
     lines, faults = _resolve_lines(payload.lines, "/lines/{}")
@@ -41,12 +50,9 @@ def resolve(payload: Any, *, at: datetime) -> Any:
     if settlement.partner_id:
         parties.append(("/terms/settlement/partner_id", settlement.partner_id, "partner"))
     _refuse([*_party_faults(parties), *faults])
-    if settlement.seasoning_days is None:
-        settlement = replace(settlement, seasoning_days=settings.SEASONING_DAYS)
     return replace(
         payload,
         number=payload.number or next_number(at.year),
-        terms=replace(payload.terms, settlement=settlement),
         lines=lines,
     )
 
@@ -93,6 +99,15 @@ def _party_faults(wanted: Iterable[tuple[str, UUID, str]]) -> list[FieldError]:
             faults.append(
                 FieldError(pointer, f"{role}_blocked", f"{organization} is {organization.onboarding_status}.")
             )
+    return faults
+
+
+def _successor_faults(payload: TransferOwnership) -> list[FieldError]:
+    """Who takes a party's place is verified: there is no time left to do it in once it bills or is paid."""
+    pointer, id_ = "/new_party_id", payload.new_party_id
+    faults = _party_faults([(pointer, id_, payload.party)])
+    if not faults and not Organization.objects.filter(pk=id_, onboarding_status="active").exists():
+        faults.append(FieldError(pointer, "party_not_verified", f"The {payload.party} is not verified yet."))
     return faults
 
 
