@@ -24,6 +24,7 @@ _PAYLOAD = frozenset(
     {
         *("currency", "start_at", "number", "term", "terms", "billing", "access", "stage", "when"),
         *("line_id", "product", "seller_id", "quantity", "delta", "price", "kind", "unit", "meter"),
+        "offer_id",
         *("party", "anchor"),
     }
 )
@@ -60,7 +61,7 @@ def shown(state: ContractState, viewer: Viewer) -> Json | None:
         return None
     terms = _terms(body["terms"], roles)
     if "buyer" in roles:
-        return body | {"terms": terms}
+        return body | {"terms": terms, "lines": _without_shares(body["lines"], viewer)}
     own = _own_lines(state, viewer)
     return {
         **{name: body[name] for name in _HEADER if name in body},
@@ -89,10 +90,16 @@ def seen_edits(edits: Iterable[Edit], viewer: UUID, known_at: datetime | None = 
             roles = roles_of(before, viewer) | roles_of(after, viewer)
             if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
                 found.setdefault(edit.seq, _payload(edit, after, viewer, roles))
+    operations = {edit.seq: edit.operation for edit in log}
     for edit in log:
         if edit.operation == "correct" and edit.payload.target_seq in found:
             is_buyer = fold.fold(log, valid_at=edit.effective_at).buyer_id == viewer
             body = schema.dump(edit.payload)
+            if "replacement" in body and is_buyer:
+                new = body["replacement"]
+                new["payload"] = _readable(
+                    operations[edit.payload.target_seq], new["payload"], viewer, {"buyer"}
+                )
             found[edit.seq] = body if is_buyer else {name: body[name] for name in ("target_seq", "mode")}
     return found
 
@@ -116,19 +123,17 @@ def _terms(terms: Json, roles: Collection[str]) -> Json:
     """What was agreed with the viewer: how a buyer pays, what of it a payee gets and when."""
     names: set[str] = set()
     if "seller" in roles:
-        names |= {"fee_rate", "seasoning_days"}
+        names |= {"fee_rate", "seasoning_days", "reserve_rate"}
     if "partner" in roles:
-        names |= {"partner_id", "partner_share", "seasoning_days"}
-    settlement = {name: value for name, value in terms["settlement"].items() if name in names}
+        names |= {"partner_id", "partner_share", "seasoning_days", "reserve_rate"}
+    settlement = {name: value for name, value in terms.get("settlement", {}).items() if name in names}
     rest = {name: value for name, value in terms.items() if name != "settlement" and "buyer" in roles}
     return rest | ({"settlement": settlement} if settlement else {})
 
 
 def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[str]) -> Json:
-    body: Json = schema.dump(edit.payload)
-    if "terms" in body:
-        body["terms"] = _terms(body["terms"], roles)
-    if "buyer" in roles:
+    body = _readable(edit.operation, schema.dump(edit.payload), viewer, roles)
+    if "buyer" in roles or edit.operation == "change_terms":
         return body
     own = _own_lines(after, viewer)
     part = {name: value for name, value in body.items() if name in _PAYLOAD}
@@ -144,6 +149,28 @@ def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[s
         if name in body and "seller" in roles:
             part[name] = body[name]
     return part
+
+
+def _readable(operation: str, body: Json, viewer: UUID, roles: Collection[str]) -> Json:
+    """A payload with what it says of terms and of lines' shares as far as the viewer may read it."""
+    if operation == "change_terms":
+        return _terms(body, roles) | {name: body[name] for name in _HEADER if name in body}
+    if operation == "add_product":
+        return _without_shares({"": body}, viewer)[""]
+    if operation == "create":
+        lines = _without_shares(dict(enumerate(body["lines"])), viewer)
+        return body | {"terms": _terms(body["terms"], roles), "lines": list(lines.values())}
+    return body
+
+
+def _without_shares(lines: dict[Any, Json], viewer: UUID) -> dict[Any, Json]:
+    """Lines without what their sellers get of them, but for the viewer's own."""
+    return {
+        id_: line
+        if line["seller_id"] == str(viewer)
+        else {name: value for name, value in line.items() if name != "settlement"}
+        for id_, line in lines.items()
+    }
 
 
 def _own_lines(state: ContractState, viewer: UUID) -> set[str]:

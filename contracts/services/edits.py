@@ -27,6 +27,7 @@ from contracts.rules.state import ContractState, digest
 from contracts.services import admission, projection
 from contracts.services.admission import Json, Planned, pointing
 from contracts.services.catalog import resolve
+from contracts.services.terms import fill_terms
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def create_contract(
     if found := earlier.first():
         _check_same(found, request_hash)
         return EditResult(found.contract, found, replayed=True)
-    parsed: Create = schema.parse(Create, payload)
+    parsed: Create = schema.parse(Create, fill_terms(payload, at=at))
     admission.check_party(op, parsed, ContractState(buyer_id=parsed.buyer_id), actor)
     op.check(fold.NOTHING, parsed, at)
     parsed = resolve(parsed, at=at)
