@@ -18,19 +18,22 @@ def days_30_360(start: date, end: date) -> int:
     return months * 30 + _thirtieth(end) - _thirtieth(start)
 
 
+def month_share(start: date, end: date, count: MonthCount = "actual") -> Fraction:
+    """The part of their calendar month that lies between two dates of it."""
+    if count == "30_360":
+        return Fraction(days_30_360(start, end), 30)
+    length = (_next_month(start) - start.replace(day=1)).days
+    return Fraction((end - start).days, 30 if count == "actual_30" else length)
+
+
 def months_between(start: date, end: date, count: MonthCount = "actual") -> Fraction:
-    """Months from `start` to `end`: whole calendar months are one each, the rest by `count`."""
+    """Months from `start` to `end`: whole calendar months are one each, the others by `month_share`."""
     months = Fraction(0)
     while start < end:
         following = _next_month(start)
         until = min(following, end)
-        days, length = (until - start).days, (following - start.replace(day=1)).days
-        if count == "30_360":
-            months += Fraction(days_30_360(start, until), 30)
-        elif count == "actual_30" and days < length:
-            months += Fraction(days, 30)
-        else:
-            months += Fraction(days, length)
+        whole = start.day == 1 and until == following
+        months += 1 if whole else month_share(start, until, count)
         start = until
     return months
 

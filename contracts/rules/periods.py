@@ -9,9 +9,9 @@ import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
-Cadence = Literal["P1M", "P3M", "P1Y"]
+from contracts.rules.terms import Cadence
+
 MONTHS: dict[Cadence, int] = {"P1M": 1, "P3M": 3, "P1Y": 12}
 
 
