@@ -100,7 +100,7 @@ def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[In
     """Every instant at which the state changes, in order, with the state from there on."""
     log = known(edits, known_at)
     found: list[Instant] = []
-    state = evolve(NOTHING, version=len(log))
+    state = NOTHING
     since: datetime | None = None
 
     def clock(until: datetime | None, inclusive: bool = True) -> None:
@@ -112,7 +112,7 @@ def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[In
     for edit in resolve(log):
         clock(edit.effective_at, not REGISTRY[edit.operation].before_clock)
         since = edit.effective_at
-        state = apply(state, edit)
+        state = evolve(apply(state, edit), version=len(log))
         same = found.pop().edits if found and found[-1].at == since else ()
         found.append(Instant(since, state, (*same, edit)))
     clock(None)
