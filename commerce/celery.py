@@ -62,6 +62,7 @@ app.conf.beat_schedule = {
     "outbox.publish": _every(TICK * 5, "outbox.publish"),
     "commerce.heartbeat": _every(min(30, TICK * 5), "commerce.heartbeat"),
     "contracts.take_effect": _every(TICK, "contracts.take_effect"),
+    "contracts.release_holds": _every(POLL, "contracts.release_holds"),
     "ledger.release_due": _every(TICK, "ledger.release_due"),
     "billing.advance": _every(TICK, "billing.advance"),
     "payouts.advance": _every(TICK, "payouts.advance"),

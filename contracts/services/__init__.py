@@ -15,8 +15,21 @@ from contracts.services.edits import (
     resume_contract,
     suspend_contract,
 )
+from contracts.services.offers import (
+    create_offer,
+    publish_offer,
+    revise_offer,
+    set_capacity,
+    withdraw_offer,
+)
 from contracts.services.previews import Preview, preview_edit, preview_edits
 from contracts.services.projection import Rebuilt, rebuild_contract, take_effect, take_effect_due, verify_log
+from contracts.services.reservations import (
+    hold_for_edit,
+    refit_reservations,
+    release_expired_holds,
+    release_hold,
+)
 from contracts.services.terms import platform_terms, preview_platform_terms, request_platform_terms
 
 __all__ = [
@@ -27,21 +40,30 @@ __all__ = [
     "Rebuilt",
     "contract_edits",
     "create_contract",
+    "create_offer",
     "ensure_product",
+    "hold_for_edit",
     "platform_terms",
     "preview_edit",
     "preview_edits",
     "preview_platform_terms",
+    "publish_offer",
     "rebuild_contract",
     "record_edit",
     "record_edits",
+    "refit_reservations",
     "register_activation_guard",
     "register_edit_hook",
+    "release_expired_holds",
+    "release_hold",
     "request_edits",
     "request_platform_terms",
     "resume_contract",
+    "revise_offer",
+    "set_capacity",
     "suspend_contract",
     "take_effect",
     "take_effect_due",
     "verify_log",
+    "withdraw_offer",
 ]

@@ -11,13 +11,14 @@ from django.db import connection
 from commerce.actor import Actor
 from commerce.errors import FieldError
 from commerce.parties.models import Organization
-from contracts.models import Contract, Product
-from contracts.rules import schema
+from contracts.models import Contract, Offer, Product
+from contracts.rules.offers import price_faults
 from contracts.rules.operations.create import Create
 from contracts.rules.operations.products import AddProduct
 from contracts.rules.operations.terms import ChangeTerms, with_defaults
 from contracts.rules.operations.transfer import TransferOwnership
-from contracts.rules.state import Kind
+from contracts.rules.state import NOBODY, Kind
+from contracts.services.offers import product_faults, refuse, sale_fault
 from contracts.services.terms import platform_terms
 
 
@@ -32,29 +33,25 @@ def ensure_product(*, code: str, name: str, kind: str, unit: str, actor: Actor, 
 def resolve(payload: Any, *, at: datetime) -> Any:
     """Fill in what the server knows. InvalidInput names every product and party that is unknown."""
     if isinstance(payload, AddProduct):
-        line, faults = _resolve_lines((payload,), "")
-        _refuse(faults)
+        line, faults = _resolve_lines((payload,), "", at)
+        refuse(faults)
         return line[0]
     if isinstance(payload, TransferOwnership):
-        _refuse(_successor_faults(payload))
+        refuse(_successor_faults(payload))
         return payload
     if isinstance(payload, ChangeTerms):
         partner_id = payload.settlement.values.get("partner_id")
-        _refuse(_party_faults([("/settlement/partner_id", partner_id, "partner")] if partner_id else []))
+        refuse(_party_faults([("/settlement/partner_id", partner_id, "partner")] if partner_id else []))
         return with_defaults(payload, platform_terms(at))
     if not isinstance(payload, Create):
         return payload
-    lines, faults = _resolve_lines(payload.lines, "/lines/{}")
+    lines, faults = _resolve_lines(payload.lines, "/lines/{}", at, payload.currency)
     parties = [("/buyer_id", payload.buyer_id, "buyer")]
     settlement = payload.terms.settlement
     if settlement.partner_id:
         parties.append(("/terms/settlement/partner_id", settlement.partner_id, "partner"))
-    _refuse([*_party_faults(parties), *faults])
-    return replace(
-        payload,
-        number=payload.number or next_number(at.year),
-        lines=lines,
-    )
+    refuse([*_party_faults(parties), *faults])
+    return replace(payload, number=payload.number or next_number(at.year), lines=lines)
 
 
 def next_number(year: int) -> str:
@@ -68,23 +65,75 @@ def next_number(year: int) -> str:
 
 
 def _resolve_lines(
-    lines: tuple[AddProduct, ...], pointer: str
+    lines: tuple[AddProduct, ...], pointer: str, at: datetime, currency: str = ""
 ) -> tuple[tuple[AddProduct, ...], list[FieldError]]:
-    products = Product.objects.in_bulk({line.product for line in lines}, field_name="code")
+    offers = Offer.objects.select_related("product", "seller").in_bulk(
+        {line.offer_id for line in lines if line.offer_id}
+    )
+    products = Product.objects.in_bulk(
+        {line.product for line in lines if not line.offer_id}, field_name="code"
+    )
     faults: list[FieldError] = []
     resolved = []
+    sellers = []
     for i, line in enumerate(lines):
-        at = f"{pointer.format(i)}/product"
-        product = products.get(line.product)
-        if product is None:
-            faults.append(FieldError(at, "unknown_product", f"There is no product {line.product!r}."))
-        elif not product.active:
-            faults.append(FieldError(at, "product_inactive", f"{product.name} is no longer offered."))
+        place = pointer.format(i)
+        if line.offer_id:
+            offer = offers.get(line.offer_id)
+            line, found = _from_offer(line, offer, place, at, currency)
+            product = offer.product if offer else None
         else:
+            product = products.get(line.product)
+            found = _missing(line, place) or product_faults(product, line.product, f"{place}/product")
+            if line.seller_id != NOBODY:
+                sellers.append((f"{place}/seller_id", line.seller_id, "seller"))
+        if product:
             line = replace(line, kind=cast(Kind, product.kind), unit=product.unit, meter=product.meter)
+            if line.price:
+                found = [*found, *price_faults(line.price, product.kind, pointer=f"{place}/price")]
+        faults += found
         resolved.append(line)
-    sellers = [(f"{pointer.format(i)}/seller_id", line.seller_id, "seller") for i, line in enumerate(lines)]
     return tuple(resolved), [*faults, *_party_faults(sellers)]
+
+
+def _missing(line: AddProduct, place: str) -> list[FieldError]:
+    given = {
+        "product": line.product != "",
+        "seller_id": line.seller_id != NOBODY,
+        "price": line.price is not None,
+    }
+    words = "Needed where no offer is named."
+    return [FieldError(f"{place}/{name}", "required", words) for name, there in given.items() if not there]
+
+
+def _from_offer(
+    line: AddProduct, offer: Offer | None, place: str, at: datetime, currency: str
+) -> tuple[AddProduct, list[FieldError]]:
+    """The line as the offer says. What is said beside it has to be the same."""
+    if offer is None or offer.status == Offer.Status.DRAFT:
+        return line, [FieldError(f"{place}/offer_id", "unknown_offer", f"There is no offer {line.offer_id}.")]
+    asked = offer.asked
+    fault = sale_fault(offer, at, f"{place}/offer_id")
+    faults = [fault] if fault else []
+    if currency not in ("", offer.currency):
+        words = f"The contract is in {currency}, the offer in {offer.currency}."
+        faults.append(FieldError(f"{place}/offer_id", "currency_mismatch", words))
+    price = replace(line.price, currency=line.price.currency or offer.currency) if line.price else asked
+    differing = {
+        "product": line.product not in ("", offer.product.code),
+        "seller_id": line.seller_id not in (NOBODY, offer.seller_id),
+        "price": price != asked,
+    }
+    faults += [
+        FieldError(
+            f"{place}/{name}",
+            f"offer_{name.removesuffix('_id')}_differs",
+            f"{offer} has another; leave it out.",
+        )
+        for name, differs in differing.items()
+        if differs
+    ]
+    return replace(line, product=offer.product.code, seller_id=offer.seller_id, price=asked), faults
 
 
 def _party_faults(wanted: Iterable[tuple[str, UUID, str]]) -> list[FieldError]:
@@ -109,8 +158,3 @@ def _successor_faults(payload: TransferOwnership) -> list[FieldError]:
     if not faults and not Organization.objects.filter(pk=id_, onboarding_status="active").exists():
         faults.append(FieldError(pointer, "party_not_verified", f"The {payload.party} is not verified yet."))
     return faults
-
-
-def _refuse(faults: list[FieldError]) -> None:
-    if faults:
-        raise schema.invalid(faults)

@@ -11,20 +11,24 @@ from commerce.money import MAX_MINOR
 from contracts.rules.operations.base import Operation, operation
 from contracts.rules.periods import billing_period
 from contracts.rules.schema import Between, Count, Server, Text
-from contracts.rules.state import ContractState, Kind, LineState, Price, evolve
+from contracts.rules.state import NOBODY, ContractState, Kind, LineState, Price, evolve
 
 MAX_LINES = 200
 
 
 @dataclass(frozen=True)
 class AddProduct:
-    """`kind`, `unit` and `meter` are the product's, copied when the edit is recorded."""
+    """A line; product, seller and price are the offer's, where one is named, and only said again if equal.
+
+    `kind`, `unit` and `meter` are the product's, copied when the edit is recorded, as is what an offer says.
+    """
 
     line_id: UUID
-    product: Text
-    seller_id: UUID
-    price: Price
+    product: Text = ""
+    seller_id: UUID = NOBODY
+    price: Price | None = None
     quantity: Count = 1
+    offer_id: UUID | None = None
     kind: Annotated[Kind, Server()] = "recurring"
     unit: Annotated[str, Server()] = ""
     meter: Annotated[str, Server()] = ""
@@ -58,6 +62,8 @@ def check_lines(state: ContractState, lines: Iterable[AddProduct], pointer: str 
                 f"Line {line.line_id} exists already.", pointer=f"{at}/line_id", code="line_id_taken"
             )
         taken.add(line.line_id)
+        if line.price is None:
+            continue
         if line.price.currency and line.price.currency != state.currency:
             raise InvalidInput(
                 f"The contract is in {state.currency}, the price in {line.price.currency}.",
@@ -82,9 +88,10 @@ def add_lines(state: ContractState, lines: Iterable[AddProduct]) -> ContractStat
             seller_id=line.seller_id,
             quantity=line.quantity,
             price=replace(line.price, currency=state.currency),
+            offer_id=line.offer_id,
         )
         for line in lines
-        if line.line_id not in state.lines
+        if line.line_id not in state.lines and line.price is not None
     }
     return evolve(state, lines={**state.lines, **added})
 
