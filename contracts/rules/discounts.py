@@ -12,9 +12,8 @@ from fractions import Fraction
 
 from commerce.money import allocate, round_half_up
 from contracts.rules.charges import charge
-from contracts.rules.periods import add_months, billing_period
+from contracts.rules.periods import Cadence, add_months, billing_period
 from contracts.rules.state import Discount, Price
-from contracts.rules.terms import Cadence
 
 
 def ends_after(

@@ -9,9 +9,9 @@ import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from contracts.rules.terms import Cadence
-
+Cadence = Literal["P1M", "P3M", "P1Y"]
 MONTHS: dict[Cadence, int] = {"P1M": 1, "P3M": 3, "P1Y": 12}
 
 
