@@ -53,10 +53,14 @@ class Uplift:
 
 @dataclass(frozen=True)
 class Renewal:
-    """`term_months` None renews for as long as the term before. Opting out needs `notice_days`."""
+    """`term_months` None renews for as long as the term before.
+
+    The buyer is told `notice_days` before the term ends and may opt out until `opt_out_days` before it.
+    """
 
     auto: bool = False
     notice_days: Days = 30
+    opt_out_days: Days = 0
     term_months: Annotated[int, Between(1, 120)] | None = None
     uplift: Uplift = field(default_factory=Uplift)
 
@@ -162,6 +166,12 @@ def _renewal(renewal: Renewal, pointer: str) -> Iterator[FieldError]:
             f"{pointer}/uplift/value",
             "uplift_over_cap",
             f"{uplift.value} is more than the cap of {uplift.cap}.",
+        )
+    if renewal.auto and renewal.opt_out_days > renewal.notice_days:
+        yield FieldError(
+            f"{pointer}/opt_out_days",
+            "notice_after_cutoff",
+            f"The buyer is told {renewal.notice_days} days before the end: it cannot have to decide before.",
         )
 
 

@@ -116,11 +116,12 @@ class ChangeTermsOperation(Operation):
         before = state.terms.renewal
         if not before.auto or after.terms.renewal.auto or state.end_at is None:
             return
-        last = state.end_at - timedelta(days=before.notice_days)
-        if state.status in RUNNING and at > last:
+        last = state.end_at - timedelta(days=before.opt_out_days)
+        # A term that is over and not renewed waits for its buyer, who was told of it too late.
+        if state.status in RUNNING and last < at <= state.end_at:
             raise Conflict(
                 f"The term ends at {state.end_at:%Y-%m-%d %H:%M} UTC and is renewed unless somebody opts out "
-                f"{before.notice_days} days before, by {last:%Y-%m-%d %H:%M} UTC.",
+                f"{before.opt_out_days} days before, by {last:%Y-%m-%d %H:%M} UTC.",
                 pointer="/renewal/auto",
                 code="opt_out_too_late",
             )
