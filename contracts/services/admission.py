@@ -23,10 +23,8 @@ from contracts.rules.operations import Operation, named
 from contracts.rules.operations.correct import Correct, Replacement, check_correction
 from contracts.rules.state import ContractState
 from contracts.services.catalog import resolve
+from contracts.services.terms import platform_terms
 
-FURTHEST_AHEAD = timedelta(days=3653)
-BACKDATE = timedelta(days=31)
-BACKDATE_FINANCE = timedelta(days=400)
 FINANCE = "contracts.backdate_contract"
 
 Json = dict[str, Any] | list[Any]
@@ -215,18 +213,18 @@ def aware(value: datetime) -> datetime:
 def check_dating(
     op: Operation[Any], new: Edit, at: datetime, actor: Actor, *, earliest: datetime | None
 ) -> None:
-    """Within the contract's life, at most ten years ahead, as far back as the actor may go, with a reason."""
+    """Within the contract's life, no further ahead than the platform goes or back than the actor may."""
 
     def refuse(code: str, detail: str, pointer: str = "/effective_at") -> None:
         raise InvalidInput(detail, pointer=pointer, code=code)
 
-    first = new.seq == 1
+    first, limits = new.seq == 1, platform_terms(at).limits
     if earliest and new.effective_at < earliest:
         refuse("effective_before_start", f"The contract exists since {earliest:%Y-%m-%d %H:%M} UTC.")
     if first and new.effective_at > at:
         refuse("effective_in_future", "A contract is created now; its start may lie ahead.")
-    if new.effective_at > at + FURTHEST_AHEAD:
-        refuse("limit_exceeded", "At most ten years ahead.")
+    if new.effective_at > at + timedelta(days=limits.max_ahead_days):
+        refuse("limit_exceeded", f"At most {limits.max_ahead_days} days ahead.")
     if len(new.reason) > 500 or "\x00" in new.reason:
         refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
     backdated = not first and new.effective_at < at
@@ -234,10 +232,10 @@ def check_dating(
         why = "An edit in the past" if backdated else f"{op.label}"
         refuse("reason_required", f"{why} needs a reason.", "/reason")
     if backdated and actor.type != "system":
-        limit = BACKDATE_FINANCE if actor.has_perm(FINANCE) else BACKDATE
-        if new.effective_at < at - limit:
+        days = limits.backdate_finance_days if actor.has_perm(FINANCE) else limits.backdate_ops_days
+        if new.effective_at < at - timedelta(days=days):
             raise PermissionDenied(
-                f"You may go back {limit.days} days, this is {(at - new.effective_at).days}.",
+                f"You may go back {days} days, this is {(at - new.effective_at).days}.",
                 pointer="/effective_at",
                 code="backdate_limit",
             )
