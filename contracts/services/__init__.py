@@ -15,13 +15,8 @@ from contracts.services.edits import (
     resume_contract,
     suspend_contract,
 )
-from contracts.services.offers import (
-    create_offer,
-    publish_offer,
-    revise_offer,
-    set_capacity,
-    withdraw_offer,
-)
+from contracts.services.methods import require_own_method
+from contracts.services.offers import create_offer, publish_offer, revise_offer, set_capacity, withdraw_offer
 from contracts.services.previews import Preview, preview_edit, preview_edits
 from contracts.services.projection import Rebuilt, rebuild_contract, take_effect, take_effect_due, verify_log
 from contracts.services.reservations import (
@@ -58,6 +53,7 @@ __all__ = [
     "release_hold",
     "request_edits",
     "request_platform_terms",
+    "require_own_method",
     "resume_contract",
     "revise_offer",
     "set_capacity",
