@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from billing.models import OPEN_STATUSES, BillingAccount, Invoice
@@ -21,6 +20,8 @@ from commerce.money import Money
 from commerce.parties.models import Organization
 from commerce.states import transition
 from contracts.rules.splits import Split, split_invoice
+from contracts.rules.state import ContractState
+from contracts.services import platform_terms
 from ledger import services as ledger
 from ledger.rules import recipes
 
@@ -105,15 +106,18 @@ def _pay(
             "fee_minor": split.fee_minor,
             "transaction_id": str(transaction_id) if transaction_id else None,
             "paid_at": at.isoformat(),
-            "seasoning_days": seasoning_days(state.terms.settlement.seasoning_days),
+            "seasoning_days": seasoning_days(state, at),
             "legs": legs,
         },
     )
 
 
-def seasoning_days(term: int | None) -> int:
-    """The contract's term, or the platform's default."""
-    return settings.SEASONING_DAYS if term is None else term
+def seasoning_days(state: ContractState, at: datetime) -> int:
+    """The contract's term; where it has none, the platform's when it started."""
+    own = state.terms.settlement.seasoning_days
+    if own is not None:
+        return own
+    return platform_terms(state.start_at or at).settlement.seasoning_days or 0
 
 
 def _legs(split: Split, platform_id: UUID) -> list[dict[str, str | int]]:
