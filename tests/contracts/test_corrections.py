@@ -1,0 +1,326 @@
+"""correct: an earlier edit is voided, replaced or reinstated, two people agree, and nothing is rewritten."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Permission, User
+
+from commerce.actor import Actor
+from commerce.console import approvals
+from commerce.console.models import Approval
+from commerce.errors import Conflict, PermissionDenied
+from commerce.models import TransitionLog
+from contracts import services
+from contracts.models import Contract, ContractEdit
+from contracts.rules import fold
+from contracts.services import OperationRequest
+from tests.contracts.conftest import MARCH, edit
+from tests.contracts.test_recording import last_event, pointers, refused
+
+pytestmark = pytest.mark.django_db
+
+TENTH, TWENTIETH = MARCH + timedelta(days=9), MARCH + timedelta(days=19)
+LATER = MARCH + timedelta(days=25)
+
+
+@pytest.fixture
+def grown(active: Contract, servers: UUID) -> Contract:
+    """Five servers from the 10th (edit #5), one more from the 20th (edit #6)."""
+    edit(active, "change_quantity", {"line_id": str(servers), "quantity": 5}, at=TENTH)
+    return edit(active, "change_quantity", {"line_id": str(servers), "delta": 1}, at=TWENTIETH).contract
+
+
+def correct(contract: Contract, **payload: Any) -> Any:
+    return edit(contract, "correct", payload, at=LATER, reason="Entered wrong")
+
+
+def quantities(contract: Contract, line: UUID, known_at: datetime | None = None) -> list[int]:
+    log = services.contract_edits(contract.pk)
+    days = (MARCH, TENTH, TWENTIETH, LATER)
+    return [fold.fold(log, valid_at=day, known_at=known_at).lines[line].quantity for day in days]
+
+
+def test_a_voided_edit_counts_no_more_from_its_own_instant_on(grown: Contract, servers: UUID) -> None:
+    assert quantities(grown, servers) == [2, 5, 6, 6]
+    before = ContractEdit.objects.get(contract=grown, seq=6)
+    result = correct(grown, target_seq=5, mode="void")
+    assert quantities(grown, servers) == [2, 2, 3, 3]
+    assert result.edit.effective_at == TENTH
+    assert result.edit.supersedes == 5
+    assert result.contract.current.lines[servers].quantity == 3
+    assert quantities(grown, servers, known_at=before.recorded_at) == [2, 5, 6, 6]
+    event = last_event()
+    assert event.type == "contract.corrected"
+    assert event.payload["effective_at"] == "2027-03-10T00:00:00Z"
+    assert event.payload["retroactive"]
+    assert event.payload["after"] == {f"/lines/{servers}/quantity": 2}
+    assert services.verify_log(grown.pk) is None
+
+
+def test_a_replaced_edit_keeps_its_place_and_may_move_in_time(grown: Contract, servers: UUID) -> None:
+    new = {"payload": {"line_id": str(servers), "quantity": 4}, "effective_at": "2027-03-05T00:00:00Z"}
+    result = correct(grown, target_seq=5, mode="replace", replacement=new)
+    assert result.edit.effective_at == datetime(2027, 3, 5, tzinfo=UTC)
+    assert quantities(grown, servers) == [2, 4, 5, 5]
+
+
+def test_void_and_then_reinstate_is_as_if_nothing_had_been(grown: Contract, servers: UUID) -> None:
+    before = [instant.state.hash for instant in fold.timeline(services.contract_edits(grown.pk))]
+    correct(grown, target_seq=5, mode="void")
+    result = correct(grown, target_seq=5, mode="reinstate")
+    assert [instant.state.hash for instant in fold.timeline(services.contract_edits(grown.pk))] == before
+    assert result.contract.state_hash == grown.state_hash
+    assert result.contract.version == grown.version + 2
+
+
+def test_the_latest_correction_of_a_target_wins(grown: Contract, servers: UUID) -> None:
+    for quantity in (7, 8, 9):
+        new = {"payload": {"line_id": str(servers), "quantity": quantity}}
+        correct(grown, target_seq=5, mode="replace", replacement=new)
+    assert quantities(grown, servers) == [2, 9, 10, 10]
+
+
+def test_a_termination_that_is_voided_brings_the_contract_back(active: Contract) -> None:
+    ended = edit(active, "terminate", {}, at=TENTH, reason="By mistake").contract
+    assert ended.status == "terminated"
+    back = correct(ended, target_seq=ended.version, mode="void").contract
+    assert (back.status, back.end_at) == ("active", active.end_at)
+    names = (
+        TransitionLog.objects.filter(object_id=str(active.pk)).order_by("id").values_list("name", flat=True)
+    )
+    assert list(names)[-2:] == ["terminate", "reinstate"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer", "code"),
+    [
+        ({"target_seq": 99, "mode": "void"}, "/payload/target_seq", "target_not_found"),
+        ({"target_seq": 7, "mode": "void"}, "/payload/target_seq", "target_is_correction"),
+        ({"target_seq": 1, "mode": "void"}, "/payload/mode", "cannot_void_create"),
+        ({"target_seq": 6, "mode": "replace"}, "/payload/replacement", "replacement_misplaced"),
+        (
+            {"target_seq": 6, "mode": "void", "replacement": {"payload": {}}},
+            "/payload/replacement",
+            "replacement_misplaced",
+        ),
+        (
+            {"target_seq": 6, "mode": "replace", "replacement": {"payload": {"line_id": "x"}}},
+            "/payload/replacement/payload/line_id",
+            "invalid_uuid",
+        ),
+    ],
+)
+def test_what_cannot_be_corrected_is_refused_at_its_field(
+    grown: Contract, asked: dict[str, Any], pointer: str, code: str
+) -> None:
+    correct(grown, target_seq=5, mode="void")
+    error = refused(lambda: correct(grown, **asked))
+    assert pointers(error) == {(pointer, code)}
+
+
+def test_a_correction_that_changes_nothing_is_refused(grown: Contract, servers: UUID) -> None:
+    same = {"payload": {"line_id": str(servers), "quantity": 5}}
+    assert refused(lambda: correct(grown, target_seq=5, mode="reinstate")).code == "no_effect"
+    error = refused(lambda: correct(grown, target_seq=5, mode="replace", replacement=same))
+    assert error.code == "no_effect"
+
+
+def test_a_correction_that_breaks_a_later_edit_names_it_and_passes_in_one_batch_with_it(
+    active: Contract, servers: UUID
+) -> None:
+    edit(active, "suspend", {"reason": "buyer"}, at=TENTH)
+    edit(active, "resume", {"reason": "buyer"}, at=TWENTIETH)
+    error = refused(lambda: correct(active, target_seq=5, mode="void"))
+    assert error.code == "would_invalidate_later_edit"
+    assert error.extra["later_edits"] == [{"seq": 6, "operation": "resume", "error": "not_suspended"}]
+    voids = [
+        OperationRequest("correct", {"target_seq": seq, "mode": "void"}, reason="Both by mistake")
+        for seq in (5, 6)
+    ]
+    result = services.record_edits(
+        contract_id=active.pk, operations=voids, actor=Actor.system("test"), at=LATER,
+        idempotency_key="both", expected_version=6,
+    )  # fmt: skip
+    assert result.contract.version == 8
+    statuses = {instant.state.status for instant in fold.timeline(services.contract_edits(active.pk))}
+    assert statuses == {"active", "expired"}
+    assert result.contract.current.holds == ()
+
+
+# Two people
+
+
+def person(name: str, *permissions: str) -> Actor:
+    user = User.objects.create_user(name, is_staff=True)
+    codes = [permission.split(".")[1] for permission in permissions]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codes))
+    return Actor.for_user(User.objects.get(pk=user.pk))
+
+
+@pytest.fixture
+def maker() -> Actor:
+    return person("maker", "contracts.edit_contract", "contracts.correct_contract")
+
+
+@pytest.fixture
+def checker() -> Actor:
+    return person("checker", "contracts.approve_edit")
+
+
+def ask(contract: Contract, maker: Actor) -> Approval:
+    return services.request_edits(
+        contract_id=contract.pk,
+        operations=[OperationRequest("correct", {"target_seq": 5, "mode": "void"}, reason="Entered wrong")],
+        expected_version=contract.version,
+        actor=maker,
+        at=LATER,
+        reason="Entered wrong",
+    )
+
+
+def test_one_person_alone_cannot_correct_a_signed_contract(grown: Contract, maker: Actor) -> None:
+    error = refused(
+        lambda: edit(
+            grown, "correct", {"target_seq": 5, "mode": "void"}, actor=maker, at=LATER, reason="Wrong"
+        )
+    )
+    assert isinstance(error, PermissionDenied)
+    assert error.code == "approval_required"
+
+
+def test_a_correction_is_recorded_when_somebody_else_agrees_and_names_both(
+    grown: Contract, servers: UUID, maker: Actor, checker: Actor
+) -> None:
+    approval = ask(grown, maker)
+    assert quantities(grown, servers) == [2, 5, 6, 6]
+    approvals.approve(approval=approval, actor=checker, at=LATER)
+    assert quantities(grown, servers) == [2, 2, 3, 3]
+    row = ContractEdit.objects.get(contract=grown, operation="correct")
+    assert (row.requested_by, f"{row.actor_type}:{row.actor_id}") == (str(maker), str(checker))
+    assert row.approval_id == approval.pk
+    assert services.verify_log(grown.pk) is None
+
+
+def test_a_maker_cannot_agree_to_their_own_correction(grown: Contract, servers: UUID) -> None:
+    both = person("both", "contracts.edit_contract", "contracts.correct_contract", "contracts.approve_edit")
+    approval = ask(grown, both)
+    error = refused(lambda: approvals.approve(approval=approval, actor=both, at=LATER))
+    assert error.code == "own_approval"
+    assert quantities(grown, servers) == [2, 5, 6, 6]
+
+
+def test_a_request_is_overtaken_by_an_edit_in_between(
+    grown: Contract, servers: UUID, maker: Actor, checker: Actor
+) -> None:
+    approval = ask(grown, maker)
+    edit(grown, "change_quantity", {"line_id": str(servers), "quantity": 9}, at=LATER)
+    closed = approvals.approve(approval=approval, actor=checker, at=LATER)
+    assert closed.status == "cancelled"
+    assert not ContractEdit.objects.filter(contract=grown, operation="correct").exists()
+
+
+def test_what_needs_nobody_else_cannot_be_requested(grown: Contract, servers: UUID, maker: Actor) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "quantity": 9})
+    error = refused(
+        lambda: services.request_edits(
+            contract_id=grown.pk, operations=[one], expected_version=grown.version, actor=maker, at=LATER,
+            reason="More",
+        )
+    )  # fmt: skip
+    assert error.code == "no_approval_needed"
+
+
+def test_going_back_more_than_a_month_needs_the_right_to_and_a_year_is_the_end(
+    active: Contract, servers: UUID
+) -> None:
+    operator = person("operator", "contracts.edit_contract")
+    finance = person("finance", "contracts.edit_contract", "contracts.backdate_contract")
+
+    def back(actor: Actor, days: int) -> Any:
+        at = TENTH + timedelta(days=days)
+        payload = {"line_id": str(servers), "quantity": 5}
+        return edit(
+            active, "change_quantity", payload, actor=actor, at=at, effective_at=TENTH, reason="Forgotten"
+        )
+
+    assert pointers(refused(lambda: back(operator, 32))) == {("/effective_at", "backdate_limit")}
+    assert pointers(refused(lambda: back(finance, 401))) == {("/effective_at", "backdate_limit")}
+    assert back(finance, 45).edit.effective_at == TENTH
+
+
+# Batches
+
+
+def batch(contract: Contract, *operations: OperationRequest, **given: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "actor": Actor.system("test"), "at": LATER, "idempotency_key": "a batch", "expected_version": None,
+        **given,
+    }  # fmt: skip
+    return services.record_edits(contract_id=contract.pk, operations=operations, **arguments)
+
+
+def test_a_batch_is_recorded_whole_in_its_order_and_once(active: Contract, servers: UUID) -> None:
+    steps = [
+        OperationRequest("change_quantity", {"line_id": str(servers), "quantity": 5}),
+        OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1}),
+        OperationRequest("suspend", {"reason": "buyer"}),
+    ]
+    result = batch(active, *steps)
+    assert [row.seq for row in result.edits] == [5, 6, 7]
+    assert len({row.batch_id for row in result.edits}) == 1
+    assert [row.batch_pos for row in result.edits] == [0, 1, 2]
+    assert result.contract.current.lines[servers].quantity == 6
+    assert last_event().payload["from_version"] == 4
+    assert last_event().payload["to_version"] == 7
+    again = batch(active, *steps)
+    assert again.replayed
+    assert [row.pk for row in again.edits] == [row.pk for row in result.edits]
+    assert Contract.objects.get(pk=active.pk).version == 7
+    assert services.verify_log(active.pk) is None
+
+
+def test_a_batch_with_one_bad_operation_writes_nothing_and_points_at_it(
+    active: Contract, servers: UUID
+) -> None:
+    steps = [
+        OperationRequest("change_quantity", {"line_id": str(servers), "quantity": 5}),
+        OperationRequest("resume", {"reason": "buyer"}),
+    ]
+    error = refused(lambda: batch(active, *steps))
+    assert pointers(error) == {("/operations/1/payload/reason", "not_suspended")}
+
+
+def test_a_batch_has_one_to_fifty_operations(active: Contract, servers: UUID) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1})
+    assert refused(lambda: batch(active)).code == "limit_exceeded"
+    assert refused(lambda: batch(active, *[one] * 51)).code == "limit_exceeded"
+    assert batch(active, *[one] * 50).contract.current.lines[servers].quantity == 52
+
+
+def test_the_key_of_a_batch_is_not_free_for_another(active: Contract, servers: UUID) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1})
+    batch(active, one, one)
+    assert refused(lambda: batch(active, one)).code == "idempotency_mismatch"
+
+
+def test_a_preview_of_a_batch_says_what_recording_it_does(active: Contract, servers: UUID) -> None:
+    steps = [
+        OperationRequest("change_quantity", {"line_id": str(servers), "quantity": 5}),
+        OperationRequest("suspend", {"reason": "buyer", "billing": "stop"}),
+    ]
+    preview = services.preview_edits(
+        contract_id=active.pk, operations=steps, actor=Actor.system("test"), at=LATER, expected_version=4
+    )
+    assert Contract.objects.get(pk=active.pk).version == 4
+    result = batch(active, *steps)
+    assert preview.after.hash == result.contract.current.hash
+    assert preview.changed_after[f"/lines/{servers}/quantity"] == 5
+
+
+def test_a_stale_version_refuses_the_whole_batch(active: Contract, servers: UUID) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1})
+    error = refused(lambda: batch(active, one, one, expected_version=3))
+    assert isinstance(error, Conflict)
+    assert error.code == "version_conflict"
