@@ -40,8 +40,8 @@ def evolve(value: T, **changes: Any) -> T:
 class Tier:
     """Units up to and including `up_to` (None: without end) cost `rate` each and `flat_minor` once."""
 
-    up_to: Quantity | None
-    rate: Rate
+    up_to: Quantity | None = None
+    rate: Rate = Decimal(0)
     flat_minor: Minor = 0
 
 
