@@ -88,6 +88,21 @@ class ContractEdit(ContractChange):
 
 
 @dataclass(frozen=True)
+class RenewalAhead:
+    """A term ends and another follows unless somebody opts out; nothing has changed yet."""
+
+    contract_id: Public[UUID]
+    number: Public[str]
+    buyer_id: Withheld[Annotated[UUID, "not in what partners are told"]]
+    version: Public[int]
+    term_no: Public[Annotated[int, "of the term to come"]]
+    term_ends_at: Public[datetime]
+    opt_out_until: Public[datetime]
+    uplift: Annotated[dict[str, Any], "what the terms of renewal do to unit prices"]
+    edits: Annotated[tuple[int, ...], "none: the clock tells it"]
+
+
+@dataclass(frozen=True)
 class PlatformTermsChange:
     """Another version of what contracts get where they say nothing; those that exist keep theirs."""
 
@@ -138,6 +153,37 @@ class Units:
     reason: Annotated[str, "why they were given back"]
 
 
+@dataclass(frozen=True)
+class WorstState:
+    """The worst state of some units around the change; null when there were none."""
+
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class LineService:
+    """A line whose units' worst state is another one, and how many units are in which state after it."""
+
+    line_id: UUID
+    before: str | None
+    after: str | None
+    units: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ServiceChange:
+    """What the units of a contract do, by the worst of them. Sellers report it, the buyer is told."""
+
+    contract_id: Public[UUID]
+    number: Public[str]
+    buyer_id: Public[UUID]
+    at: Public[Annotated[datetime, "when we learned of it; each unit has its own since"]]
+    status: Public[WorstState]
+    units: Public[Annotated[dict[str, Any], "state → how many units are in it"]]
+    lines: Public[Annotated[tuple[LineService, ...], "those whose worst state changed"]]
+
+
 edited = partial(
     event,
     payload=ContractEdit,
@@ -163,12 +209,42 @@ edited("contract.product_added", summary="A line was added.")
 edited("contract.product_removed", summary="A line ends at `effective_at`.")
 edited("contract.terms_changed", summary="Other terms hold from `effective_at`.")
 edited("contract.quantity_changed", summary="A line has another quantity from `effective_at`.")
+edited("contract.price_changed", summary="A line has another price from `effective_at`.")
+edited("contract.discount_applied", summary="A discount is in force, or another in its place.")
+edited("contract.discount_ended", summary="A discount is no longer in force.")
+edited("contract.commitment_set", summary="The buyer commits to a minimum, or prepays.")
+edited("contract.commitment_ended", summary="A commitment is no longer in force.")
+edited("contract.financing_attached", summary="A loan is repaid with the contract; it may replace another.")
+edited("contract.financing_closed", summary="A loan was paid off, or taken off the contract.")
 edited("contract.suspended", summary="A hold was placed on the contract or on some of its lines.")
 edited("contract.resumed", summary="A hold was lifted.")
 edited("contract.terminated", summary="It ends at `effective_at`.")
 edited("contract.transferred", summary="Another buyer or seller is in a party's place; both hear of it.")
 edited("contract.corrected", summary="An earlier edit was voided, replaced or reinstated.")
 edited("contract.cancelled", summary="It was given up before it started.")
+edited("contract.renewed", summary="Another term follows, or the end of this one has moved.")
+edited(
+    "contract.renewal_blocked", summary="The term is not renewed: a rule refused it, or somebody declined."
+)
+ahead = partial(
+    event,
+    payload=RenewalAhead,
+    aggregate="contract",
+    audience="buyer_id",
+    example={
+        "contract_id": EXAMPLE["contract_id"],
+        "number": EXAMPLE["number"],
+        "buyer_id": EXAMPLE["buyer_id"],
+        "version": 4,
+        "term_no": 2,
+        "term_ends_at": "2028-03-01T00:00:00Z",
+        "opt_out_until": "2028-03-01T00:00:00Z",
+        "uplift": {"kind": "percent", "value": "0.035", "cap": "0.05"},
+        "edits": [],
+    },
+)
+ahead("contract.renewal_due", summary="The term ends in `notice_days`, and is renewed.")
+ahead("contract.opt_out_closed", summary="The last moment to opt out has passed.")
 arrived("contract.took_effect", summary="The instant came at which edits recorded earlier are effective.")
 arrived("contract.expired", summary="Its term ended.")
 event(
@@ -229,4 +305,27 @@ units(
     "units.released",
     summary="A line gave units back, or its hold expired.",
     example=UNITS | {"reserved": 0, "reason": "The hold expired."},
+)
+event(
+    "service.status_changed",
+    payload=ServiceChange,
+    aggregate="service",
+    audience="buyer_id",
+    summary="The worst state of a line's units, or of all of a contract's, is another one.",
+    example={
+        "contract_id": "01956f1c-3c00-7000-8000-00000000c001",
+        "number": "C-2027-0001",
+        "buyer_id": "01956f1c-3c00-7000-8000-0000000000b1",
+        "at": "2027-03-02T09:30:00Z",
+        "status": {"before": "in_service", "after": "down"},
+        "units": {"in_service": 7, "down": 1},
+        "lines": [
+            {
+                "line_id": "01956f1c-3c00-7000-8000-00000000a001",
+                "before": "in_service",
+                "after": "down",
+                "units": {"in_service": 7, "down": 1},
+            }
+        ],
+    },
 )

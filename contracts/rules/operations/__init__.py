@@ -1,9 +1,19 @@
 """The operations of a contract, one class each; importing this package fills the registry."""
 
-from contracts.rules.operations import activate, correct, create, holds, products, terminate, terms, transfer
+from contracts.rules.operations import (
+    activate,
+    correct,
+    create,
+    holds,
+    products,
+    renew,
+    terminate,
+    terms,
+    transfer,
+)
 from contracts.rules.operations.base import NAMES, REGISTRY, Operation, check_allowed, named
 
 __all__ = [
     "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "correct", "create", "holds", "named",
-    "products", "terminate", "terms", "transfer",
+    "products", "renew", "terminate", "terms", "transfer",
 ]  # fmt: skip

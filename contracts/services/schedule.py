@@ -1,0 +1,363 @@
+"""The schedule of contracts: planned with every edit, carried out as of its own instants, exactly once.
+
+A command and the edit that it records commit together, under one key. However late it runs, it is done
+as of `due_at`: commands and what the clock does to a contract come in the order of their instants.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import OperationalError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from commerce.actor import Actor
+from commerce.console.services import clear_reviews, open_review
+from commerce.crash import crash_point
+from commerce.errors import CommerceError, StateConflict
+from commerce.outbox import append
+from commerce.states import transition
+from contracts.models import Contract, ScheduledCommand
+from contracts.rules import fold
+from contracts.rules.fold import Edit, Instant
+from contracts.rules.schedule import ORDER, WAITING, Command, implied
+from contracts.rules.schema import dump, instant
+from contracts.rules.state import ContractState
+from contracts.services import edits, projection
+from contracts.services.terms import platform_terms
+
+log = logging.getLogger(__name__)
+
+SCHEDULER = Actor.system("contracts.scheduler")
+SUBJECT = "contracts.scheduledcommand"
+PER_CONTRACT = 12
+BATCH = 50
+MAX_ATTEMPTS = 12
+LATE = timedelta(hours=1)
+
+Kind, Status = ScheduledCommand.Kind, ScheduledCommand.Status
+
+# What these refusals say is that there is nothing left to do.
+SETTLED = frozenset(
+    {"no_effect", "invalid_state", "not_suspended", "already_renewed", "opted_out", "already_terminated"}
+)
+REASONS = {
+    Kind.RENEWAL: "Renewed at the end of the term, as agreed.",
+    Kind.RESUME: "The suspension was to end at this instant.",
+    Kind.ACTIVATION_TIMEOUT: "Not activated in time.",
+}
+
+# Every contract with something due whose first due command does not wait for another attempt.
+_CLAIM = """
+SELECT c.* FROM (
+  SELECT contract_id, min(due_at) AS first FROM contracts_scheduledcommand
+  WHERE status = 'planned' AND due_at <= %(at)s AND contract_id <> ALL (%(tired)s)
+  GROUP BY contract_id HAVING COALESCE(max(retry_at), '-infinity') <= %(now)s
+) due JOIN contracts_contract c ON c.id = due.contract_id
+ORDER BY due.first, c.id LIMIT %(limit)s FOR NO KEY UPDATE OF c SKIP LOCKED
+"""
+
+_in_hand: ContextVar[str] = ContextVar("key of the command that is being carried out", default="")
+
+
+def plan(contract: Contract, log: Sequence[Edit], at: datetime) -> list[Command]:
+    """What the whole `log` of a contract implies, past commands too, in the order of their instants."""
+    return _implied(contract, fold.timeline(log), at, _open_rows(contract))
+
+
+@transaction.atomic
+def replan(contract: Contract, log: Sequence[Edit], *, actor: Actor, at: datetime) -> None:
+    """Bring the schedule of a locked contract in line with its whole `log`, which may be about to be written.
+
+    Called in the transaction of every edit. Commands that are not implied any more are cancelled, others
+    moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for a
+    person until its occasion has passed.
+    """
+    rows = _open_rows(contract)
+    steps = fold.timeline(log)
+    wanted = {command.key: command for command in _implied(contract, steps, at, rows)}
+    for row in rows:
+        command = wanted.pop(row.key, None)
+        if row.key == _in_hand.get() or row.status == Status.DONE:
+            continue
+        if row.status == Status.BLOCKED:
+            if command is None and not _still_open(row, steps[-1].state):
+                withdraw(row, actor=actor, at=at)
+        elif command is None:
+            if row.status == Status.PLANNED:
+                withdraw(row, actor=actor, at=at)
+        else:
+            if row.status == Status.CANCELLED:
+                row = transition(row, "plan_again", actor=actor, at=at, planned_at=at)
+            if (row.due_at, row.payload) != (command.due_at, command.payload):
+                ScheduledCommand.objects.filter(pk=row.pk).update(
+                    due_at=command.due_at, payload=command.payload, planned_at=at
+                )
+    ScheduledCommand.objects.bulk_create(
+        [
+            ScheduledCommand(
+                key=command.key,
+                contract=contract,
+                kind=command.kind,
+                due_at=command.due_at,
+                operation=command.operation,
+                payload=command.payload,
+                planned_at=at,
+            )
+            for command in wanted.values()
+        ],
+        ignore_conflicts=True,  # done or skipped already
+    )
+
+
+def run_due(*, at: datetime, limit: int = 500) -> int:
+    """Carry out what is due at `at`, oldest first; returns how many commands. Safe to run beside itself.
+
+    At most 12 of one contract in a pass. A command that a rule refuses is blocked and a person asked; one
+    that fails for another reason is tried again later, and holds up what comes after it in its contract.
+    """
+    ran: Counter[UUID] = Counter()
+    while (room := limit - ran.total()) > 0:
+        tired = [contract_id for contract_id, count in ran.items() if count >= PER_CONTRACT]
+        claimed, found = _run_some(at, min(BATCH, room), tired)
+        ran.update(found)
+        if not claimed:
+            break
+        crash_point("contracts.after_schedule_commit")
+    if ran:
+        log.info("schedule", extra={"commands": ran.total(), "contracts": len(ran)})
+    return ran.total()
+
+
+def skip_command(*, command: ScheduledCommand, actor: Actor, at: datetime, reason: str) -> ScheduledCommand:
+    """Leave a planned or blocked command undone. StateConflict for a renewal: that is the log's to say."""
+    if why := why_not_skip(command):
+        raise StateConflict(why)
+    with transaction.atomic():
+        row = transition(command, "skip", actor=actor, at=at, reason=reason, finished_at=at)
+        _clear(row, actor, at, reason)
+        return row
+
+
+def retry_command(*, command: ScheduledCommand, actor: Actor, at: datetime, reason: str) -> ScheduledCommand:
+    """Let the next tick do what was blocked, still as of its own instant."""
+    if why := why_not_retry(command):
+        raise StateConflict(why)
+    with transaction.atomic():
+        row = transition(command, "try_again", actor=actor, at=at, reason=reason, planned_at=at)
+        _clear(row, actor, at, reason)
+        return row
+
+
+def why_not_skip(command: ScheduledCommand) -> str:
+    """Empty when a person may skip the command."""
+    if command.status not in (Status.PLANNED, Status.BLOCKED):
+        return f"It is {command.status}."
+    if command.kind == Kind.RENEWAL and command.status == Status.PLANNED:
+        return "Record in the contract's log that it does not renew."
+    return ""
+
+
+def why_not_retry(command: ScheduledCommand) -> str:
+    """Empty when a blocked command may be tried again."""
+    if command.status != Status.BLOCKED:
+        return f"It is {command.status}."
+    if command.result_seq is not None:
+        return f"Edit #{command.result_seq} has settled it; renew the contract by hand."
+    return ""
+
+
+def withdraw(command: ScheduledCommand, *, actor: Actor, at: datetime, reason: str = "") -> None:
+    """Cancel a command that nothing implies any more, and the question that was asked about it."""
+    transition(command, "cancel", actor=actor, at=at, reason=reason, finished_at=at)
+    if command.status == Status.BLOCKED:
+        _clear(command, actor, at, reason)
+
+
+def _open_rows(contract: Contract) -> list[ScheduledCommand]:
+    """What replanning may touch, and the notices that were given late."""
+    late = Q(kind=Kind.NOTICE, status=Status.DONE, finished_at__gt=F("due_at") + LATE)
+    open_ones = Q(status__in=(Status.PLANNED, Status.BLOCKED, Status.CANCELLED))
+    return list(ScheduledCommand.objects.filter(open_ones | late, contract=contract))
+
+
+def _implied(
+    contract: Contract, steps: Sequence[Instant], at: datetime, rows: Sequence[ScheduledCommand]
+) -> list[Command]:
+    waits = steps[-1].state.status in WAITING
+    days = platform_terms(at).limits.activation_timeout_days if waits else 0
+    late = {
+        row.payload["term_no"]: row.finished_at
+        for row in rows
+        if row.kind == Kind.NOTICE and row.status == Status.DONE and row.finished_at
+    }
+    return implied(contract.pk, steps, activation_timeout=timedelta(days=days), late_notices=late)
+
+
+def _still_open(row: ScheduledCommand, state: ContractState) -> bool:
+    """Whether a blocked renewal is still for a person to decide: nobody has renewed in the meantime."""
+    return row.kind == Kind.RENEWAL and state.term_no < row.payload["term_no"]
+
+
+def _run_some(at: datetime, limit: int, tired: Sequence[UUID]) -> tuple[int, list[UUID]]:
+    """The first due command of each of some contracts; how many contracts, and the ids of those it ran."""
+    with transaction.atomic():
+        claimed = Contract.objects.raw(
+            _CLAIM, {"at": at, "now": timezone.now(), "tired": list(tired), "limit": limit}
+        )
+        contracts = {row.pk: row for row in claimed}
+        commands = _first_of_each(contracts, at)
+        for command in commands:
+            _run(command, at)
+        crash_point("contracts.before_schedule_commit")
+    return len(contracts), [command.contract_id for command in commands]
+
+
+def _first_of_each(contracts: dict[UUID, Contract], at: datetime) -> list[ScheduledCommand]:
+    """Read after the contracts were locked, so that what another executor has done is not done again."""
+    due = ScheduledCommand.objects.due(at).filter(contract__in=contracts)
+    first: dict[UUID, ScheduledCommand] = {}
+    for row in sorted(due, key=lambda row: (row.due_at, ORDER.index(row.kind), row.key)):
+        first.setdefault(row.contract_id, row)
+    for row in first.values():
+        row.contract = contracts[row.contract_id]
+    return list(first.values())
+
+
+def _run(command: ScheduledCommand, at: datetime) -> None:
+    try:
+        with transaction.atomic():
+            _perform(command, at)
+    except (SoftTimeLimitExceeded, OperationalError):  # the whole batch, at another time
+        raise
+    except CommerceError as error:
+        if error.retryable:
+            _note_failure(command, error, at)
+        elif error.code in SETTLED:
+            withdraw(command, actor=SCHEDULER, at=at, reason=error.detail)
+        else:
+            _block(command, error, at)
+    except Exception as error:  # the tick's edge: one broken contract must not hold up the others
+        log.exception("a scheduled command failed", extra={"command": command.key})
+        _note_failure(command, error, at)
+
+
+def _perform(command: ScheduledCommand, at: datetime) -> None:
+    if command.operation:
+        seq = _record(command, command.payload, REASONS[Kind(command.kind)])
+        transition(command, "finish", actor=SCHEDULER, at=at, finished_at=at, result_seq=seq)
+        return
+    contract, log_ = command.contract, []
+    if contract.next_due_at and contract.next_due_at <= command.due_at:
+        log_ = projection.load_edits(contract.pk)
+        contract, _ = projection.catch_up(contract, log_, at=command.due_at)
+    transition(command, "finish", actor=SCHEDULER, at=at, finished_at=at)
+    if command.kind == Kind.NOTICE:
+        if at > command.due_at + LATE:
+            replan(contract, log_ or projection.load_edits(contract.pk), actor=SCHEDULER, at=at)
+        _tell(contract, "contract.renewal_due", command, at)
+    else:
+        _tell(contract, "contract.opt_out_closed", command, command.due_at)
+
+
+def _record(command: ScheduledCommand, payload: dict[str, Any], reason: str) -> int:
+    """Record the command's edit as of its own instant; the number of the edit."""
+    with _holding(command.key):
+        result = edits.record_edit(
+            contract_id=command.contract_id,
+            operation=command.operation,
+            payload=payload,
+            actor=SCHEDULER,
+            at=command.due_at,
+            idempotency_key=command.key,
+            expected_version=None,
+            reason=reason,
+        )
+    return result.edit.seq
+
+
+def _block(command: ScheduledCommand, error: CommerceError, at: datetime) -> None:
+    """A rule has refused it. A renewal is recorded as not made, so that the contract's end policy holds."""
+    seq = None
+    detail = str(error)
+    if command.kind == Kind.RENEWAL:
+        try:
+            with transaction.atomic():
+                seq = _record(command, {**command.payload, "mode": "lapse"}, f"Not renewed: {detail}"[:500])
+        except CommerceError as second:
+            detail = f"{detail} And it could not be recorded that it lapses: {second}"
+    row = transition(
+        command, "block", actor=SCHEDULER, at=at, reason=detail, finished_at=at, error=detail, result_seq=seq
+    )
+    open_review(
+        kind="renewal_blocked" if command.kind == Kind.RENEWAL else "scheduled_command_blocked",
+        subject_type=SUBJECT,
+        subject_id=row.pk,
+        title=f"{row} was refused",
+        detail=detail,
+        evidence={"contract_id": str(row.contract_id), "code": error.code, "due_at": instant(row.due_at)},
+        actor=SCHEDULER,
+        at=at,
+    )
+
+
+def _note_failure(command: ScheduledCommand, error: Exception, at: datetime) -> None:
+    """Try again after 2, 4, 8 … seconds, at most an hour; after the twelfth time a person is asked."""
+    command.attempts += 1
+    command.last_error = str(error)[:500] or type(error).__name__
+    command.retry_at = timezone.now() + timedelta(seconds=min(2**command.attempts, 3600))
+    command.save(update_fields=["attempts", "last_error", "retry_at"])
+    if command.attempts >= MAX_ATTEMPTS:
+        detail = f"It failed {command.attempts} times: {command.last_error}"
+        _block(command, CommerceError(detail, code="failed_repeatedly"), at)
+
+
+def _tell(contract: Contract, event: str, command: ScheduledCommand, at: datetime) -> None:
+    state = contract.current
+    renewal = command.contract.schedule.get(kind=Kind.RENEWAL, payload__term_no=command.payload["term_no"])
+    append(
+        "contract",
+        contract.pk,
+        event,
+        {
+            "contract_id": str(contract.pk),
+            "number": contract.number,
+            "buyer_id": str(contract.buyer_id),
+            "version": contract.version,
+            "term_no": command.payload["term_no"],
+            "term_ends_at": instant(state.end_at) if state.end_at else None,
+            "opt_out_until": instant(renewal.due_at),
+            "uplift": dump(state.terms.renewal.uplift),
+            "edits": [],
+        },
+        at=at,
+        actor=SCHEDULER,
+    )
+
+
+def _clear(command: ScheduledCommand, actor: Actor, at: datetime, reason: str) -> None:
+    clear_reviews(subject_type=SUBJECT, subject_id=command.pk, actor=actor, at=at, reason=reason)
+
+
+@contextmanager
+def _holding(key: str) -> Iterator[None]:
+    """While this command is carried out, replanning leaves it alone."""
+    token = _in_hand.set(key)
+    try:
+        yield
+    finally:
+        _in_hand.reset(token)
+
+
+def _follow(*, contract: Contract, after: Sequence[Edit], actor: Actor, at: datetime, **_: Any) -> None:
+    replan(contract, after, actor=actor, at=at)
+
+
+edits.register_edit_hook(_follow)
