@@ -7,7 +7,7 @@ that only where the price says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -16,6 +16,8 @@ from commerce.money import exponent, round_half_up
 from contracts.rules.state import Price, Tier, evolve
 
 WHOLE = Fraction(1)
+# A rate and a share have more digits between them than decimals keep by default.
+_WIDE = Context(prec=50)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def uplifted(price: Price, share: Decimal) -> Price:
     """
 
     def rate(value: Decimal) -> Decimal:
-        return _round_rate(value * (1 + share), max(exponent(price.currency), _digits(value)))
+        raised = _WIDE.multiply(value, 1 + share)
+        return _round_rate(raised, max(exponent(price.currency), _digits(value)))
 
     def minor(value: int | None) -> int | None:
         return None if value is None else round_half_up(Decimal(value) * (1 + share))
@@ -141,4 +144,4 @@ def _digits(rate: Decimal) -> int:
 
 
 def _round_rate(rate: Decimal, digits: int) -> Decimal:
-    return rate.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+    return rate.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP, context=_WIDE)

@@ -225,6 +225,8 @@ def _described(rule: Any, type_: str) -> dict[str, Any]:
         return {"pattern": f"^{rule.regex}$"}
     if isinstance(rule, Between) and type_ == "integer":
         return {"minimum": rule.low, "maximum": rule.high}
+    if isinstance(rule, Between) and type_ == "string" and rule.low < 0:
+        return {"pattern": r"^-?\d{1,18}(\.\d{1,12})?$"}
     return {}
 
 
