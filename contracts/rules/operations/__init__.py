@@ -5,6 +5,7 @@ from contracts.rules.operations import (
     correct,
     create,
     holds,
+    prices,
     products,
     renew,
     terminate,
@@ -15,5 +16,5 @@ from contracts.rules.operations.base import NAMES, REGISTRY, Operation, check_al
 
 __all__ = [
     "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "correct", "create", "holds", "named",
-    "products", "renew", "terminate", "terms", "transfer",
+    "prices", "products", "renew", "terminate", "terms", "transfer",
 ]  # fmt: skip
