@@ -225,10 +225,10 @@ def _describe(approval: Approval) -> str:
     number, asked = approval.arguments["base_version"], approval.arguments["effective_at"]
     base = PlatformTerms.objects.get(version=number)
     old, new = difference(base.sections, approval.arguments["sections"])
-    begins = f"{datetime.fromisoformat(asked):%Y-%m-%d %H:%M} UTC, or when it is agreed to if that is later"
+    begins = f"{datetime.fromisoformat(asked):%Y-%m-%d %H:%M} UTC, if not later," if asked else "now"
     return (
-        f"Version {number + 1}: {in_words(old, new)}. Contracts created from "
-        f"{begins if asked else 'then'} on get these values; those that exist keep theirs."
+        f"Version {number + 1}: {in_words(old, new)}. Contracts created from {begins} on get these values; "
+        "those that exist keep theirs."
     )
 
 
