@@ -86,11 +86,13 @@ class Span:
 class Status:
     """A unit at one instant. `since` None: nothing counts yet. `due_at`: when the clock alone changes it.
 
-    `irregular` are the reports up to then that no declared transition leads to.
+    `first_at` is the first report that counts at any time; `irregular` are those up to then that no
+    declared transition leads to.
     """
 
     state: State
     since: datetime | None
+    first_at: datetime | None
     due_at: datetime | None
     irregular: tuple[UUID, ...]
 
@@ -174,6 +176,7 @@ def status(reports: Iterable[Report], *, at: datetime, known_at: datetime | None
     return Status(
         state=found[-1].state if found else "not_started",
         since=found[-1].start if found else None,
+        first_at=ordered[0].at if ordered else None,
         due_at=min(upcoming, default=None),
         irregular=tuple(report.id for report, _, irregular in walked if irregular),
     )
@@ -299,7 +302,7 @@ def _raw(walked: Iterable[tuple[Report, _Condition, bool]]) -> list[Span]:
     starts = list(last)
     return [
         Span(begin, finish, last[begin].state, last[begin].state == "maintenance" and last[begin].excused)
-        for begin, finish in zip(starts, [*starts[1:], None], strict=True)
+        for begin, finish in zip(starts, [*starts[1:], None], strict=False)
     ]
 
 
