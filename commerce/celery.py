@@ -61,6 +61,7 @@ app.conf.beat_schedule = {
     "outbox.modern_treasury": _every(TICK, "outbox.drain", "modern_treasury"),
     "outbox.publish": _every(TICK * 5, "outbox.publish"),
     "commerce.heartbeat": _every(min(30, TICK * 5), "commerce.heartbeat"),
+    "contracts.run_schedule": _every(TICK, "contracts.run_schedule"),
     "contracts.take_effect": _every(TICK, "contracts.take_effect"),
     "contracts.release_holds": _every(POLL, "contracts.release_holds"),
     "ledger.release_due": _every(TICK, "ledger.release_due"),

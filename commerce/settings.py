@@ -203,7 +203,8 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     "webhooks": ("webhooks.deliver",),
     "schedule": (
         *("commerce.heartbeat", "contracts.take_effect", "ledger.release_due", "billing.advance"),
-        *("contracts.release_holds", "payouts.advance", "parties.poll", "webhooks.fan_out"),
+        *("contracts.run_schedule", "contracts.release_holds", "payouts.advance"),
+        *("parties.poll", "webhooks.fan_out"),
     ),
     "bulk": (
         *("ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep"),

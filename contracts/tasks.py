@@ -1,15 +1,22 @@
-"""Ticks: future edits and term ends take effect, holds of units expire."""
+"""Ticks: what is scheduled is done, future edits and term ends take effect, holds of units expire."""
 
 from celery import shared_task
 
 from commerce import clock
-from contracts.services import release_expired_holds, take_effect_due
+from contracts.services import follow_clock, release_expired_holds, run_due, take_effect_due
+
+
+@shared_task(name="contracts.run_schedule")
+def run_schedule() -> int:
+    """Carry out up to 500 scheduled commands whose instant has come; the next tick goes on."""
+    return run_due(at=clock.now())
 
 
 @shared_task(name="contracts.take_effect")
 def take_effect() -> int:
-    """Project up to 200 contracts whose next instant has come; the next tick goes on."""
-    return take_effect_due(at=clock.now())
+    """Project up to 200 contracts and 500 units whose next instant has come; the next tick goes on."""
+    at = clock.now()
+    return take_effect_due(at=at) + follow_clock(at=at)
 
 
 @shared_task(name="contracts.release_holds")

@@ -25,6 +25,16 @@ from contracts.services.reservations import (
     release_expired_holds,
     release_hold,
 )
+from contracts.services.schedule import retry_command, run_due, skip_command
+from contracts.services.service_placing import ServiceReport
+from contracts.services.service_reading import line_service, require_service, service_at, uptime
+from contracts.services.service_status import (
+    Recorded,
+    follow_clock,
+    follow_contract,
+    rebuild_service,
+    record_service_events,
+)
 from contracts.services.terms import platform_terms, preview_platform_terms, request_platform_terms
 
 __all__ = [
@@ -33,19 +43,26 @@ __all__ = [
     "OperationRequest",
     "Preview",
     "Rebuilt",
+    "Recorded",
+    "ServiceReport",
     "contract_edits",
     "create_contract",
     "create_offer",
     "ensure_product",
+    "follow_clock",
+    "follow_contract",
     "hold_for_edit",
+    "line_service",
     "platform_terms",
     "preview_edit",
     "preview_edits",
     "preview_platform_terms",
     "publish_offer",
     "rebuild_contract",
+    "rebuild_service",
     "record_edit",
     "record_edits",
+    "record_service_events",
     "refit_reservations",
     "register_activation_guard",
     "register_edit_hook",
@@ -54,12 +71,18 @@ __all__ = [
     "request_edits",
     "request_platform_terms",
     "require_own_method",
+    "require_service",
     "resume_contract",
+    "retry_command",
     "revise_offer",
+    "run_due",
+    "service_at",
     "set_capacity",
+    "skip_command",
     "suspend_contract",
     "take_effect",
     "take_effect_due",
+    "uptime",
     "verify_log",
     "withdraw_offer",
 ]

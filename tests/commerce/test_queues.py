@@ -44,7 +44,8 @@ def test_each_tick_goes_to_the_queue_of_its_kind() -> None:
         },
         "webhooks": {"webhooks.deliver"},
         "schedule": {
-            "commerce.heartbeat", "contracts.take_effect", "ledger.release_due", "billing.advance",
+            "commerce.heartbeat", "contracts.run_schedule", "contracts.take_effect",
+            "contracts.release_holds", "ledger.release_due", "billing.advance",
             "payouts.advance", "parties.poll", "webhooks.fan_out",
         },
         "bulk": {
