@@ -5,6 +5,7 @@ from contracts.models.catalog import Offer, Product, Reservation, ReservedUnit, 
 from contracts.models.drafts import EditDraft
 from contracts.models.log import Contract, ContractEdit, ContractQuerySet
 from contracts.models.schedule import ScheduledCommand, ScheduledCommandQuerySet
+from contracts.models.segments import LineSegment
 from contracts.models.service import ServiceEvent, UnitStatus
 from contracts.models.terms import PlatformTerms
 
@@ -15,6 +16,7 @@ __all__ = [
     "ContractEdit",
     "ContractQuerySet",
     "EditDraft",
+    "LineSegment",
     "Offer",
     "PlatformTerms",
     "Product",

@@ -24,7 +24,7 @@ from contracts.rules.fold import Edit
 from contracts.rules.operations import named
 from contracts.rules.operations.create import Create
 from contracts.rules.state import ContractState, digest
-from contracts.services import admission, projection
+from contracts.services import admission, line_segments, projection
 from contracts.services.admission import Json, Planned, pointing
 from contracts.services.catalog import resolve
 from contracts.services.terms import fill_terms
@@ -144,17 +144,15 @@ def create_contract(
     new = Edit(1, "create", parsed, effective_at, at, reason)
     admission.check_dating(op, new, at, actor, earliest=None)
     planned = Planned(new, op.event(parsed, fold.NOTHING), fold.NOTHING, fold.apply(fold.NOTHING, new))
-    contract = Contract(
-        number=parsed.number or "",
-        **{
-            name: value for name, value in projection.columns([new], effective_at).items() if name != "status"
-        },
-        projected_at=at,
-    )
+    steps = fold.timeline([new])
+    shown = projection.columns(steps, effective_at)
+    del shown["status"]
+    contract = Contract(number=parsed.number or "", **shown, projected_at=at)
     contract.save(force_insert=True)
     _run_hooks(contract, [], [new], [planned], actor, at)
     [row] = _insert(contract, [planned], None, actor, key, request_hash)
-    contract = projection.refresh(contract, [new], actor=actor, at=at, reason=reason)
+    contract = projection.refresh(contract, steps, actor=actor, at=at, reason=reason)
+    line_segments.project(contract, steps, recorded_at=row.recorded_at)
     _announce(contract, planned, row, actor=actor, at=at)
     return EditResult(contract, row)
 
@@ -267,7 +265,8 @@ def record(
                 )
             )
         after.append(planned[-1].edit)
-    admission.check_log(edits, after, since=min(plan.edit.effective_at for plan in planned))
+    since = min(plan.edit.effective_at for plan in planned)
+    admission.check_log(edits, after, since=since)
     if approval is None and not approved:
         admission.check_approval(planned, actor)
     _guard_activation(contract, planned)
@@ -275,7 +274,9 @@ def record(
     rows = _insert(contract, planned, edits[-1], actor, key, request_hash, approval)
     shown_at = max(at, contract.projected_at)
     reason = next((request.reason for request in operations if request.reason), "")
-    contract = projection.refresh(contract, after, actor=actor, at=shown_at, reason=reason)
+    steps = fold.timeline(after)
+    contract = projection.refresh(contract, steps, actor=actor, at=shown_at, reason=reason)
+    line_segments.project(contract, steps, recorded_at=rows[0].recorded_at, since=since)
     for plan, row in zip(planned, rows, strict=True):
         _announce(contract, plan, row, actor=actor, at=at)
     return BatchResult(contract, rows, planned=planned)

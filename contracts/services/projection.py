@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import transaction
+from django.db import connection, transaction
 
 from commerce.actor import Actor
 from commerce.errors import NotFound
@@ -18,6 +18,7 @@ from contracts.rules import fold, upcasting
 from contracts.rules.fold import Edit, Instant
 from contracts.rules.schema import instant
 from contracts.rules.state import ContractState, difference, digest
+from contracts.services import line_segments
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,9 @@ def lock(contract_id: Any) -> Contract:
         raise NotFound(f"There is no contract {contract_id}.") from error
 
 
-def columns(edits: Sequence[Edit], at: datetime) -> dict[str, Any]:
+def columns(steps: Sequence[Instant], at: datetime) -> dict[str, Any]:
     """What the projection must say at `at`; status is listed too, but only transitions set it."""
-    steps = fold.timeline(edits)
-    state = next((step.state for step in reversed(steps) if step.at <= at), fold.NOTHING)
+    state = fold.at_instant(steps, at)
     upcoming = [step.at for step in steps if step.at > at]
     return {
         "status": state.status,
@@ -86,10 +86,10 @@ def columns(edits: Sequence[Edit], at: datetime) -> dict[str, Any]:
 
 
 def refresh(
-    contract: Contract, edits: Sequence[Edit], *, actor: Actor, at: datetime, reason: str = ""
+    contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: datetime, reason: str = ""
 ) -> Contract:
-    """Project the log onto the locked row at `at`, walking the status through its transitions."""
-    wanted = columns(edits, at)
+    """Project a timeline onto the locked row at `at`, walking the status through its transitions."""
+    wanted = columns(steps, at)
     for name in Contract.path(contract.status, wanted.pop("status")):
         contract = transition(contract, name, actor=actor, at=at, reason=reason)
     for name, value in {**wanted, "projected_at": at}.items():
@@ -126,9 +126,10 @@ def catch_up(contract: Contract, edits: Sequence[Edit], *, at: datetime) -> tupl
     if contract.next_due_at is None or contract.next_due_at > at:
         return contract, 0
     before = contract.current
-    due = [step for step in fold.timeline(edits) if contract.projected_at < step.at <= at]
+    steps = fold.timeline(edits)
+    due = [step for step in steps if contract.projected_at < step.at <= at]
     for step in due:
-        contract = refresh(contract, edits, actor=CLOCK, at=step.at)
+        contract = refresh(contract, steps, actor=CLOCK, at=step.at)
         append(
             "contract",
             contract.pk,
@@ -191,17 +192,29 @@ def _arrival(contract: Contract, before: ContractState, step: Instant) -> dict[s
 def rebuild_contract(*, contract_id: Any, actor: Actor, dry_run: bool = False) -> Rebuilt:
     """Fold the log again at the instant the row shows, and put right what differs.
 
-    With `dry_run` nothing is written. The log itself is never touched.
+    With `dry_run` nothing is written. The log itself is never touched. What the rows of `LineSegment` said
+    wrongly is superseded from now on.
     """
     contract = lock(contract_id)
-    edits = load_edits(contract.pk)
+    steps = fold.timeline(load_edits(contract.pk))
     at = contract.projected_at
-    wanted = columns(edits, at)
+    wanted = columns(steps, at)
     changed = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
+    segments = bool(line_segments.differing(contract, steps))
     if changed and not dry_run:
-        contract = refresh(contract, edits, actor=actor, at=at, reason="Rebuilt from the log.")
+        contract = refresh(contract, steps, actor=actor, at=at, reason="Rebuilt from the log.")
         log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed})
-    return Rebuilt(contract, changed)
+    if segments and not dry_run:
+        line_segments.project(contract, steps, recorded_at=database_time())
+        log.warning("line segments rebuilt", extra={"contract": contract.number})
+    return Rebuilt(contract, [*changed, *(["segments"] if segments else [])])
+
+
+def database_time() -> datetime:
+    """The clock of the log."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cast(datetime, cursor.fetchone()[0])
 
 
 def verify_log(contract_id: Any) -> int | None:
