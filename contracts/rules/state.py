@@ -25,6 +25,8 @@ NOBODY = UUID(int=0)
 FINAL = frozenset({"expired", "terminated", "cancelled"})
 
 
+Percent = Annotated[Decimal, Between(0, 1, below="percent_out_of_range", above="percent_out_of_range")]
+
 T = TypeVar("T")
 
 
@@ -149,7 +151,7 @@ class RampStep:
     """From this month of the discount on (1 is the first), this share off."""
 
     from_month: Annotated[int, Between(1, 120)]
-    percent: Share
+    percent: Percent
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from contracts.rules.operations import (
     activate,
     correct,
     create,
+    discounts,
     holds,
     prices,
     products,
@@ -15,6 +16,6 @@ from contracts.rules.operations import (
 from contracts.rules.operations.base import NAMES, REGISTRY, Operation, check_allowed, named
 
 __all__ = [
-    "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "correct", "create", "holds", "named",
-    "prices", "products", "renew", "terminate", "terms", "transfer",
+    "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "correct", "create", "discounts", "holds",
+    "named", "prices", "products", "renew", "terminate", "terms", "transfer",
 ]  # fmt: skip
