@@ -14,20 +14,18 @@ from django.db import connection
 
 from commerce import clock
 from commerce.invariants import Finding, invariant
-from contracts.models import Contract
-from contracts.services import projection, terms
+from contracts.models import Contract, Reservation
+from contracts.rules import fold
+from contracts.services import projection, reservations, terms
 
 SAMPLE = 500
 OVERDUE = timedelta(days=1)
 
 
-@invariant("I7", "A contract's row is the fold of its log")
+@invariant("I7", "A contract's row and its line segments are the fold of its log")
 def projections_are_folds() -> Iterator[Finding]:
     for contract in _sample():
-        edits = projection.load_edits(contract.pk)
-        wanted = projection.columns(edits, contract.projected_at)
-        wrong = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
-        if wrong:
+        if wrong := projection.differences(contract, fold.timeline(projection.load_edits(contract.pk))):
             yield Finding(
                 f"contract:{contract.pk}",
                 f"{contract.number} differs from its log in {', '.join(wrong)}; run contracts_rebuild.",
@@ -64,6 +62,48 @@ def platform_terms_are_untouched() -> Iterator[Finding]:
 def overdue_contracts() -> Iterator[Finding]:
     for contract in Contract.objects.due(clock.now() - OVERDUE)[:100]:
         yield Finding(f"contract:{contract.pk}", f"{contract.number} should have changed and has not.")
+
+
+@invariant("I7", "A stock's counts are the sums of its reservations, and within its capacity")
+def stocks_are_counted() -> Iterator[Finding]:
+    for id_, capacity, held, committed, sum_held, sum_committed in _rows(
+        """SELECT s.id, s.capacity, s.held, s.committed, t.held, t.committed
+           FROM contracts_stock s CROSS JOIN LATERAL (
+             SELECT COALESCE(sum(r.quantity) FILTER (WHERE r.status = 'held'), 0) AS held,
+                    COALESCE(sum(r.quantity) FILTER (WHERE r.status = 'committed'), 0) AS committed
+             FROM contracts_offer o JOIN contracts_reservation r ON r.offer_id = o.id
+             WHERE o.stock_id = s.id AND r.status IN ('held', 'committed')) t
+           WHERE (s.held, s.committed) <> (t.held, t.committed) OR t.held + t.committed > s.capacity
+           LIMIT 100"""
+    ):
+        yield Finding(
+            f"stock:{id_}",
+            f"{held} held and {committed} committed of {capacity} are counted, "
+            f"{sum_held} and {sum_committed} are reserved.",
+        )
+
+
+@invariant("I7", "A signed contract's line has reserved what it has of an offer")
+def lines_have_their_units() -> Iterator[Finding]:
+    lines = {
+        (contract.pk, line.line_id, line.offer_id): (contract.number, line.quantity)
+        for contract in _sample()
+        if contract.status in reservations.SIGNED
+        for line in contract.current.live_lines
+        if line.offer_id and line.quantity
+    }
+    rows = Reservation.objects.open().filter(contract_id__in={contract_id for contract_id, _, _ in lines})
+    reserved = {
+        (row.contract_id, row.line_id, row.offer_id): row.quantity
+        for row in rows
+        if row.status == "committed"
+    }
+    for key, (number, quantity) in lines.items():
+        if reserved.get(key, 0) < quantity:
+            yield Finding(
+                f"contract:{key[0]}",
+                f"Line {key[1]} of {number} has {quantity} units and reserved {reserved.get(key, 0)}.",
+            )
 
 
 def _sample() -> list[Contract]:

@@ -197,17 +197,20 @@ def rebuild_contract(*, contract_id: Any, actor: Actor, dry_run: bool = False) -
     """
     contract = lock(contract_id)
     steps = fold.timeline(load_edits(contract.pk))
-    at = contract.projected_at
-    wanted = columns(steps, at)
-    changed = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
-    segments = bool(line_segments.differing(contract, steps))
+    changed = differences(contract, steps)
     if changed and not dry_run:
+        at = contract.projected_at
         contract = refresh(contract, steps, actor=actor, at=at, reason="Rebuilt from the log.")
-        log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed})
-    if segments and not dry_run:
         line_segments.project(contract, steps, recorded_at=database_time())
-        log.warning("line segments rebuilt", extra={"contract": contract.number})
-    return Rebuilt(contract, [*changed, *(["segments"] if segments else [])])
+        log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed})
+    return Rebuilt(contract, changed)
+
+
+def differences(contract: Contract, steps: Sequence[Instant]) -> list[str]:
+    """The columns of the row that a timeline contradicts, and "segments" when a line segment does."""
+    wanted = columns(steps, contract.projected_at)
+    found = sorted(name for name, value in wanted.items() if getattr(contract, name) != value)
+    return [*found, *(["segments"] if line_segments.differing(contract, steps) else [])]
 
 
 def database_time() -> datetime:
