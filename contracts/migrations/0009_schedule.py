@@ -86,7 +86,8 @@ class Migration(migrations.Migration):
             options={
                 "ordering": ("-id",),
                 "permissions": (
-                    ("steer_scheduledcommand", "Can skip scheduled commands and try them again"),
+                    ("cancel_scheduledcommand", "Can skip scheduled commands"),
+                    ("retry_scheduledcommand", "Can try blocked commands again"),
                 ),
                 "default_permissions": ("view",),
                 "indexes": [

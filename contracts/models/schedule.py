@@ -91,7 +91,10 @@ class ScheduledCommand(models.Model):
             models.Index(fields=["status", "-id"], name="scheduled_command_by_status"),
             models.Index(fields=["kind", "-id"], name="scheduled_command_by_kind"),
         )
-        permissions = (("steer_scheduledcommand", "Can skip scheduled commands and try them again"),)
+        permissions = (
+            ("cancel_scheduledcommand", "Can skip scheduled commands"),
+            ("retry_scheduledcommand", "Can try blocked commands again"),
+        )
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} of {self.contract}"
@@ -117,7 +120,7 @@ class ScheduledCommand(models.Model):
         field=status,
         source=["planned", "blocked"],
         target="skipped",
-        permission="contracts.steer_scheduledcommand",
+        permission="contracts.cancel_scheduledcommand",
     )
     def skip(self, finished_at: datetime) -> None:
         """A person decided that it is not done."""
@@ -129,7 +132,7 @@ class ScheduledCommand(models.Model):
         self._reset(planned_at)
 
     @transition(
-        field=status, source="blocked", target="planned", permission="contracts.steer_scheduledcommand"
+        field=status, source="blocked", target="planned", permission="contracts.retry_scheduledcommand"
     )
     def try_again(self, planned_at: datetime) -> None:
         """A person has put right what blocked it."""
