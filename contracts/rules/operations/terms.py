@@ -6,7 +6,7 @@ platform's terms as they are when the edit is recorded, or to nothing.
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from commerce.errors import Conflict
 from contracts.rules import schema
@@ -150,8 +150,8 @@ def _check_window(commitment: Commitment, state: ContractState, at: datetime) ->
     if commitment.window == "term":
         start = max(commitment.since, state.term_start_at or commitment.since)
     else:
-        cadence = "P3M" if commitment.window == "quarter" else state.billing.cadence
-        start = billing_period(state.billing.anchor_day, commitment.since, at, cast(Cadence, cadence)).start
+        cadence: Cadence = "P3M" if commitment.window == "quarter" else state.billing.cadence
+        start = billing_period(state.billing.anchor_day, commitment.since, at, cadence).start
     if start < at:
         raise Conflict(
             f"A commitment's {commitment.window} has run since {start:%Y-%m-%d %H:%M} UTC; the billing can "
