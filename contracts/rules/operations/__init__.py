@@ -2,6 +2,7 @@
 
 from contracts.rules.operations import (
     activate,
+    commitment,
     correct,
     create,
     discounts,
@@ -16,6 +17,6 @@ from contracts.rules.operations import (
 from contracts.rules.operations.base import NAMES, REGISTRY, Operation, check_allowed, named
 
 __all__ = [
-    "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "correct", "create", "discounts", "holds",
-    "named", "prices", "products", "renew", "terminate", "terms", "transfer",
+    "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "commitment", "correct", "create",
+    "discounts", "holds", "named", "prices", "products", "renew", "terminate", "terms", "transfer",
 ]  # fmt: skip
