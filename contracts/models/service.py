@@ -57,6 +57,7 @@ class ServiceEvent(models.Model):
         )
         indexes = (
             models.Index(fields=["contract", "line_id", "unit_id", "at"], name="service_event_of_unit"),
+            models.Index(fields=["contract", "-id"], name="service_event_of_contract"),
             models.Index(
                 fields=["corrects"], name="service_event_corrects", condition=Q(corrects__isnull=False)
             ),
