@@ -23,14 +23,17 @@ from contracts.services import line_segments
 log = logging.getLogger(__name__)
 
 CLOCK = Actor.system("contracts.clock")
+FOLDED = frozenset({"state", "state_hash", "fold_version", "segments"})
+"""What a newer fold may say differently of the same log."""
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`changed` names the columns of the projection that differed from the log."""
+    """`changed` names the columns that differed from the log; `swapped` when they no longer do."""
 
     contract: Contract
     changed: list[str]
+    swapped: bool
 
 
 def load_edits(contract_id: Any) -> list[Edit]:
@@ -189,21 +192,23 @@ def _arrival(contract: Contract, before: ContractState, step: Instant) -> dict[s
 
 
 @transaction.atomic
-def rebuild_contract(*, contract_id: Any, actor: Actor, dry_run: bool = False) -> Rebuilt:
-    """Fold the log again at the instant the row shows, and put right what differs.
+def rebuild_contract(*, contract_id: Any, actor: Actor, accept: str = "", dry_run: bool = False) -> Rebuilt:
+    """Fold the log again at the instant the row shows, and swap what the row says for it.
 
-    With `dry_run` nothing is written. The log itself is never touched. What the rows of `LineSegment` said
-    wrongly is superseded from now on.
+    A row of an older fold differs in its state by right. Any other difference is left for somebody to look
+    at, unless `accept` says why it may be put right. With `dry_run` nothing is written; the log never is.
     """
     contract = lock(contract_id)
     steps = fold.timeline(load_edits(contract.pk))
     changed = differences(contract, steps)
-    if changed and not dry_run:
-        at = contract.projected_at
-        contract = refresh(contract, steps, actor=actor, at=at, reason="Rebuilt from the log.")
-        line_segments.project(contract, steps, recorded_at=database_time())
-        log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed})
-    return Rebuilt(contract, changed)
+    by_right = contract.fold_version < fold.FOLD_VERSION and set(changed) <= FOLDED
+    if not changed or dry_run or not (accept or by_right):
+        return Rebuilt(contract, changed, swapped=False)
+    reason = accept or f"Folded as of version {fold.FOLD_VERSION}."
+    contract = refresh(contract, steps, actor=actor, at=contract.projected_at, reason=reason)
+    line_segments.project(contract, steps, recorded_at=database_time())
+    log.warning("projection rebuilt", extra={"contract": contract.number, "columns": changed, "why": reason})
+    return Rebuilt(contract, changed, swapped=True)
 
 
 def differences(contract: Contract, steps: Sequence[Instant]) -> list[str]:

@@ -83,6 +83,6 @@ def test_a_segment_that_disagrees_with_the_log_is_found_and_superseded(
     found = services.rebuild_contract(contract_id=active.pk, actor=OPERATOR, dry_run=True)
     assert found.changed == ["segments"]
     assert UUID(int=7) in in_sql(active, LATER)
-    services.rebuild_contract(contract_id=active.pk, actor=OPERATOR)
+    services.rebuild_contract(contract_id=active.pk, actor=OPERATOR, accept="A test wrote it")
     assert UUID(int=7) not in in_sql(active, LATER)
     assert services.rebuild_contract(contract_id=active.pk, actor=OPERATOR, dry_run=True).changed == []

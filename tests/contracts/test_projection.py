@@ -55,20 +55,50 @@ def test_the_row_is_the_fold_of_the_log(active: Contract, servers: UUID) -> None
     assert findings("I7") == findings("I10") == findings("I5") == []
 
 
-def test_a_row_that_differs_is_found_and_rebuilt_from_the_log(active: Contract) -> None:
+def test_a_row_that_differs_is_found_and_swapped_only_when_somebody_accepts_it(active: Contract) -> None:
     Contract.objects.filter(pk=active.pk).update(state={}, version=9, state_hash="x")
     assert len(findings("I7")) == 2
-    code, report = run("--dry-run")
-    assert (code, report["differed"]) == (
-        3, [{"number": active.number, "columns": ["state", "state_hash", "version"]}],
-    )  # fmt: skip
-    active.refresh_from_db()
-    assert active.version == 9
-    assert run()[0] == 3
+    row = {"number": active.number, "columns": ["state", "state_hash", "version"], "swapped": False}
+    for arguments in (["--dry-run", "--accept", "A test"], []):
+        code, report = run(*arguments)
+        assert (code, report["differed"]) == (3, [row])
+        active.refresh_from_db()
+        assert active.version == 9
+    assert run("--accept", "A test wrote it")[0] == 0
     active.refresh_from_db()
     assert active.version == 4
     assert run() == (0, {"checked": 1, "differed": [], "tampered": []})
     assert findings("I7") == []
+
+
+def test_what_an_older_fold_said_is_swapped_unless_more_than_the_state_differs(active: Contract) -> None:
+    end_at = active.end_at
+    old: dict[str, Any] = {"state": {}, "state_hash": "x", "fold_version": 1}
+    Contract.objects.filter(pk=active.pk).update(**old, end_at=None)
+    assert run()[0] == 3
+    active.refresh_from_db()
+    assert active.fold_version == 1
+    Contract.objects.filter(pk=active.pk).update(end_at=end_at)
+    code, report = run()
+    assert (code, [row["swapped"] for row in report["differed"]]) == (0, [True])
+    active.refresh_from_db()
+    assert active.current.status == "active"
+
+
+def test_a_rebuild_goes_on_after_the_contract_it_reached(payload: dict[str, Any]) -> None:
+    first, second = create(payload).contract, create(payload | {"lines": []}).contract
+    assert run("--after", first.number)[1]["checked"] == 1
+    assert run("--after", second.number)[1]["checked"] == 0
+    assert run("--limit", "1")[1]["checked"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_share_a_rebuild_find_what_one_finds(payload: dict[str, Any]) -> None:
+    drafts = [create(payload | {"lines": []}).contract for _ in range(3)]
+    Contract.objects.filter(pk=drafts[1].pk).update(version=9)
+    assert run("--workers", "2") == run()
+    assert run("--workers", "2", "--accept", "A test")[0] == 0
+    assert run() == (0, {"checked": 3, "differed": [], "tampered": []})
 
 
 def test_a_tampered_log_is_found_at_the_edit_that_was_changed(active: Contract) -> None:
