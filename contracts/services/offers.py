@@ -35,9 +35,9 @@ def create_offer(*, payload: Json, actor: Actor, at: datetime) -> Offer:
     """
     actor.require(EDIT)
     new = schema.parse(NewOffer, payload)
-    seller_id = new.seller_id or (None if _for_platform(actor) else actor.organization_id)
+    seller_id = new.seller_id or (None if for_platform(actor) else actor.organization_id)
     seller = Organization.objects.filter(pk=seller_id).first() if seller_id else None
-    if seller and not _for_platform(actor) and seller.pk != actor.organization_id:
+    if seller and not for_platform(actor) and seller.pk != actor.organization_id:
         raise PermissionDenied("An offer is made by its seller or by the platform.")
     product = Product.objects.filter(code=new.product).first()
     faults = [
@@ -81,7 +81,7 @@ def revise_offer(*, offer_id: UUID, changes: Json, actor: Actor, at: datetime) -
         raise schema.invalid(unknown)
     terms = schema.parse(OfferTerms, {**as_json(offer), **changes})
     refuse(list(offer_faults(terms, offer.product.kind)))
-    columns = _columns(terms, at)
+    columns = _columns(terms, offer.valid_from)
     if all(getattr(offer, name) == value for name, value in columns.items()):
         raise InvalidInput("Nothing would change.", code="no_effect")
     if offer.status == Offer.Status.DRAFT:
@@ -146,10 +146,15 @@ def set_capacity(*, offer_id: UUID, capacity: int | None, actor: Actor, at: date
     return stock
 
 
+def for_platform(actor: Actor) -> bool:
+    """Whether the actor is of the platform, or no organization's."""
+    return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
+
+
 def own_offer(offer_id: UUID, actor: Actor) -> Offer:
     """The offer, for its seller or the platform. NotFound where the actor may not know of it."""
     offer = Offer.objects.select_related("seller", "product", "stock").filter(pk=offer_id).first()
-    own = offer is not None and (_for_platform(actor) or offer.seller_id == actor.organization_id)
+    own = offer is not None and (for_platform(actor) or offer.seller_id == actor.organization_id)
     if offer is None or not (own or offer.status == Offer.Status.LIVE):
         raise NotFound(f"There is no offer {offer_id}.")
     if not own:
@@ -204,17 +209,13 @@ def refuse(faults: list[FieldError]) -> None:
         raise schema.invalid(faults)
 
 
-def _for_platform(actor: Actor) -> bool:
-    return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
-
-
 def _withdraw(offer: Offer, actor: Actor, at: datetime, reason: str) -> Offer:
     return states.transition(offer, "withdraw", actor=actor, at=at, reason=reason, withdrawn_at=at)
 
 
-def _columns(terms: OfferTerms, at: datetime) -> Mapping[str, Any]:
+def _columns(terms: OfferTerms, since: datetime) -> Mapping[str, Any]:
     return {
         **{name: getattr(terms, name) for name in TERMS},
         "price": schema.dump(terms.price) | {"currency": terms.currency},
-        "valid_from": terms.valid_from or at,
+        "valid_from": terms.valid_from or since,
     }

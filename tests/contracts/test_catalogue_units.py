@@ -1,0 +1,344 @@
+"""Units of offers: taken by edits, given back by edits and by the clock, never more than there are."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from commerce.errors import Conflict, PermissionDenied, StateConflict
+from commerce.ids import uuid7
+from commerce.invariants import REGISTRY
+from commerce.models import TransitionLog
+from contracts import services
+from contracts.models import Contract, Offer, Reservation, ReservedUnit, Stock
+from contracts.services.reservations import HOLD
+from tests.contracts.conftest import MARCH, OPERATOR, Parties, create, edit
+from tests.contracts.test_catalogue_offers import block, draft_on, events, faults, key_of, live
+
+pytestmark = pytest.mark.django_db
+
+LATER = MARCH + timedelta(days=10)
+MAY = MARCH + timedelta(days=61)
+
+
+@pytest.fixture
+def offer(parties: Parties) -> Offer:
+    """Ten servers."""
+    return live(parties.seller)
+
+
+def stock(offer: Offer) -> tuple[int, int]:
+    """Held and committed."""
+    row = Stock.objects.get(pk=offer.stock_id)
+    return row.held, row.committed
+
+
+def line_of(contract: Contract) -> UUID:
+    return next(iter(contract.current.lines))
+
+
+def signed(offer: Offer, payload: dict[str, Any], **line: Any) -> Contract:
+    contract = draft_on(offer, payload, **line)
+    for stage in ("submit", "signed"):
+        contract = edit(contract, "activate", {"stage": stage}).contract
+    return contract
+
+
+def running(offer: Offer, payload: dict[str, Any], **line: Any) -> Contract:
+    return edit(signed(offer, payload, **line), "activate", {"stage": "live"}).contract
+
+
+def requantify(contract: Contract, quantity: int, **given: Any) -> Contract:
+    body = {"line_id": str(line_of(contract)), "quantity": quantity}
+    return edit(contract, "change_quantity", body, **given).contract
+
+
+def findings() -> list[str]:
+    checks = [invariant for invariant in REGISTRY if invariant.check.__module__ == "contracts.invariants"]
+    return [finding.detail for invariant in checks for finding in invariant.check()]
+
+
+# Taking and giving back
+
+
+def test_a_draft_holds_its_units_and_a_signature_commits_them(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = draft_on(offer, payload, quantity=3)
+    [row] = Reservation.objects.all()
+    assert (row.status, row.quantity, row.expires_at) == ("held", 3, MARCH + HOLD)
+    assert stock(offer) == (3, 0)
+    contract = edit(contract, "activate", {"stage": "submit"}, at=LATER).contract
+    row.refresh_from_db()
+    assert (row.status, row.expires_at) == ("held", LATER + HOLD)
+    edit(contract, "activate", {"stage": "signed"}, at=LATER)
+    row.refresh_from_db()
+    assert (row.status, row.committed_at, row.expires_at) == ("committed", LATER, None)
+    assert stock(offer) == (0, 3)
+    assert [event["units"] for event in events("units.reserved")] == [3]
+    assert not events("units.released")
+    assert not findings()
+
+
+def test_more_than_is_free_is_refused_with_what_is_free(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=8)
+    with pytest.raises(Conflict) as refused:
+        draft_on(offer, payload, quantity=3)
+    assert faults(refused.value) == {"/lines/0/quantity": "capacity_unavailable"}
+    assert refused.value.extra["free"] == 2
+    with pytest.raises(Conflict) as refused:
+        requantify(contract, 11, at=LATER)
+    assert faults(refused.value) == {"/payload/quantity": "capacity_unavailable"}
+    with pytest.raises(Conflict) as refused:
+        edit(contract, "change_quantity", {"line_id": str(line_of(contract)), "delta": 3}, at=LATER)
+    assert faults(refused.value) == {"/payload/delta": "capacity_unavailable"}
+    assert stock(offer) == (0, 8)
+    assert Contract.objects.get().version == contract.version
+    assert stock(requantify(contract, 10, at=LATER).reservations.get().offer) == (0, 10)
+
+
+def test_edits_move_the_difference(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=4)
+    contract = requantify(contract, 7, at=LATER)
+    contract = requantify(contract, 2, at=LATER)
+    assert stock(offer) == (0, 2)
+    contract = requantify(contract, 0, at=LATER)
+    assert stock(offer) == (0, 0)
+    assert Reservation.objects.get().status == "released"
+    contract = requantify(contract, 5, at=LATER)
+    assert stock(offer) == (0, 5)
+    assert [event["units"] for event in events("units.reserved")] == [4, 3, 5]
+    assert [(event["units"], event["reserved"]) for event in events("units.released")] == [(5, 2), (2, 0)]
+    assert not findings()
+
+
+def test_units_go_from_one_line_to_another_in_one_batch(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=9)
+    other = str(uuid7())
+    contract = edit(
+        contract, "add_product", {"line_id": other, "offer_id": str(offer.pk), "quantity": 1}, at=LATER
+    ).contract
+    batch = [
+        services.OperationRequest("change_quantity", {"line_id": other, "quantity": 9}),
+        services.OperationRequest("change_quantity", {"line_id": str(line_of(contract)), "quantity": 1}),
+    ]
+    given: dict[str, Any] = {"actor": OPERATOR, "at": LATER, "expected_version": None}
+    services.record_edits(contract_id=contract.pk, operations=batch, idempotency_key="swap", **given)
+    assert stock(offer) == (0, 10)
+    batch = [
+        services.OperationRequest("change_quantity", {"line_id": other, "quantity": 10}),
+        services.OperationRequest("suspend", {"reason": "maintenance"}),
+    ]
+    with pytest.raises(Conflict) as refused:
+        services.record_edits(contract_id=contract.pk, operations=batch, idempotency_key="more", **given)
+    assert faults(refused.value) == {"/operations/0/payload/quantity": "capacity_unavailable"}
+    assert Contract.objects.get().status == "active"
+
+
+def test_a_preview_takes_nothing(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=4)
+    services.preview_edit(
+        contract_id=contract.pk,
+        operation="change_quantity",
+        payload={"line_id": str(line_of(contract)), "quantity": 9},
+        actor=OPERATOR,
+        at=LATER,
+        expected_version=None,
+    )
+    assert stock(offer) == (0, 4)
+    assert len(events("units.reserved")) == 1
+
+
+# Time
+
+
+def test_units_planned_for_later_are_taken_now_and_those_of_an_ending_line_kept_until_its_end(
+    offer: Offer, payload: dict[str, Any]
+) -> None:
+    contract = running(offer, payload, quantity=4)
+    contract = requantify(contract, 6, at=LATER, effective_at=MAY)
+    assert stock(offer) == (0, 6)
+    contract = requantify(contract, 1, at=LATER, effective_at=MAY + timedelta(days=1))
+    assert stock(offer) == (0, 6)
+    for day, expected in ((0, (0, 6)), (1, (0, 1))):
+        at = MAY + timedelta(days=day)
+        services.take_effect(contract_id=contract.pk, at=at)
+        services.refit_reservations(contract_id=contract.pk, actor=OPERATOR, at=at)
+        assert stock(offer) == expected
+    assert not findings()
+
+
+def test_a_correction_of_the_past_gives_units_back(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=4)
+    contract = requantify(contract, 9, at=LATER)
+    services.record_edit(
+        contract_id=contract.pk,
+        operation="correct",
+        payload={"target_seq": contract.version, "mode": "void"},
+        actor=OPERATOR,
+        at=LATER + timedelta(days=1),
+        idempotency_key="void",
+        expected_version=None,
+        reason="A slip.",
+    )
+    assert stock(offer) == (0, 4)
+
+
+def test_an_ended_contract_gives_everything_back(offer: Offer, payload: dict[str, Any]) -> None:
+    cancelled, ended = signed(offer, payload, quantity=4), running(offer, payload, quantity=5)
+    edit(cancelled, "terminate", {}, at=LATER, reason="No.")
+    assert stock(offer) == (0, 5)
+    edit(ended, "terminate", {}, at=LATER, reason="No.")
+    assert stock(offer) == (0, 0)
+    assert {row.status for row in Reservation.objects.all()} == {"released"}
+
+
+def test_an_expired_hold_frees_its_units_once(offer: Offer, payload: dict[str, Any]) -> None:
+    draft_on(offer, payload, quantity=3)
+    running(offer, payload, quantity=2)
+    assert services.release_expired_holds(at=MARCH + HOLD - timedelta(seconds=1)) == 0
+    assert services.release_expired_holds(at=MARCH + HOLD) == 1
+    assert services.release_expired_holds(at=MARCH + HOLD) == 0
+    assert stock(offer) == (0, 2)
+    assert [event["reason"] for event in events("units.released")] == ["The hold expired."]
+    assert TransitionLog.objects.filter(name="release").get().actor == "system:contracts.reservations"
+    assert not findings()
+
+
+def test_a_contract_whose_hold_expired_takes_its_units_again_when_it_moves_on(
+    offer: Offer, payload: dict[str, Any]
+) -> None:
+    first, second = draft_on(offer, payload, quantity=6), draft_on(offer, payload, quantity=4)
+    late = MARCH + HOLD
+    services.release_expired_holds(at=late)
+    assert stock(offer) == (0, 0)
+    other = {
+        "line_id": str(uuid7()),
+        **{k: payload["lines"][1][k] for k in ("product", "seller_id", "price")},
+    }
+    edit(first, "add_product", other, at=late)
+    assert stock(offer) == (0, 0)
+    running_one = draft_on(offer, payload, quantity=5)
+    with pytest.raises(Conflict) as refused:
+        edit(first, "activate", {"stage": "submit"}, at=late)
+    assert refused.value.code == "capacity_unavailable"
+    assert Contract.objects.get(pk=first.pk).status == "draft"
+    edit(second, "activate", {"stage": "submit"}, at=late)
+    assert stock(offer) == (9, 0)
+    assert running_one.reservations.get().quantity == 5
+
+
+def test_who_holds_nothing_any_more_needs_an_offer_that_is_on_sale(
+    offer: Offer, payload: dict[str, Any], parties: Parties
+) -> None:
+    holding, expired = draft_on(offer, payload), draft_on(offer, payload)
+    Reservation.objects.filter(contract=holding).update(expires_at=MARCH + 3 * HOLD)
+    late = MARCH + HOLD
+    services.release_expired_holds(at=late)
+    services.withdraw_offer(offer_id=offer.pk, actor=OPERATOR, at=late, reason="No more.")
+    edit(holding, "activate", {"stage": "submit"}, at=late)
+    with pytest.raises(Conflict) as refused:
+        edit(expired, "activate", {"stage": "submit"}, at=late)
+    assert refused.value.code == "offer_withdrawn"
+    assert stock(offer) == (2, 0)
+
+
+def test_a_running_line_grows_on_an_offer_that_was_withdrawn(offer: Offer, payload: dict[str, Any]) -> None:
+    contract = running(offer, payload, quantity=2)
+    services.withdraw_offer(offer_id=offer.pk, actor=OPERATOR, at=LATER, reason="No more.")
+    requantify(contract, 5, at=LATER)
+    assert stock(offer) == (0, 5)
+
+
+# Versions, capacity, named units
+
+
+def test_all_versions_share_one_stock(offer: Offer, payload: dict[str, Any]) -> None:
+    running(offer, payload, quantity=7)
+    changes = {"price": {"model": "unit", "rate": "17000"}}
+    second = services.revise_offer(offer_id=offer.pk, changes=changes, actor=OPERATOR, at=MARCH)
+    services.publish_offer(offer_id=second.pk, actor=OPERATOR, at=MARCH)
+    with pytest.raises(Conflict, match="3 units of h100-monthly are free, 4 more are asked for"):
+        draft_on(second, payload, quantity=4)
+    draft_on(second, payload, quantity=3)
+    assert stock(offer) == stock(second) == (3, 7)
+
+
+def test_capacity_does_not_go_below_what_is_reserved(offer: Offer, payload: dict[str, Any]) -> None:
+    running(offer, payload, quantity=7)
+    with pytest.raises(Conflict) as refused:
+        services.set_capacity(offer_id=offer.pk, capacity=6, actor=OPERATOR, at=LATER)
+    assert (refused.value.code, refused.value.extra["taken"]) == ("capacity_in_use", 7)
+    services.set_capacity(offer_id=offer.pk, capacity=7, actor=OPERATOR, at=LATER)
+    with pytest.raises(Conflict):
+        draft_on(offer, payload, quantity=1)
+    services.set_capacity(offer_id=offer.pk, capacity=None, actor=OPERATOR, at=LATER)
+    draft_on(offer, payload, quantity=1_000_000)
+    assert stock(offer) == (1_000_000, 7)
+    changed = [(event["capacity_before"], event["capacity"]) for event in events("offer.capacity_changed")]
+    assert changed == [(10, 7), (7, None)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contracts_reservation SET quantity = 11",
+        "UPDATE contracts_stock SET capacity = 3",
+        "UPDATE contracts_stock SET committed = 11",
+        "UPDATE contracts_reservation SET line_id = gen_random_uuid()",
+        "UPDATE contracts_reservation SET status = 'held', expires_at = now()",
+        "DELETE FROM contracts_reservation",
+        "DELETE FROM contracts_stock",
+    ],
+)
+def test_the_database_gives_out_no_more_than_there_is(
+    offer: Offer, payload: dict[str, Any], statement: str
+) -> None:
+    running(offer, payload, quantity=4)
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert stock(offer) == (0, 4)
+
+
+def test_verify_finds_counts_that_are_not_the_sum_and_lines_without_units(
+    offer: Offer, payload: dict[str, Any]
+) -> None:
+    contract = running(offer, payload, quantity=4)
+    assert not findings()
+    Stock.objects.update(held=1)
+    assert findings() == ["1 held and 4 committed of 10 are counted, 0 and 4 are reserved."]
+    Stock.objects.update(held=0)
+    Reservation.objects.update(quantity=3)
+    assert findings() == [f"Line {line_of(contract)} of {contract.number} has 4 units and reserved 3."]
+
+
+def test_a_held_reservation_is_released_by_hand_and_a_committed_one_is_not(
+    offer: Offer, payload: dict[str, Any], parties: Parties
+) -> None:
+    held = draft_on(offer, payload, quantity=3).reservations.get()
+    committed = running(offer, payload, quantity=2).reservations.get()
+    given: dict[str, Any] = {"at": LATER, "reason": "They went elsewhere."}
+    with pytest.raises(PermissionDenied):
+        services.release_hold(reservation_id=held.pk, actor=key_of(parties.seller), **given)
+    services.release_hold(reservation_id=held.pk, actor=OPERATOR, **given)
+    for row in (held, committed):
+        with pytest.raises(StateConflict) as refused:
+            services.release_hold(reservation_id=row.pk, actor=OPERATOR, **given)
+        assert refused.value.code == "units_not_held"
+    assert stock(offer) == (0, 2)
+
+
+def test_lines_without_an_offer_reserve_nothing(payload: dict[str, Any]) -> None:
+    contract = create(payload).contract
+    edit(contract, "activate", {"stage": "submit"})
+    assert not Reservation.objects.exists()
+
+
+def test_a_blocked_sellers_line_that_holds_its_units_goes_on(
+    offer: Offer, payload: dict[str, Any], parties: Parties
+) -> None:
+    contract = draft_on(offer, payload)
+    block(parties.seller)
+    edit(contract, "activate", {"stage": "submit"}, at=LATER)
+    assert not ReservedUnit.objects.exists()
+    assert stock(offer) == (2, 0)
