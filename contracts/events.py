@@ -163,11 +163,12 @@ class WorstState:
 
 @dataclass(frozen=True)
 class LineService:
-    """A line whose units' worst state is another one, and how many units are in which state after it."""
+    """A line's worst state around the change, and after it how many units serve and are in which state."""
 
     line_id: UUID
     before: str | None
     after: str | None
+    serving: int
     units: dict[str, Any]
 
 
@@ -181,7 +182,7 @@ class ServiceChange:
     at: Public[Annotated[datetime, "when we learned of it; each unit has its own since"]]
     status: Public[WorstState]
     units: Public[Annotated[dict[str, Any], "state → how many units are in it"]]
-    lines: Public[Annotated[tuple[LineService, ...], "those whose worst state changed"]]
+    lines: Public[Annotated[tuple[LineService, ...], "those that changed"]]
 
 
 edited = partial(
@@ -311,7 +312,7 @@ event(
     payload=ServiceChange,
     aggregate="service",
     audience="buyer_id",
-    summary="The worst state of a line's units, or of all of a contract's, is another one.",
+    summary="The worst state of a line's units, or how many of them serve, is another one.",
     example={
         "contract_id": "01956f1c-3c00-7000-8000-00000000c001",
         "number": "C-2027-0001",
@@ -324,6 +325,7 @@ event(
                 "line_id": "01956f1c-3c00-7000-8000-00000000a001",
                 "before": "in_service",
                 "after": "down",
+                "serving": 8,
                 "units": {"in_service": 7, "down": 1},
             }
         ],

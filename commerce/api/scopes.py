@@ -22,6 +22,7 @@ VERBS = READ | OPERATE | APPROVE | ADMINISTER
 RESOURCES = {
     "organizations": ("parties",),
     "contracts": ("contracts",),
+    "service": ("contracts.serviceevent",),
     "usage": ("billing",),
     "invoices": ("billing",),
     "wallets": ("billing",),

@@ -21,6 +21,7 @@ from commerce.api.views import CommerceViewSet
 from commerce.errors import NotFound
 from commerce.parties.models import Organization
 from contracts import services
+from contracts.api.service import ContractServiceSerializer, represent_service
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
 from contracts.rules.operations import REGISTRY
@@ -320,6 +321,23 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
                 ]
             }
         )
+
+    @extend_schema(responses=ContractServiceSerializer)
+    @action(detail=True, query_serializer=InstantsQuery)
+    def service(self, request: Request, pk: Any = None) -> Response:
+        """What its units do, or did at `valid_at` as known at `known_at`; the worst of them for all."""
+        contract = self.get_object()
+        valid_at, known_at = self.query.get("valid_at", self.at), self.query.get("known_at")
+        state = contract.current
+        if self.query:
+            state = fold.fold(services.contract_edits(contract.pk), valid_at=valid_at, known_at=known_at)
+        visible = represent(contract, state, self.viewer)["lines"]
+        lines = {UUID(line["line_id"]) for line in visible}
+        if self.query:
+            found = services.service_at(contract.pk, valid_at=valid_at, known_at=known_at, lines=lines)
+        else:
+            found = services.service_now(contract.pk, lines)
+        return Response(represent_service(contract.pk, found))
 
     def _seen(self, contract_id: UUID) -> dict[int, Json]:
         return seen_edits(services.contract_edits(contract_id), self.api_key.organization.pk)

@@ -5,9 +5,11 @@ from rest_framework.routers import SimpleRouter
 from contracts.api.catalogue import ProductViewSet
 from contracts.api.contracts import ContractViewSet
 from contracts.api.platform_terms import PlatformTermsViewSet
+from contracts.api.service import ServiceEventViewSet
 
 router = SimpleRouter()
 router.register("contracts", ContractViewSet, basename="contract")
 router.register("products", ProductViewSet, basename="product")
 router.register("platform-terms", PlatformTermsViewSet, basename="platform-terms")
+router.register("service-events", ServiceEventViewSet, basename="service-event")
 urlpatterns = router.urls

@@ -187,6 +187,11 @@ def roll_up(counts: Mapping[str, int]) -> State | None:
     return next((state for state in WORST_FIRST if counts.get(state)), None)
 
 
+def serving(counts: Mapping[str, int]) -> int:
+    """How many units have begun their service and not ended it."""
+    return sum(counts.get(state, 0) for state in (*LIVE, "access_blocked"))
+
+
 def in_service_intervals(
     reports: Iterable[Report], line_id: UUID, start: datetime, end: datetime, known_at: datetime | None = None
 ) -> list[InService]:

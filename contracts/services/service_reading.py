@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -43,34 +44,34 @@ class ServiceView:
     units: list[UnitView]
 
 
+def service_now(contract_id: UUID, lines: Collection[UUID] | None = None) -> dict[UUID, ServiceView]:
+    """By line, of all lines or of some: what its units do."""
+    found: dict[UUID, list[UnitView]] = {}
+    for row in UnitStatus.objects.filter(contract_id=contract_id, **_among(lines)).order_by("unit_id"):
+        view = UnitView(row.unit_id, cast(State, row.state), row.since, row.irregular)
+        found.setdefault(row.line_id, []).append(view)
+    return {line_id: view_of(units) for line_id, units in found.items()}
+
+
 def service_at(
     contract_id: UUID,
     *,
-    valid_at: datetime | None = None,
+    valid_at: datetime,
     known_at: datetime | None = None,
     lines: Collection[UUID] | None = None,
 ) -> dict[UUID, ServiceView]:
-    """By line, of all lines or of some: what its units do now, or did at `valid_at`, as known at `known_at`.
-
-    Units of which nothing was known then are not listed.
-    """
+    """The same at `valid_at`, as known at `known_at`; without units of which nothing was known then."""
     found: dict[UUID, list[UnitView]] = {}
-    if valid_at is None and known_at is None:
-        rows = UnitStatus.objects.filter(contract_id=contract_id, **_among(lines)).order_by("unit_id")
-        for row in rows:
-            view = UnitView(row.unit_id, cast(State, row.state), row.since, row.irregular)
-            found.setdefault(row.line_id, []).append(view)
-    else:
-        for line_id, unit_id, reports in _units(contract_id, lines):
-            at = valid_at or max(report.received_at for report in reports)
-            status = rules.status(reports, at=at, known_at=known_at)
-            if status.since is not None:
-                view = UnitView(unit_id, status.state, status.since, len(status.irregular))
-                found.setdefault(line_id, []).append(view)
+    for line_id, unit_id, reports in _units(contract_id, lines):
+        status = rules.status(reports, at=valid_at, known_at=known_at)
+        if status.since is not None:
+            view = UnitView(unit_id, status.state, status.since, len(status.irregular))
+            found.setdefault(line_id, []).append(view)
     return {line_id: view_of(units) for line_id, units in found.items()}
 
 
 def view_of(units: list[UnitView]) -> ServiceView:
+    """Several units as one: of a line, or of all lines."""
     counts: dict[str, int] = dict(Counter(str(unit.state) for unit in units))
     return ServiceView(rules.roll_up(counts), counts, units)
 
@@ -89,10 +90,14 @@ def uptime(
 def line_service(contract_id: UUID, known_at: datetime | None = None) -> LineService:
     """A function from a line and [start, end) to how many of its units were in service when.
 
-    What a line with `bill_from` in_service is billed by; it reads the events once.
+    What a line with `bill_from` in_service is billed by. The events are read once, when it is first asked.
     """
-    reports = [report for _, _, unit in _units(contract_id) for report in unit]
-    return lambda line_id, start, end: rules.in_service_intervals(reports, line_id, start, end, known_at)
+
+    @cache
+    def reports() -> list[Report]:
+        return [report for _, _, unit in _units(contract_id) for report in unit]
+
+    return lambda line_id, start, end: rules.in_service_intervals(reports(), line_id, start, end, known_at)
 
 
 def require_service(*, contract: Contract, planned: Sequence[Planned], **_: Any) -> None:

@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 CLOCK = Actor.system("contracts.service")
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('service:' || id, 0)) FROM unnest(%s::text[]) id"
+_LOCK = (
+    "SELECT pg_advisory_xact_lock(hashtextextended('service:' || id, 0)) FROM unnest(%s::text[]) id"
+)
 _FOLDED = ("state", "since", "first_at", "irregular", "next_due_at")
 _SHOWN = (*_FOLDED, "projected_at")
 
@@ -63,7 +65,7 @@ def record_service_events(*, events: Sequence[ServiceReport], actor: Actor, at: 
     if not 1 <= len(events) <= MOST_EVENTS:
         raise InvalidInput(f"Send 1 to {MOST_EVENTS} events.", pointer="/events", code="limit_exceeded")
     placed = place(events, actor=actor, at=at)
-    _lock(one.track[0] for one in placed)
+    lock_service(one.track[0] for one in placed)
     rows = _rows(events, placed, actor=actor, at=at)
     stored = _insert(list(rows.values()))
     _refuse_reused_ids(events, placed, stored)
@@ -90,7 +92,7 @@ def follow_contract(*, contract_id: UUID | str, actor: Actor, at: datetime) -> N
     and reinstated when the log says it again.
     """
     contract_id = UUID(str(contract_id))
-    _lock([contract_id])
+    lock_service([contract_id])
     _refresh(_record_facts(contract_id, (), actor=actor, at=at), actor=actor, at=at)
 
 
@@ -101,7 +103,7 @@ def follow_clock(*, at: datetime, limit: int = 500) -> int:
     for contract_id in dict.fromkeys(due):
         try:
             with transaction.atomic():
-                _lock([contract_id])
+                lock_service([contract_id])
                 tracks = {unit.track for unit in UnitStatus.objects.due(at).filter(contract_id=contract_id)}
                 _refresh(tracks, actor=CLOCK, at=at)
                 count += len(tracks)
@@ -118,7 +120,7 @@ def rebuild_service(*, contract_id: UUID, actor: Actor, at: datetime, dry_run: b
 
     With `dry_run` nothing is written. The events themselves are never touched.
     """
-    _lock([contract_id])
+    lock_service([contract_id])
     shown = {unit.track: unit for unit in UnitStatus.objects.filter(contract_id=contract_id)}
     pairs = ServiceEvent.objects.filter(contract_id=contract_id).order_by().values_list("line_id", "unit_id")
     reported = {(contract_id, line_id, unit_id) for line_id, unit_id in pairs.distinct()}
@@ -139,7 +141,7 @@ def differing(units: Sequence[UnitStatus]) -> list[UnitStatus]:
     ]
 
 
-def _lock(contract_ids: Iterable[UUID]) -> None:
+def lock_service(contract_ids: Iterable[UUID]) -> None:
     """Until the end of the transaction nobody else writes the service of these contracts.
 
     Not their rows: edits of a contract do not wait for what its machines report.
@@ -381,40 +383,50 @@ def total(lines: Mapping[UUID, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _announce(before: Counts, after: Counts, *, actor: Actor, at: datetime) -> None:
-    changed = {}
-    for contract_id, lines in after.items():
-        old = before.get(contract_id, {})
-        worst = {
-            line_id: (rules.roll_up(old.get(line_id, {})), rules.roll_up(counts))
-            for line_id, counts in lines.items()
-        }
-        if moved := {line_id: pair for line_id, pair in worst.items() if pair[0] != pair[1]}:
-            changed[contract_id] = moved
+    """Tell of lines whose worst state, or number of units that serve, is another one: an event a contract."""
+    changed = {
+        contract_id: moved
+        for contract_id, lines in after.items()
+        if (
+            moved := [
+                line_id
+                for line_id, counts in lines.items()
+                if _rolled(before.get(contract_id, {}).get(line_id, {})) != _rolled(counts)
+            ]
+        )
+    }
     contracts = Contract.objects.only("number", "buyer_id").in_bulk(changed)
     for contract_id in sorted(changed):
-        contract, lines = contracts[contract_id], after[contract_id]
+        old, new = before.get(contract_id, {}), after[contract_id]
         append(
             "service",
             contract_id,
             "service.status_changed",
             {
                 "contract_id": str(contract_id),
-                "number": contract.number,
-                "buyer_id": str(contract.buyer_id),
+                "number": contracts[contract_id].number,
+                "buyer_id": str(contracts[contract_id].buyer_id),
                 "at": instant(at),
-                "status": {
-                    "before": rules.roll_up(total(before.get(contract_id, {}))),
-                    "after": rules.roll_up(total(lines)),
-                },
-                "units": total(lines),
+                "status": {"before": rules.roll_up(total(old)), "after": rules.roll_up(total(new))},
+                "units": total(new),
                 "lines": [
-                    {"line_id": str(line_id), "before": old, "after": new, "units": lines[line_id]}
-                    for line_id, (old, new) in sorted(changed[contract_id].items())
+                    {
+                        "line_id": str(line_id),
+                        "before": rules.roll_up(old.get(line_id, {})),
+                        "after": rules.roll_up(new[line_id]),
+                        "serving": rules.serving(new[line_id]),
+                        "units": new[line_id],
+                    }
+                    for line_id in sorted(changed[contract_id])
                 ],
             },
             at=at,
             actor=actor,
         )
+
+
+def _rolled(counts: Mapping[str, int]) -> tuple[str | None, int]:
+    return rules.roll_up(counts), rules.serving(counts)
 
 
 def _units(tracks: Collection[Track]) -> list[UnitStatus]:

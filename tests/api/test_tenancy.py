@@ -28,6 +28,7 @@ PLACES: list[Place] = [
     ("GET", "contracts/{}/", lambda d: str(d.contract.pk), None),
     ("GET", "contracts/{}/edits/", lambda d: str(d.contract.pk), None),
     ("GET", "contracts/{}/timeline/", lambda d: str(d.contract.pk), None),
+    ("GET", "contracts/{}/service/", lambda d: str(d.contract.pk), None),
     ("POST", "contracts/{}/operations/", lambda d: str(d.contract.pk), OPERATION),
     ("POST", "contracts/{}/preview/", lambda d: str(d.contract.pk), OPERATION),
     ("GET", "invoices/{}/", lambda d: str(d.invoice.pk), None),
@@ -88,6 +89,7 @@ FILES = {"GET exports/{}/file/"}
 WITHOUT_AN_ID = {
     "POST organizations/",
     "POST contracts/",
+    "POST service-events/",
     "POST usage-events/",
     "POST payouts/",
     "POST exports/",
