@@ -7,19 +7,21 @@ random stretch; what SQL can say is asked of every row.
 import random
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, models
 
 from commerce import clock
 from commerce.invariants import Finding, invariant
-from contracts.models import Contract, Reservation
+from contracts.models import Contract, Reservation, UnitStatus
 from contracts.rules import fold
-from contracts.services import projection, reservations, terms
+from contracts.services import projection, reservations, service_status, terms
 
 SAMPLE = 500
 OVERDUE = timedelta(days=1)
+
+M = TypeVar("M", bound=models.Model)
 
 
 @invariant("I7", "A contract's row and its line segments are the fold of its log")
@@ -106,19 +108,45 @@ def lines_have_their_units() -> Iterator[Finding]:
             )
 
 
+@invariant("I7", "A unit's status is the fold of its reports")
+def units_are_folds() -> Iterator[Finding]:
+    for unit in service_status.differing(_some(UnitStatus)):
+        yield Finding(
+            f"unit_status:{unit.pk}", f"Unit {unit.unit_id} differs from its reports; run contracts_service."
+        )
+    for contract_id, unit_id in _rows(
+        """SELECT DISTINCT e.contract_id, e.unit_id FROM contracts_serviceevent e
+           WHERE NOT EXISTS (
+             SELECT FROM contracts_unitstatus u
+              WHERE (u.contract_id, u.line_id, u.unit_id) = (e.contract_id, e.line_id, e.unit_id))
+           LIMIT 100"""
+    ):
+        yield Finding(
+            f"contract:{contract_id}",
+            f"Unit {unit_id} was reported and has no status; run contracts_service.",
+        )
+
+
+@invariant("I5", "What is due of units was folded")
+def overdue_units() -> Iterator[Finding]:
+    for unit in UnitStatus.objects.due(clock.now() - OVERDUE)[:100]:
+        yield Finding(f"unit_status:{unit.pk}", f"Unit {unit.unit_id} should have changed and has not.")
+
+
 def _sample() -> list[Contract]:
-    """All contracts when they are few; else half the newest, half anywhere in the table."""
-    newest = list(Contract.objects.order_by("-id")[: SAMPLE + 1])
+    return _some(Contract)
+
+
+def _some(model: type[M]) -> list[M]:
+    """All rows when they are few; else half the newest, half anywhere in the table."""
+    rows = model._default_manager
+    newest = list(rows.order_by("-id")[: SAMPLE + 1])
     if len(newest) <= SAMPLE:
         return newest
-    elsewhere = Contract.objects.filter(pk__gte=_random_id(newest[-1].pk)).order_by("id")
-    return [*newest[: SAMPLE // 2], *elsewhere[: SAMPLE // 2]]
-
-
-def _random_id(newest: UUID) -> UUID:
-    """An id between the first contract's and `newest`: ids are ordered by time."""
-    oldest = Contract.objects.order_by("id").values_list("pk", flat=True)[0]
-    return UUID(int=random.randint(oldest.int, newest.int))  # noqa: S311
+    oldest = rows.order_by("id").values_list("pk", flat=True)[0]
+    # Ids are ordered by time.
+    somewhere = UUID(int=random.randint(oldest.int, newest[-1].pk.int))  # noqa: S311
+    return [*newest[: SAMPLE // 2], *rows.filter(pk__gte=somewhere).order_by("id")[: SAMPLE // 2]]
 
 
 def _rows(sql: str) -> list[tuple[Any, ...]]:
