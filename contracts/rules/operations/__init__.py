@@ -6,6 +6,7 @@ from contracts.rules.operations import (
     correct,
     create,
     discounts,
+    financing,
     holds,
     prices,
     products,
@@ -18,5 +19,6 @@ from contracts.rules.operations.base import NAMES, REGISTRY, Operation, check_al
 
 __all__ = [
     "NAMES", "REGISTRY", "Operation", "activate", "check_allowed", "commitment", "correct", "create",
-    "discounts", "holds", "named", "prices", "products", "renew", "terminate", "terms", "transfer",
+    "discounts", "financing", "holds", "named", "prices", "products", "renew", "terminate", "terms",
+    "transfer",
 ]  # fmt: skip
