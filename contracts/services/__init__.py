@@ -19,15 +19,16 @@ from contracts.services.methods import require_own_method
 from contracts.services.offers import create_offer, publish_offer, revise_offer, set_capacity, withdraw_offer
 from contracts.services.previews import Preview, preview_edit, preview_edits
 from contracts.services.projection import Rebuilt, rebuild_contract, take_effect, take_effect_due, verify_log
+from contracts.services.renewals import register_renewal_guard
 from contracts.services.reservations import (
     hold_for_edit,
     refit_reservations,
     release_expired_holds,
     release_hold,
 )
-from contracts.services.schedule import retry_command, run_due, skip_command
+from contracts.services.schedule import replan_contract, retry_command, run_due, skip_command
 from contracts.services.service_placing import ServiceReport
-from contracts.services.service_reading import line_service, require_service, service_at, uptime
+from contracts.services.service_reading import line_service, require_service, service_at, service_now, uptime
 from contracts.services.service_status import (
     Recorded,
     follow_clock,
@@ -66,8 +67,10 @@ __all__ = [
     "refit_reservations",
     "register_activation_guard",
     "register_edit_hook",
+    "register_renewal_guard",
     "release_expired_holds",
     "release_hold",
+    "replan_contract",
     "request_edits",
     "request_platform_terms",
     "require_own_method",
@@ -77,6 +80,7 @@ __all__ = [
     "revise_offer",
     "run_due",
     "service_at",
+    "service_now",
     "set_capacity",
     "skip_command",
     "suspend_contract",

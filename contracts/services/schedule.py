@@ -15,7 +15,7 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import OperationalError, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -30,7 +30,7 @@ from contracts.rules.fold import Edit, Instant
 from contracts.rules.schedule import ORDER, WAITING, Command, implied
 from contracts.rules.schema import dump, instant
 from contracts.rules.state import ContractState
-from contracts.services import edits, projection
+from contracts.services import edits, projection, renewals
 from contracts.services.terms import platform_terms
 
 log = logging.getLogger(__name__)
@@ -68,52 +68,50 @@ _in_hand: ContextVar[str] = ContextVar("key of the command that is being carried
 
 
 def plan(contract: Contract, log: Sequence[Edit], at: datetime) -> list[Command]:
-    """What the whole `log` of a contract implies, past commands too, in the order of their instants."""
-    return _implied(contract, fold.timeline(log), at, _open_rows(contract))
+    """What a contract's whole `log` implies as it stands, in the order in which it is to be done."""
+    steps = fold.timeline(log)
+    return _implied(contract, steps, at, _rows(contract, steps[-1].state))
 
 
 @transaction.atomic
-def replan(contract: Contract, log: Sequence[Edit], *, actor: Actor, at: datetime) -> None:
+def replan_contract(*, contract_id: UUID, actor: Actor, at: datetime) -> int:
+    """`replan` a contract by its log as it stands; how many commands were added, moved or withdrawn."""
+    contract = projection.lock(contract_id)
+    return replan(contract, projection.load_edits(contract_id), actor=actor, at=at)
+
+
+@transaction.atomic
+def replan(contract: Contract, log: Sequence[Edit], *, actor: Actor, at: datetime) -> int:
     """Bring the schedule of a locked contract in line with its whole `log`, which may be about to be written.
 
     Called in the transaction of every edit. Commands that are not implied any more are cancelled, others
     moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for a
-    person until its occasion has passed.
+    person until its occasion has passed. Returns how many rows it touched.
     """
-    rows = _open_rows(contract)
     steps = fold.timeline(log)
+    rows = _rows(contract, steps[-1].state)
+    touched = 0
     wanted = {command.key: command for command in _implied(contract, steps, at, rows)}
     for row in rows:
         command = wanted.pop(row.key, None)
-        if row.key == _in_hand.get() or row.status == Status.DONE:
+        if row.key == _in_hand.get() or row.status in (Status.DONE, Status.SKIPPED):
             continue
-        if row.status == Status.BLOCKED:
-            if command is None and not _still_open(row, steps[-1].state):
+        if command is None:
+            if row.status == Status.PLANNED or (
+                row.status == Status.BLOCKED and not _still_open(row, steps[-1].state)
+            ):
                 withdraw(row, actor=actor, at=at)
-        elif command is None:
-            if row.status == Status.PLANNED:
-                withdraw(row, actor=actor, at=at)
-        else:
-            if row.status == Status.CANCELLED:
-                row = transition(row, "plan_again", actor=actor, at=at, planned_at=at)
-            if (row.due_at, row.payload) != (command.due_at, command.payload):
-                ScheduledCommand.objects.filter(pk=row.pk).update(
-                    due_at=command.due_at, payload=command.payload, planned_at=at
-                )
-    ScheduledCommand.objects.bulk_create(
-        [
-            ScheduledCommand(
-                key=command.key,
-                contract=contract,
-                kind=command.kind,
-                due_at=command.due_at,
-                operation=command.operation,
-                payload=command.payload,
-                planned_at=at,
-            )
-            for command in wanted.values()
-        ],
-        ignore_conflicts=True,  # done or skipped already
+                touched += 1
+        elif row.status != Status.BLOCKED:
+            touched += _keep(row, command, actor, at)
+    return touched + len(
+        ScheduledCommand.objects.bulk_create(
+            [
+                ScheduledCommand(contract=contract, planned_at=at, **vars(command))
+                for command in wanted.values()
+            ],
+            ignore_conflicts=True,  # done or skipped already
+        )
     )
 
 
@@ -127,10 +125,10 @@ def run_due(*, at: datetime, limit: int = 500) -> int:
     while (room := limit - ran.total()) > 0:
         tired = [contract_id for contract_id, count in ran.items() if count >= PER_CONTRACT]
         claimed, found = _run_some(at, min(BATCH, room), tired)
-        ran.update(found)
+        crash_point("contracts.after_schedule_commit")
         if not claimed:
             break
-        crash_point("contracts.after_schedule_commit")
+        ran.update(found)
     if ran:
         log.info("schedule", extra={"commands": ran.total(), "contracts": len(ran)})
     return ran.total()
@@ -181,11 +179,24 @@ def withdraw(command: ScheduledCommand, *, actor: Actor, at: datetime, reason: s
         _clear(command, actor, at, reason)
 
 
-def _open_rows(contract: Contract) -> list[ScheduledCommand]:
-    """What replanning may touch, and the notices that were given late."""
-    late = Q(kind=Kind.NOTICE, status=Status.DONE, finished_at__gt=F("due_at") + LATE)
+def _keep(row: ScheduledCommand, command: Command, actor: Actor, at: datetime) -> bool:
+    """A planned or cancelled row as the command says it; whether anything was different."""
+    again = row.status == Status.CANCELLED
+    if again:
+        transition(row, "plan_again", actor=actor, at=at, planned_at=at)
+    moved = (row.due_at, row.payload) != (command.due_at, command.payload)
+    if moved:
+        ScheduledCommand.objects.filter(pk=row.pk).update(
+            due_at=command.due_at, payload=command.payload, planned_at=at
+        )
+    return again or moved
+
+
+def _rows(contract: Contract, state: ContractState) -> list[ScheduledCommand]:
+    """What is open, and everything of the current term: what was done in it is not planned again."""
     open_ones = Q(status__in=(Status.PLANNED, Status.BLOCKED, Status.CANCELLED))
-    return list(ScheduledCommand.objects.filter(open_ones | late, contract=contract))
+    since = state.term_start_at or state.start_at
+    return list(contract.schedule.filter(open_ones | Q(due_at__gte=since)))
 
 
 def _implied(
@@ -196,7 +207,9 @@ def _implied(
     late = {
         row.payload["term_no"]: row.finished_at
         for row in rows
-        if row.kind == Kind.NOTICE and row.status == Status.DONE and row.finished_at
+        if (row.kind, row.status) == (Kind.NOTICE, Status.DONE)
+        and row.finished_at
+        and row.finished_at > row.due_at + LATE
     }
     return implied(contract.pk, steps, activation_timeout=timedelta(days=days), late_notices=late)
 
@@ -251,7 +264,10 @@ def _run(command: ScheduledCommand, at: datetime) -> None:
 
 def _perform(command: ScheduledCommand, at: datetime) -> None:
     if command.operation:
-        seq = _record(command, command.payload, REASONS[Kind(command.kind)])
+        payload = command.payload
+        if command.kind == Kind.RENEWAL:
+            payload = renewals.at_list_prices(command.contract, payload)
+        seq = _record(command, payload, REASONS[Kind(command.kind)])
         transition(command, "finish", actor=SCHEDULER, at=at, finished_at=at, result_seq=seq)
         return
     contract, log_ = command.contract, []
