@@ -231,6 +231,7 @@ class BillingAccountOutput(StrictModelSerializer):
         fields = (
             "id",
             "contract_id",
+            "owner_epoch",
             "buyer_id",
             "currency",
             "billing_status",
@@ -257,7 +258,8 @@ class BillingAccountOutput(StrictModelSerializer):
     )
     def get_subscription(self, account: BillingAccount) -> dict[str, Any] | None:
         """How far OpenMeter has followed the contract; null before it is activated."""
-        sync = getattr(account.contract, "subscription_sync", None)
+        syncs = account.contract.subscription_syncs.all()
+        sync = next((one for one in syncs if one.owner_epoch == account.owner_epoch), None)
         if sync is None:
             return None
         return {
@@ -277,7 +279,9 @@ class BillingAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Co
     """The billing side of each contract: its status, and what is set aside for it."""
 
     scope = "invoices"
-    queryset = BillingAccount.objects.select_related("contract__subscription_sync")
+    queryset = BillingAccount.objects.select_related("contract").prefetch_related(
+        "contract__subscription_syncs"
+    )
     serializer_class = BillingAccountOutput
     query_serializer = BillingAccountQuery
 

@@ -15,9 +15,20 @@ SUBSCRIPTION_EVENTS = (
     "contract.product_added",
     "contract.product_removed",
     "contract.quantity_changed",
+    "contract.price_changed",
+    "contract.discount_applied",
+    "contract.discount_ended",
+    "contract.commitment_set",
+    "contract.commitment_ended",
+    "contract.financing_attached",
+    "contract.financing_closed",
+    "contract.terms_changed",
+    "contract.renewed",
     "contract.suspended",
     "contract.resumed",
     "contract.terminated",
+    "contract.transferred",
+    "contract.corrected",
     "contract.expired",
     "contract.took_effect",
 )
@@ -42,11 +53,15 @@ def follow_the_contract(event: OutboxEvent) -> None:
     "contract.terminated",
     "contract.cancelled",
     "contract.expired",
+    "contract.transferred",
+    "contract.corrected",
     "contract.took_effect",
     group="billing.account",
 )
-def look_at_the_status(event: OutboxEvent) -> None:
-    services.refresh_contract_status(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
+def look_at_the_accounts(event: OutboxEvent) -> None:
+    services.follow_contract(
+        contract_id=event.aggregate_id, version=event.payload["to_version"], actor=RELAY, at=clock.now()
+    )
 
 
 @on("billing_account.status_changed", group="billing.collection")

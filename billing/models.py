@@ -44,12 +44,16 @@ _CHANGED = {"event": "billing_account.status_changed"}
 
 
 class BillingAccount(models.Model):
-    """The billing side of one contract: its status, and what its buyer has set aside for it."""
+    """One owner's billing side of a contract: its status, and what the buyer has set aside for it.
+
+    A contract that changes hands has one for each owner: what the days before came to stays there.
+    """
 
     aggregate_type = "billing_account"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    contract = models.OneToOneField(Contract, on_delete=models.PROTECT, related_name="billing_account")
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="billing_accounts")
+    owner_epoch = models.PositiveSmallIntegerField(default=1, help_text="Which owner of the contract's.")
     buyer = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="billing_accounts")
     currency = models.CharField(max_length=3)
     billing_status = FSMField(default=BillingStatus.NOT_BILLING, choices=BillingStatus.choices)
@@ -70,6 +74,7 @@ class BillingAccount(models.Model):
                 & Q(committed_minor__gte=0),
                 name="set_aside_not_negative",
             ),
+            models.UniqueConstraint(fields=["contract", "owner_epoch"], name="billing_account_of_owner_once"),
         )
         indexes = (
             models.Index(
@@ -154,11 +159,14 @@ class BillingAccount(models.Model):
 
 
 class SubscriptionSync(models.Model):
-    """How far OpenMeter has followed the contract. Identifiers are ours until the provider answers."""
+    """How far OpenMeter has followed the contract of one owner. Identifiers are ours until it answers.
 
-    contract = models.OneToOneField(
-        Contract, on_delete=models.PROTECT, primary_key=True, related_name="subscription_sync"
-    )
+    A customer there never changes hands, so each owner has its own; `subscription_id` is the newest.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="subscription_syncs")
+    owner_epoch = models.PositiveSmallIntegerField(default=1, help_text="Which owner of the contract's.")
     customer_key = models.CharField(max_length=64, unique=True)
     customer_id = models.CharField(max_length=40, blank=True, default="")
     subscription_id = models.CharField(max_length=40, blank=True, default="", db_index=True)
@@ -166,16 +174,26 @@ class SubscriptionSync(models.Model):
     applied_version = models.PositiveIntegerField(default=0)
     ended_at = models.DateTimeField(null=True, help_text="When the subscription was cancelled.")
     synced_at = models.DateTimeField(null=True)
+    checked_at = models.DateTimeField(null=True, help_text="When what it bills was last compared.")
+    drift = models.JSONField(default=list, blank=True, help_text="What differed then, and why.")
 
     class Meta:
         constraints = (
             models.CheckConstraint(
                 condition=Q(applied_version__lte=F("desired_version")), name="sync_not_ahead_of_the_contract"
             ),
+            models.UniqueConstraint(fields=["contract", "owner_epoch"], name="sync_of_owner_once"),
         )
+        indexes = (models.Index(F("checked_at").asc(nulls_first=True), name="sync_by_check"),)
+        permissions = (("sync_subscription", "Can compare a subscription with its contract and sync it"),)
 
     def __str__(self) -> str:
         return f"Subscription {self.subscription_id or 'not yet created'}"
+
+    @property
+    def drifts(self) -> bool:
+        """Whether something differed that nothing explains."""
+        return any(not row["reasons"] for row in self.drift)
 
 
 class SubscriptionChange(models.Model):

@@ -1,7 +1,7 @@
 """The verbs of billing, one module a subject."""
 
 from billing.services.collection import collect_for_buyer, collect_invoice, spend_what_was_given_back
-from billing.services.dunning import check_due_accounts, refresh_contract_status, refresh_status
+from billing.services.dunning import check_due_accounts, follow_contract, refresh_status
 from billing.services.invoices import (
     confirm_invoice,
     poll_invoices,
@@ -22,11 +22,11 @@ __all__ = [
     "collect_for_buyer",
     "collect_invoice",
     "confirm_invoice",
+    "follow_contract",
     "forward_usage",
     "open_account",
     "poll_incoming_payments",
     "poll_invoices",
-    "refresh_contract_status",
     "refresh_incoming_payment",
     "refresh_invoice",
     "refresh_status",

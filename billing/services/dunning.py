@@ -15,9 +15,9 @@ from billing.rules import status as rule
 from billing.rules.rating import rate_period
 from billing.services.batches import each
 from billing.services.questions import settle_question
-from billing.services.terms import ENDED, RUNNING, state_of
+from billing.services.terms import ENDED, RUNNING, Owner, owner_of, state_of
 from billing.services.usage import metered
-from billing.services.wallet import give_back
+from billing.services.wallet import follow_owner, give_back
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.money import Money
@@ -49,11 +49,16 @@ def refresh_status(*, account_id: UUID | str, actor: Actor, at: datetime) -> Bil
     return account
 
 
-def refresh_contract_status(*, contract_id: UUID | str, actor: Actor, at: datetime) -> None:
-    """`refresh_status` by contract; nothing happens for one that was never signed."""
-    account = BillingAccount.objects.filter(contract_id=contract_id).first()
-    if account is not None:
-        refresh_status(account_id=account.id, actor=actor, at=at)
+@transaction.atomic
+def follow_contract(*, contract_id: UUID | str, version: int, actor: Actor, at: datetime) -> None:
+    """`refresh_status` for each of the contract's owners; one who came by a transfer gets an account.
+
+    Nothing happens for a contract that was never signed.
+    """
+    follow_owner(contract_id=contract_id, version=version, actor=actor, at=at)
+    accounts = BillingAccount.objects.filter(contract_id=contract_id).order_by("owner_epoch")
+    for account_id in accounts.values_list("id", flat=True):
+        refresh_status(account_id=account_id, actor=actor, at=at)
 
 
 def check_due_accounts(*, actor: Actor, at: datetime, limit: int = 500) -> int:
@@ -70,23 +75,31 @@ def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
     edits = contract_edits(account.contract_id)
     invoices = Invoice.objects.filter(account=account)
     due = invoices.filter(status__in=OPEN_STATUSES).values_list("due_at", flat=True)
-    ended = account.contract.status in ENDED
+    owner = owner_of(edits, account.owner_epoch)
+    ended = account.contract.status in ENDED or not _owns(owner, at)
     drafted = invoices.filter(status=InvoiceStatus.DRAFT).exists()
     return rule.Facts(
         due=[due_at for due_at in due if due_at],
         grace_days=state_of(edits, valid_at=at).terms.payment.grace_days,
         ever_invoiced=account.invoiced_through is not None,
         ended=ended,
-        unbilled=ended and (drafted or _has_unbilled_time(account, edits)),
+        unbilled=ended and (drafted or _has_unbilled_time(account, edits, owner)),
     )
 
 
-def _has_unbilled_time(account: BillingAccount, edits: list[Edit]) -> bool:
-    """Whether an ended contract owes something for a time that no invoice covers yet."""
+def _owns(owner: Owner | None, at: datetime) -> bool:
+    """Whether the contract is this owner's at `at`, or is going to be."""
+    return owner is not None and (owner.until is None or at < owner.until)
+
+
+def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner | None) -> bool:
+    """Whether an owner whose time is over owes something for a part of it that no invoice covers yet."""
     contract: Contract = account.contract
-    since, end = account.invoiced_through or contract.start_at, contract.end_at
-    if contract.status == "cancelled" or end is None:
+    ends = [end for end in (contract.end_at, owner and owner.until) if end]
+    if contract.status == "cancelled" or owner is None or not ends:
         return False
+    end = min(ends)
+    since = max(account.invoiced_through or contract.start_at, owner.since)
     owed = rate_period(edits, start=since, end=end, usage=partial(metered, contract.id))
     return any(line.net_minor for line in owed)
 
@@ -97,7 +110,8 @@ def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) 
     if before == "collections":
         settle_question("collections", account, reason=f"The account is {status}.", at=at)
     key = f"dunning:{account.id}:{status}:{at.isoformat()}"
-    if status == "delinquent" and before == "past_due" and contract.status in RUNNING:
+    current = account.owner_epoch == contract.current.owner_epoch
+    if status == "delinquent" and before == "past_due" and contract.status in RUNNING and current:
         contracts.suspend_contract(
             contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
         )
@@ -115,7 +129,7 @@ def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) 
         )
     elif status == "settled":
         give_back(account=account, source=f"billing_account:{account.id}:settled", actor=actor, at=at)
-    elif status in ("current", "invoiced") and contract.status == "suspended":
+    elif status in ("current", "invoiced") and contract.status == "suspended" and current:
         contracts.resume_contract(
             contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key
         )

@@ -14,16 +14,17 @@ from billing.models import OPEN_STATUSES, BillingAccount, Invoice, InvoiceStatus
 from billing.services.batches import each
 from billing.services.dunning import refresh_status
 from billing.services.questions import ask_once, settle_question
-from billing.services.terms import contract_state
+from billing.services.terms import contract_state, owner_of
 from billing.services.verification import minor_units_of, verify_invoice
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.crash import crash_point
-from commerce.errors import Rejected
+from commerce.errors import Rejected, Retryable
 from commerce.money import Money
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from commerce.states import transition
+from contracts.services import contract_edits
 
 PROVIDER = "openmeter"
 WAITING = "issuing.syncing"
@@ -77,7 +78,13 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
         return None
     if provider.period_start is None or provider.period_end is None:
         return None
-    account = BillingAccount.objects.select_for_update().get(contract_id=sync.contract_id)
+    account = (
+        BillingAccount.objects.select_for_update()
+        .filter(contract_id=sync.contract_id, owner_epoch=sync.owner_epoch)
+        .first()
+    )
+    if account is None:
+        raise Retryable("The account of the contract's new owner is not open yet.")
     invoice = Invoice.objects.select_for_update().filter(provider=PROVIDER, provider_id=provider.id).first()
     if invoice is None:
         invoice = Invoice(
@@ -92,8 +99,9 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
     elif provider.updated_at < invoice.provider_updated_at:
         return invoice
     if not invoice.verified_at:
-        invoice.period_start = _billed_from(invoice, provider.period_start)
-        invoice.period_end = provider.period_end
+        invoice.period_start, invoice.period_end = _billed_period(
+            invoice, account.owner_epoch, provider.period_start, provider.period_end
+        )
     invoice.provider_status = provider.extended_status
     invoice.provider_updated_at = provider.updated_at
     invoice.provider_net_minor = minor_units_of(provider.net, invoice.currency)
@@ -107,15 +115,18 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
     return invoice
 
 
-def _billed_from(invoice: Invoice, provider_start: datetime) -> datetime:
-    """Where the invoice before this one ends, or the contract begins: no time is on no invoice.
+def _billed_period(invoice: Invoice, epoch: int, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """From where the invoice before ends, or the owner's time begins, to where it ends at the latest.
 
-    The provider's lines may begin later, for example when the subscription was created late.
+    No time is on no invoice: the provider's lines may begin later, for example when the subscription was
+    created late, and end later than another owner has begun.
     """
+    owner = owner_of(contract_edits(invoice.contract_id), epoch)
     others = Invoice.objects.filter(account_id=invoice.account_id).exclude(pk=invoice.pk)
-    before = others.filter(period_start__lt=provider_start)
-    end: datetime | None = before.aggregate(end=Max("period_end"))["end"]
-    return min(end or invoice.contract.start_at, provider_start)
+    before: datetime | None = others.filter(period_start__lt=start).aggregate(end=Max("period_end"))["end"]
+    begin = max(invoice.contract.start_at, owner.since) if owner else start
+    begin = min(before or begin, start) if epoch == 1 else max(before or begin, begin)
+    return begin, min(end, owner.until) if owner and owner.until and owner.until > begin else end
 
 
 @transaction.atomic

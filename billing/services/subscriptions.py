@@ -1,15 +1,16 @@
 """Keeping OpenMeter's subscription in step with the contract.
 
-Level-triggered: whatever event arrives, the desired items are computed from the contract as it is
+Level-triggered: whatever event arrives, the items wanted now are computed from the contract as it is
 now and compared with what OpenMeter has; an older event finds nothing to do. Versions do not tell
-whether there is anything to do: an edit of the future is known long before it counts. One customer per
-contract, because OpenMeter runs one subscription per customer. A free marker item keeps the phase
-from becoming empty while a suspension has stopped billing.
+whether there is anything to do: an edit of the future is known long before it counts. One customer for
+each owner of a contract, because OpenMeter runs one subscription per customer and a subscription keeps
+its customer. Another anchor or cadence is another subscription. A free marker item keeps the phase from
+becoming empty while a suspension or a trial leaves nothing to bill.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from uuid import UUID
 
@@ -19,20 +20,25 @@ from django.db.models import Max
 from django.utils import timezone
 
 from billing.models import SubscriptionChange, SubscriptionSync
-from billing.services.terms import ENDED, RUNNING, contract_state, live_since
+from billing.rules.items import items
+from billing.services.rate_cards import ensure_feature, rate_card
+from billing.services.terms import ENDED, RUNNING, owner_at, state_of
 from commerce.actor import Actor
 from commerce.crash import crash_point
 from commerce.errors import Rejected, Retryable
+from commerce.parties.models import Organization
 from commerce.parties.services import mark_reference_active, request_reference
 from commerce.providers import openmeter
 from commerce.providers.http import looks_first
-from commerce.providers.openmeter import Feature, FlatFee, Meter, RateCard, Subscription, UnitPrice, UsageFee
+from commerce.providers.openmeter import FlatFee, RateCard, Subscription
 from contracts.models import Contract, ContractEdit
-from contracts.rules.periods import billing_period
-from contracts.rules.state import ContractState, LineState
-from contracts.services import contract_edits
+from contracts.rules.fold import Edit, timeline
+from contracts.rules.periods import MONTHS, add_months, billing_period
+from contracts.rules.segments import segments_of
+from contracts.rules.state import ContractState
+from contracts.services import contract_edits, line_service
 
-MARKER = FlatFee(key="contract", name="Contract", amount=None)
+MARKER = "contract"
 START_TOLERANCE = timedelta(minutes=2)
 LONGEST_DELAY = timedelta(minutes=15)
 
@@ -43,22 +49,19 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
 
     Raises Retryable, Unknown or Rejected. Each step looks before it acts, so it may be run again.
     """
-    sync, state = _intend(contract_id, at)
+    contract = Contract.objects.get(pk=contract_id)
+    edits = contract_edits(contract.id)
+    state = state_of(edits, valid_at=at)
+    sync = _intend(contract, edits, state, at)
     if sync is None:
         return None
-    subscription, client = None, openmeter.client()
+    for former in contract.subscription_syncs.filter(ended_at=None).exclude(pk=sync.pk):
+        _end_all(former)
+    subscription = None
     if state.status in RUNNING or sync.customer_id:
         _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
         _ensure_customer(sync, actor=actor, at=at)
-        subscription = _find(sync)
-        if state.status in ENDED:
-            subscription = _end(subscription)
-        elif subscription is None:
-            subscription = _create(sync, state, at)
-        else:
-            _edit(subscription, state)
-        if subscription is not None:
-            subscription = client.subscription(subscription.id)
+        subscription = _end_all(sync) if state.status in ENDED else _follow(sync, edits, state, at)
     crash_point("billing.before_sync_recorded")
     return _record(sync, subscription, state.version, at=at)
 
@@ -83,33 +86,42 @@ def _prepare(openmeter_url: str, public_url: str) -> None:
 
 
 @transaction.atomic
-def _intend(contract_id: UUID | str, at: datetime) -> tuple[SubscriptionSync | None, ContractState]:
+def _intend(
+    contract: Contract, edits: Sequence[Edit], state: ContractState, at: datetime
+) -> SubscriptionSync | None:
     """Note which version is wanted, and the key of the customer, before anything is sent."""
-    contract = Contract.objects.get(pk=contract_id)
-    state = contract_state(contract.id, valid_at=at)
-    sync = SubscriptionSync.objects.select_for_update().filter(contract=contract).first()
+    epoch = state.owner_epoch
+    sync = SubscriptionSync.objects.select_for_update().filter(contract=contract, owner_epoch=epoch).first()
     if sync is None:
-        if state.status not in (*RUNNING, *ENDED):
-            return None, state
-        sync = SubscriptionSync.objects.create(contract=contract, customer_key=f"contract-{contract.id}")
+        if state.status not in (*RUNNING, *ENDED) or (epoch > 1 and state.status in ENDED):
+            return None
+        sync = SubscriptionSync.objects.create(
+            contract=contract, owner_epoch=epoch, customer_key=customer_key(contract.id, epoch)
+        )
     sync.desired_version = max(sync.desired_version, state.version)
     sync.save(update_fields=["desired_version"])
-    return sync, state
+    return sync
+
+
+def customer_key(contract_id: UUID, owner_epoch: int) -> str:
+    """OpenMeter's customer of a contract's owner; the first owner's is the contract alone."""
+    return f"contract-{contract_id}" if owner_epoch == 1 else f"contract-{contract_id}:{owner_epoch}"
 
 
 def _ensure_customer(sync: SubscriptionSync, *, actor: Actor, at: datetime) -> None:
     if sync.customer_id:
         return
     contract = sync.contract
+    buyer = Organization.objects.get(pk=owner_at(contract_edits(contract.id), at).buyer_id)
     reference = request_reference(
-        organization=contract.buyer, provider="openmeter", kind="customer", reference=sync.customer_key, at=at
+        organization=buyer, provider="openmeter", kind="customer", reference=sync.customer_key, at=at
     )
     crash_point("billing.before_customer")
     customer = openmeter.client().ensure_customer(
         key=sync.customer_key,
-        name=f"{contract.buyer.name} {contract.number}",
+        name=f"{buyer.name} {contract.number}",
         currency=contract.currency,
-        metadata={"contract_id": str(contract.id), "organization_id": str(contract.buyer_id)},
+        metadata={"contract_id": str(contract.id), "organization_id": str(buyer.pk)},
     )
     crash_point("billing.after_customer")
     with transaction.atomic():
@@ -118,64 +130,166 @@ def _ensure_customer(sync: SubscriptionSync, *, actor: Actor, at: datetime) -> N
         mark_reference_active(reference=reference, provider_id=customer.id, actor=actor, at=at)
 
 
-def _find(sync: SubscriptionSync) -> Subscription | None:
-    """The contract's subscription, found by the metadata it was created with."""
+def _follow(
+    sync: SubscriptionSync, edits: Sequence[Edit], state: ContractState, at: datetime
+) -> Subscription:
+    """The subscription of this cycle, with the items that are wanted; those of other cycles end."""
     client = openmeter.client()
-    if sync.subscription_id:
-        return client.subscription(sync.subscription_id)
-    for found in client.subscriptions(sync.customer_key):
-        if found.metadata.get("contract_id") == str(sync.contract_id):
-            return client.subscription(found.id)
-    return None
+    running = [one for one in _subscriptions(sync) if one.status != "inactive"]
+    fitting = next((one for one in running if _same_cycle(one, state)), None)
+    for other in running:
+        if other is not fitting:
+            _cancel(other)
+    if fitting is None:
+        fitting = _create(sync, edits, state, at, first=not running)
+    elif fitting.status == "canceled":
+        client.unschedule_cancelation(fitting.id)
+    full = client.subscription(fitting.id)
+    if full is None:
+        raise Retryable(f"Subscription {fitting.id} is listed and not found.")
+    if _edit(full, state, wanted_cards(sync.contract_id, edits, at)):
+        full = client.subscription(fitting.id) or full
+    return full
 
 
-def _create(sync: SubscriptionSync, state: ContractState, at: datetime) -> Subscription:
+def _subscriptions(sync: SubscriptionSync) -> list[Subscription]:
+    """The contract's subscriptions of one owner, oldest first, by the metadata they were created with."""
+    found = openmeter.client().subscriptions(sync.customer_key)
+    mine = [one for one in found if one.metadata.get("contract_id") == str(sync.contract_id)]
+    return sorted(mine, key=lambda one: (one.active_from, one.id))
+
+
+def cycle_of(state: ContractState) -> dict[str, str]:
+    """What a subscription cannot change: it goes into its metadata, which cannot change either."""
+    return {"anchor_day": str(state.billing.anchor_day), "cadence": state.billing.cadence}
+
+
+def _same_cycle(subscription: Subscription, state: ContractState) -> bool:
+    wanted = cycle_of(state)
+    return all(subscription.metadata.get(name, value) == value for name, value in wanted.items())
+
+
+def _create(
+    sync: SubscriptionSync, edits: Sequence[Edit], state: ContractState, at: datetime, *, first: bool
+) -> Subscription:
+    """It begins when its cycle did, unless OpenMeter refuses so early a start or another has just ended."""
     contract, client = sync.contract, openmeter.client()
-    for line in state.live_lines:
-        _ensure_feature(line)
-    begin = max(live_since(contract_edits(contract.id)) or at, contract.start_at)
-    period = billing_period(state.billing.anchor_day, contract.start_at, begin)
+    begin = max(cycle_since(edits, at), contract.start_at)
+    cards = wanted_cards(contract.id, edits, at)
+    for card in cards[1:]:
+        ensure_feature(state, card)
     crash_point("billing.before_subscription")
     subscription = client.create_subscription(
         customer_key=sync.customer_key,
         name=contract.number,
         currency=contract.currency,
-        rate_cards=[MARKER, *_rate_cards(state)],
-        metadata={"contract_id": str(contract.id), "contract_number": contract.number},
-        timing=begin if begin >= at - START_TOLERANCE else "immediate",
-        billing_anchor=period.full_start,
+        rate_cards=cards,
+        metadata={
+            "contract_id": str(contract.id),
+            "contract_number": contract.number,
+            "owner_epoch": str(sync.owner_epoch),
+            **cycle_of(state),
+        },
+        timing=begin if first and begin >= at - START_TOLERANCE else "immediate",
+        billing_anchor=_anchor(state, begin),
+        cadence=state.billing.cadence,
     )
     crash_point("billing.after_subscription")
     return subscription
 
 
-def _edit(subscription: Subscription, state: ContractState) -> None:
-    """Remove items that are no longer wanted or cost something else, add what is missing."""
+def cycle_since(edits: Sequence[Edit], at: datetime) -> datetime:
+    """Since when the contract has run, at `at`, for the same owner and in the same cycle."""
+    since, before = at, None
+    for step in timeline(edits):
+        if step.at > at:
+            break
+        now = step.state.status in RUNNING and (step.state.owner_epoch, tuple(cycle_of(step.state).values()))
+        if now != before:
+            since, before = step.at, now
+    return since
+
+
+def _anchor(state: ContractState, begin: datetime) -> datetime:
+    """The start of a billing period on the anchor day itself: one that was clamped would stay clamped."""
+    cadence = state.billing.cadence
+    anchor = billing_period(state.billing.anchor_day, state.start_at or begin, begin, cadence).full_start
+    for back in range(12):
+        moved = add_months(anchor, -back * MONTHS[cadence])
+        moved = billing_period(state.billing.anchor_day, moved, moved, cadence).full_start
+        if moved.day == state.billing.anchor_day and moved <= anchor:
+            return moved
+    return anchor
+
+
+def wanted_cards(contract_id: UUID, edits: Sequence[Edit], at: datetime) -> list[RateCard]:
+    """The marker, and a rate card for each line that OpenMeter is to bill at `at`.
+
+    What is charged once belongs to the subscription in whose time it falls, and to none after it.
+    """
+    state = state_of(edits, valid_at=at)
+    serving, just = {}, at + timedelta(microseconds=1)
+    if any(line.bill_from == "in_service" for line in state.live_lines):
+        service = line_service(contract_id)
+        serving = {
+            line.line_id: sum(span.quantity for span in service(line.line_id, at, just))
+            for line in state.live_lines
+        }
+    wanted = items(state, serving)
+    if any(item.kind == "once" for item in wanted):
+        since = cycle_since(edits, at)
+        before = {s.line_id for s in segments_of(timeline(edits), just) if s.valid_from < since}
+        wanted = [item for item in wanted if item.kind != "once" or item.line_id not in before]
+    marker = FlatFee(key=MARKER, name="Contract", amount=None, cadence=state.billing.cadence)
+    return [marker, *(rate_card(item, state.billing) for item in wanted)]
+
+
+def _edit(subscription: Subscription, state: ContractState, cards: Sequence[RateCard]) -> bool:
+    """Remove items that are no longer wanted or cost something else, add what is missing.
+
+    What is charged once has been charged when its item was added: it stays as it is.
+    """
     current = {item.key: item for item in subscription.current_items}
-    wanted = {card.key: card for card in _rate_cards(state)}
+    wanted = {card.key: card for card in cards}
+    once = {card.key for card in cards if card.cadence is None}
+    charged = {item.key for item in subscription.items if item.key in once}
     remove = [
         key
         for key, item in current.items()
-        if key != MARKER.key and (key not in wanted or not item.bills_as(wanted[key]))
+        if key != MARKER and key not in charged and (key not in wanted or not item.bills_as(wanted[key]))
     ]
-    add = [card for key, card in wanted.items() if key not in current or key in remove]
+    add = [
+        card for key, card in wanted.items() if key not in charged and (key not in current or key in remove)
+    ]
     if not remove and not add:
-        return
-    for line in state.live_lines:
-        if item_key(line.line_id) in {card.key for card in add}:
-            _ensure_feature(line)
+        return False
+    for card in add:
+        ensure_feature(state, card)
     crash_point("billing.before_edit")
     openmeter.client().edit_subscription(subscription.id, remove=remove, add=add)
     crash_point("billing.after_edit")
+    return True
 
 
-def _end(subscription: Subscription | None) -> Subscription | None:
-    if subscription is None or subscription.status in ("inactive", "canceled"):
-        return subscription
+def _end_all(sync: SubscriptionSync) -> Subscription | None:
+    """End what runs of one owner; the newest of its subscriptions, or None."""
+    found = _subscriptions(sync)
+    for subscription in found:
+        _cancel(subscription)
+    newest = openmeter.client().subscription(found[-1].id) if found else None
+    if newest and sync.ended_at != newest.active_to:
+        SubscriptionSync.objects.filter(pk=sync.pk).update(
+            subscription_id=newest.id, ended_at=newest.active_to
+        )
+    return newest
+
+
+def _cancel(subscription: Subscription) -> None:
+    if subscription.status in ("inactive", "canceled"):
+        return
     crash_point("billing.before_cancel")
-    ended = openmeter.client().cancel_subscription(subscription.id, timing="immediate")
+    openmeter.client().cancel_subscription(subscription.id, timing="immediate")
     crash_point("billing.after_cancel")
-    return ended
 
 
 @transaction.atomic
@@ -185,8 +299,8 @@ def _record(
     """Remember how far OpenMeter is, and when each edit that counts by now reached it."""
     row = SubscriptionSync.objects.select_for_update().get(pk=sync.pk)
     if subscription is not None:
-        if row.subscription_id and row.subscription_id != subscription.id:
-            raise Rejected(f"Contract {row.contract_id} has two subscriptions at OpenMeter.")
+        if subscription.metadata.get("contract_id") != str(row.contract_id):
+            raise Rejected(f"Subscription {subscription.id} is not one of contract {row.contract_id}.")
         row.subscription_id = subscription.id
         row.ended_at = subscription.active_to
     recorded = SubscriptionChange.objects.filter(contract_id=row.contract_id).values("version")
@@ -226,54 +340,14 @@ def lag(contract_id: UUID, *, start: datetime, end: datetime) -> timedelta:
     return max((delay for delay in delays if timedelta(0) < delay <= LONGEST_DELAY), default=timedelta(0))
 
 
-def item_key(line_id: UUID) -> str:
-    """The key of a line's item: letters and digits only, as OpenMeter wants them."""
-    return f"line_{line_id.hex}"
-
-
 def line_of(key: str) -> UUID | None:
     """The contract line of an item's key, or None for an item that is not a line's."""
     found = re.fullmatch("line_([0-9a-f]{32})", key)
     return UUID(found[1]) if found else None
 
 
-def _rate_cards(state: ContractState) -> list[RateCard]:
-    """What is to be billed now: nothing for a line whose billing is stopped."""
-    if state.status not in RUNNING:
-        return []
-    return [_rate_card(line) for line in state.lines.values() if line.quantity and state.bills(line)]
-
-
-def _rate_card(line: LineState) -> RateCard:
-    key = item_key(line.line_id)
-    if line.kind == "usage":
-        return UsageFee(key=key, name=line.product_code, price=UnitPrice(line.price.rate))
-    return FlatFee(
-        key=key, name=line.product_code, amount=line.price.rate * Decimal(line.quantity), feature_key=key
-    )
-
-
-def _ensure_feature(line: LineState) -> None:
-    """The feature ties an invoice line to ours; a usage price's has a meter that counts this line only."""
-    client, key = openmeter.client(), item_key(line.line_id)
-    if line.kind != "usage":
-        client.ensure_feature(Feature(key=key, name=line.product_code))
-        return
-    client.ensure_meter(
-        Meter(
-            slug=line.meter,
-            event_type=line.meter,
-            value_property="$.quantity",
-            group_by={"line_id": "$.line_id"},
-        )
-    )
-    client.ensure_feature(
-        Feature(key=key, name=line.product_code, meter_slug=line.meter, filters={"line_id": line.line_id.hex})
-    )
-
-
 def is_behind(contract_id: UUID) -> bool:
     """Whether OpenMeter has not followed the newest edit yet."""
     newest = ContractEdit.objects.filter(contract_id=contract_id).aggregate(newest=Max("seq"))["newest"]
-    sync = SubscriptionSync.objects.filter(pk=contract_id).first()
+    sync = SubscriptionSync.objects.filter(contract_id=contract_id).order_by("-owner_epoch").first()
     return sync is not None and sync.applied_version < (newest or 0)

@@ -1,6 +1,7 @@
-"""Reading a contract at an instant, for whatever billing needs of its terms."""
+"""Reading a contract at an instant, for whatever billing needs of its terms and owners."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -25,3 +26,35 @@ def state_of(edits: Sequence[Edit], *, valid_at: datetime) -> ContractState:
 def live_since(edits: Sequence[Edit]) -> datetime | None:
     """When the contract went live for the first time."""
     return next((step.at for step in timeline(edits) if step.state.status in RUNNING), None)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One buyer's time of a contract: [since, until), without end when `until` is None."""
+
+    epoch: int
+    buyer_id: UUID
+    since: datetime
+    until: datetime | None = None
+
+
+def owners(edits: Sequence[Edit]) -> list[Owner]:
+    """The buyers of a contract, one after the other, as known now."""
+    found: list[Owner] = []
+    for step in timeline(edits):
+        if not found or found[-1].epoch != step.state.owner_epoch:
+            if found:
+                found[-1] = replace(found[-1], until=step.at)
+            found.append(Owner(step.state.owner_epoch, step.state.buyer_id, step.at))
+    return found
+
+
+def owner_of(edits: Sequence[Edit], epoch: int) -> Owner | None:
+    """The owner of that number; None when a correction has taken it away."""
+    return next((owner for owner in owners(edits) if owner.epoch == epoch), None)
+
+
+def owner_at(edits: Sequence[Edit], at: datetime) -> Owner:
+    """Whose time `at` is; the first owner's before the contract."""
+    found = owners(edits)
+    return next((owner for owner in reversed(found) if owner.since <= at), found[0])

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Q, Sum
 
 from billing.models import Invoice, SubscriptionSync, UsageBatch, UsageEvent
-from billing.services.terms import ENDED, RUNNING, contract_state
+from billing.services.terms import ENDED, RUNNING, contract_state, owner_at
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.crash import crash_point
@@ -29,6 +29,7 @@ from commerce.providers import openmeter
 from commerce.providers.openmeter import Usage
 from contracts.models import Contract
 from contracts.rules.state import ContractState, LineState
+from contracts.services import contract_edits
 
 MOST_EVENTS = 1000
 MAX_QUANTITY = Decimal(10) ** 12
@@ -209,23 +210,30 @@ def _report_late(
 
 
 def forward_usage(*, batch_id: UUID | str, at: datetime) -> None:
-    """Send a batch to OpenMeter, which drops what it has seen before (same source and id)."""
-    batch = UsageBatch.objects.select_related("contract__subscription_sync").get(pk=batch_id)
+    """Send a batch to OpenMeter, which drops what it has seen before (same source and id).
+
+    Usage belongs to the customer of whoever owned the contract at its time, however late it comes.
+    """
+    batch = UsageBatch.objects.get(pk=batch_id)
     if batch.forwarded_at:
         return
-    sync: SubscriptionSync | None = getattr(batch.contract, "subscription_sync", None)
-    if sync is None or not sync.customer_id:
+    edits = contract_edits(batch.contract_id)
+    found = SubscriptionSync.objects.filter(contract_id=batch.contract_id).exclude(customer_id="")
+    keys = dict(found.values_list("owner_epoch", "customer_key"))
+    stored = batch.events.order_by("id")
+    epochs = {event.pk: owner_at(edits, event.time).epoch for event in stored}
+    if set(epochs.values()) - keys.keys():
         raise Retryable("The contract's customer is not at OpenMeter yet.")
     events = [
         Usage(
             id=event.event_id,
             source=event.source,
             type=event.meter,
-            subject=sync.customer_key,
+            subject=keys[epochs[event.pk]],
             time=event.time,
             data={"line_id": event.line_id.hex, "quantity": format(event.quantity.normalize(), "f")},
         )
-        for event in batch.events.order_by("id")
+        for event in stored
     ]
     crash_point("billing.before_usage")
     openmeter.client().ingest(events)

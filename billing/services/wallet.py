@@ -7,6 +7,7 @@ The account's own counters, locked and saved with each posting, make every step 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from django.db import transaction
 
 from billing.models import BillingAccount
 from billing.rules import drawing
-from billing.services.terms import contract_state
+from billing.services.terms import ENDED, contract_state, owner_at
 from commerce.actor import Actor
 from commerce.errors import InsufficientFunds, Retryable, StateConflict
 from commerce.ids import uuid7
@@ -22,6 +23,7 @@ from commerce.money import Money
 from contracts.models import Contract
 from contracts.rules.pricing import billing_period, expected_period_total
 from contracts.rules.state import ContractState
+from contracts.services import contract_edits
 from ledger import services as ledger
 from ledger.rules import recipes
 
@@ -36,6 +38,7 @@ def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: dat
     source = f"contract:{contract.id}:v{version}"
     account, created = BillingAccount.objects.get_or_create(
         contract=contract,
+        owner_epoch=1,
         defaults={"buyer_id": contract.buyer_id, "currency": contract.currency, "status_since": at},
     )
     if not created:
@@ -49,6 +52,35 @@ def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: dat
     account.downpayment_wanted_minor = downpayment
     account.committed_wanted_minor = max(net + tax - downpayment, 0)
     account.save()
+    return set_aside(account=account, source=source, actor=actor, at=at)
+
+
+@transaction.atomic
+def follow_owner(
+    *, contract_id: UUID | str, version: int, actor: Actor, at: datetime
+) -> BillingAccount | None:
+    """Open the account of an owner who came by a transfer, and set aside what the period will still come to.
+
+    None where there is nothing to open. The downpayment was the first owner's.
+    """
+    owner = owner_at(contract_edits(UUID(str(contract_id))), at)
+    opened = BillingAccount.objects.filter(contract_id=contract_id)
+    if owner.epoch == 1 or not opened.exists() or opened.filter(owner_epoch=owner.epoch).exists():
+        return None
+    contract = Contract.objects.get(pk=contract_id)
+    account, created = BillingAccount.objects.get_or_create(
+        contract=contract,
+        owner_epoch=owner.epoch,
+        defaults={"buyer_id": owner.buyer_id, "currency": contract.currency, "status_since": at},
+    )
+    if not created or contract.status in ENDED:
+        return account
+    state = contract_state(contract.id, valid_at=at)
+    period = billing_period(state.billing.anchor_day, contract.start_at, at)
+    net, tax = expected_period_total(state, replace(period, start=max(period.start, owner.since)))
+    account.committed_wanted_minor = net + tax
+    account.save()
+    source = f"contract:{contract.id}:v{version}"
     return set_aside(account=account, source=source, actor=actor, at=at)
 
 
@@ -148,7 +180,7 @@ def require_downpayment(contract: Contract, state: ContractState, at: datetime) 
     asked = downpayment_of(state)
     if not asked:
         return
-    account = BillingAccount.objects.filter(contract=contract).first()
+    account = BillingAccount.objects.filter(contract=contract, owner_epoch=1).first()
     if account is None or account.downpayment_wanted_minor:
         missing = account.downpayment_wanted_minor if account else asked
         raise StateConflict(

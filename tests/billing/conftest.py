@@ -17,7 +17,8 @@ from django.db import connections
 from billing import services
 from billing.models import BillingAccount, Invoice, PayIn, SubscriptionSync
 from billing.services.pay_ins import apply_incoming_payment
-from billing.services.subscriptions import _prepare, item_key
+from billing.services.rate_cards import item_key
+from billing.services.subscriptions import _prepare
 from billing.services.usage import Accepted, Reading
 from commerce import clock as business_clock
 from commerce.actor import Actor
@@ -114,11 +115,13 @@ class Deal:
 
     @property
     def account(self) -> BillingAccount:
-        return BillingAccount.objects.get(contract=self.contract)
+        """The newest owner's."""
+        return BillingAccount.objects.filter(contract=self.contract).latest("owner_epoch")
 
     @property
     def sync(self) -> SubscriptionSync:
-        return SubscriptionSync.objects.get(contract=self.contract)
+        """The newest owner's."""
+        return SubscriptionSync.objects.filter(contract=self.contract).latest("owner_epoch")
 
     @property
     def status(self) -> str:

@@ -13,7 +13,7 @@ from billing.models import Invoice, InvoiceLine, NumberSeries
 from billing.rules.rating import rate_period
 from billing.services import verification
 from billing.services.invoices import apply_invoice
-from billing.services.subscriptions import item_key
+from billing.services.rate_cards import item_key
 from commerce.actor import Actor
 from commerce.api.services import issue_key
 from commerce.console.services import resolve_review
