@@ -78,7 +78,7 @@ def tiers_of(text: str) -> list[Json] | None:
 def tiers_text(tiers: list[Json]) -> str:
     """A price's tiers as `tiers_of` reads them."""
     return "; ".join(
-        f"{tier.get('up_to', '*')}={tier['rate']}"
+        f"{tier.get('up_to') or '*'}={tier['rate']}"
         + (f"+{tier['flat_minor']}" if tier.get("flat_minor") else "")
         for tier in tiers
     )

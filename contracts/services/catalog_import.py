@@ -79,7 +79,8 @@ def import_catalogue(
     """Bring the catalogue to what the rows say. InvalidInput (import_invalid) lists every fault by row and
     column; then nothing is written. New offers and new versions are drafts unless `publish`.
     """
-    faults = _repeated(rows, kind)
+    faults: list[FieldError] = []
+    rows = _once(rows, kind, faults)
     if kind == "products":
         changes = _import_products(rows, faults, actor)
     else:
@@ -186,11 +187,8 @@ def _revised(offer: Offer, values: Json, actor: Actor, at: datetime) -> tuple[Of
         offers.set_capacity(offer_id=offer.pk, capacity=capacity, actor=actor, at=at)
         changed.append("capacity")
     before = offers.as_json(offer)
-    try:
+    if offers.would_revise(offer, values):
         offer = offers.revise_offer(offer_id=offer.pk, changes=values, actor=actor, at=at)
-    except InvalidInput as error:
-        if error.code != "no_effect":
-            raise
     after = offers.as_json(offer)
     return offer, (*changed, *(name for name in after if after[name] != before[name]))
 
@@ -237,16 +235,16 @@ def _seller_of(row: Row) -> str:
     return str(row.values.get("seller") or row.values.get("seller_id") or "")
 
 
-def _repeated(rows: Sequence[Row], kind: Kind) -> list[FieldError]:
-    seen: dict[tuple[str, str], int] = {}
-    found = []
+def _once(rows: Sequence[Row], kind: Kind, faults: list[FieldError]) -> list[Row]:
+    """The rows without those that say again what one before them says."""
+    seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         key = (_seller_of(row) if kind == "offers" else "", str(row.values.get("code")))
-        first = seen.setdefault(key, row.number)
-        if first != row.number:
-            words = f"{key[1]} stands in row {first} already."
-            found.append(FieldError(row.place("/code"), "row_repeated", words))
-    return found
+        first = seen.setdefault(key, row)
+        if first is not row:
+            words = f"{key[1]} stands in row {first.number} already."
+            faults.append(FieldError(row.place("/code"), "row_repeated", words))
+    return list(seen.values())
 
 
 @contextmanager

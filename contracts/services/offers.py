@@ -74,15 +74,8 @@ def revise_offer(*, offer_id: UUID, changes: Json, actor: Actor, at: datetime) -
         raise StateConflict(
             f"{offer} was revised already; revise {latest}.", code="offer_superseded", latest=str(latest.pk)
         )
-    unknown = [
-        FieldError(f"/{name}", "unknown_field", "Not a known field.") for name in changes.keys() - {*TERMS}
-    ]
-    if unknown:
-        raise schema.invalid(unknown)
-    terms = schema.parse(OfferTerms, {**as_json(offer), **changes})
-    refuse(list(offer_faults(terms, offer.product.kind)))
-    columns = _columns(terms, offer.valid_from)
-    if all(getattr(offer, name) == value for name, value in columns.items()):
+    columns = _revised(offer, changes)
+    if not _differs(offer, columns):
         raise InvalidInput("Nothing would change.", code="no_effect")
     if offer.status == Offer.Status.DRAFT:
         _withdraw(offer, actor, at, f"Revised as version {offer.version + 1}.")
@@ -162,6 +155,11 @@ def own_offer(offer_id: UUID, actor: Actor) -> Offer:
     return offer
 
 
+def would_revise(offer: Offer, changes: Json) -> bool:
+    """Whether another version would come of these changes. InvalidInput as `revise_offer`."""
+    return _differs(offer, _revised(offer, changes))
+
+
 def as_json(offer: Offer) -> Json:
     """The terms of a version as somebody would send them."""
     columns = {name: getattr(offer, name) for name in TERMS}
@@ -211,6 +209,20 @@ def refuse(faults: list[FieldError]) -> None:
 
 def _withdraw(offer: Offer, actor: Actor, at: datetime, reason: str) -> Offer:
     return states.transition(offer, "withdraw", actor=actor, at=at, reason=reason, withdrawn_at=at)
+
+
+def _revised(offer: Offer, changes: Json) -> Mapping[str, Any]:
+    unknown = [
+        FieldError(f"/{name}", "unknown_field", "Not a known field.") for name in changes.keys() - {*TERMS}
+    ]
+    refuse(unknown)
+    terms = schema.parse(OfferTerms, {**as_json(offer), **changes})
+    refuse(list(offer_faults(terms, offer.product.kind)))
+    return _columns(terms, offer.valid_from)
+
+
+def _differs(offer: Offer, columns: Mapping[str, Any]) -> bool:
+    return any(getattr(offer, name) != value for name, value in columns.items())
 
 
 def _columns(terms: OfferTerms, since: datetime) -> Mapping[str, Any]:
