@@ -140,7 +140,7 @@ def test_a_seller_sees_its_lines_and_its_share_and_nothing_of_the_others(shared:
     northwind, southwind = shared.parties.seller, shared.parties.other_seller
     body = shared.get(northwind)
     assert lines(body) == {shared.northwinds_line}
-    assert body["terms"] == {"settlement": {"fee_rate": FEE, "seasoning_days": 7}}
+    assert body["terms"] == {"settlement": {"fee_rate": FEE, "seasoning_days": 7, "reserve_rate": "0"}}
     assert body["buyer_id"] == str(shared.parties.buyer.pk)
     assert [item["party"] for item in body["signatures"]] == [str(northwind.pk)]
     assert body["status"] == "suspended"
@@ -200,6 +200,7 @@ def test_a_partner_sees_the_header_and_its_share_alone(shared: Shared) -> None:
         "partner_id": str(partner.pk),
         "partner_share": SHARE,
         "seasoning_days": 7,
+        "reserve_rate": "0",
     }
     assert set(body["terms"]) == {"settlement"}
     assert set(shared.edits(partner)) == {1, 2, 3, 4, 9}
@@ -274,7 +275,9 @@ def test_one_organization_in_two_roles_sees_what_either_sees(shared: Shared) -> 
     edit(shared.contract, "add_product", own, at=MARCH + 7 * DAY)
     body = shared.get(shared.parties.partner)
     assert lines(body) == {own["line_id"]}
-    assert set(body["terms"]["settlement"]) == {"fee_rate", "partner_id", "partner_share", "seasoning_days"}
+    assert set(body["terms"]["settlement"]) == {
+        *("fee_rate", "partner_id", "partner_share", "seasoning_days", "reserve_rate")
+    }
     assert "partner_id" not in shared.get(both)["terms"]["settlement"]
 
 
