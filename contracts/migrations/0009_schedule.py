@@ -114,10 +114,10 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             ("result_seq__isnull", True),
-                            ("status__in", ["done", "blocked", "skipped"]),
+                            models.Q(("status", "planned"), _negated=True),
                             _connector="OR",
                         ),
-                        name="scheduled_command_result_of_done",
+                        name="scheduled_command_result_at_end",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(

@@ -76,8 +76,8 @@ class ScheduledCommand(models.Model):
                 name="scheduled_command_ended_once",
             ),
             models.CheckConstraint(
-                condition=Q(result_seq__isnull=True) | Q(status__in=["done", "blocked", "skipped"]),
-                name="scheduled_command_result_of_done",
+                condition=Q(result_seq__isnull=True) | ~Q(status="planned"),
+                name="scheduled_command_result_at_end",
             ),
             models.CheckConstraint(
                 condition=Q(operation="") | Q(operation__in=NAMES), name="scheduled_command_operation"

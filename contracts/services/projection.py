@@ -8,12 +8,13 @@ from typing import Any, cast
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
 
 from commerce.actor import Actor
 from commerce.errors import NotFound
 from commerce.outbox import append
 from commerce.states import transition
-from contracts.models import Contract, ContractEdit
+from contracts.models import Contract, ContractEdit, ScheduledCommand
 from contracts.rules import fold, upcasting
 from contracts.rules.fold import Edit, Instant
 from contracts.rules.schema import instant
@@ -112,9 +113,13 @@ def take_effect(*, contract_id: Any, at: datetime) -> int:
 
 
 def take_effect_due(*, at: datetime, limit: int = 200) -> int:
-    """`take_effect` for every contract the clock has overtaken, each in its own transaction."""
+    """`take_effect` for every contract the clock has overtaken, each in its own transaction.
+
+    A contract with a scheduled command that is due waits for it: instants come in their order.
+    """
     count = 0
-    for contract_id in Contract.objects.due(at).values_list("pk", flat=True)[:limit]:
+    waiting = ScheduledCommand.objects.due(at).filter(contract=OuterRef("pk"))
+    for contract_id in Contract.objects.due(at).filter(~Exists(waiting)).values_list("pk", flat=True)[:limit]:
         try:
             count += take_effect(contract_id=contract_id, at=at)
         except SoftTimeLimitExceeded:  # the next one would be killed with its worker
