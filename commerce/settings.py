@@ -208,7 +208,7 @@ _QUEUES: dict[str, tuple[str, ...]] = {
     ),
     "bulk": (
         *("ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep"),
-        *("console.expire_exports", "api.forget_old_answers", "outbox.make_partitions"),
+        *("console.expire_exports", "api.forget_old_answers", "outbox.make_partitions", "contracts.run_bulk"),
     ),
     "exports": ("console.run_exports",),
 }

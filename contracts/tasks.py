@@ -4,6 +4,7 @@ from celery import shared_task
 
 from commerce import clock
 from contracts.services import follow_clock, release_expired_holds, run_due, take_effect_due
+from contracts.services.bulk import advance_bulk
 
 
 @shared_task(name="contracts.run_schedule")
@@ -23,3 +24,9 @@ def take_effect() -> int:
 def release_holds() -> int:
     """Free up to 200 holds whose time is over; the next tick goes on."""
     return release_expired_holds(at=clock.now())
+
+
+@shared_task(name="contracts.run_bulk")
+def run_bulk() -> int:
+    """Preview and run rows of plans over many contracts for some seconds; the next tick goes on."""
+    return advance_bulk(at=clock.now())

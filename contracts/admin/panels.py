@@ -1,7 +1,6 @@
-"""What the contract page shows: another instant, lines, terms, the log, and its place on the home page."""
+"""What the tabs of a contract's page show, and the contract's place on the home page and in searches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +10,9 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from commerce import clock
-from commerce.console.as_of import asked_instants
-from commerce.console.format import admin_url, badge, instant, link, money
+from commerce.console.charts import facts, nothing, table
+from commerce.console.format import NOTHING, admin_url, badge, instant, link
+from commerce.console.panels import approvals_of
 from commerce.console.registry import (
     Card,
     CardValue,
@@ -24,216 +23,225 @@ from commerce.console.registry import (
     register_search,
     register_timeline,
 )  # fmt: skip
-from commerce.money import exponent
 from commerce.parties.models import Organization
-from contracts import services
-from contracts.admin.actions import title_of
+from contracts.admin.choices import HOLD_REASONS
+from contracts.admin.comparing import comparison
+from contracts.admin.instants import edits_of, view_of
+from contracts.admin.titles import title_of
+from contracts.admin.words import changed, in_one_line, in_words, names_of, percent, phrase, price_in_words
 from contracts.models import Contract
-from contracts.rules import fold, pricing
-from contracts.rules.state import ContractState, Price, difference
+from contracts.rules import fold
+from contracts.rules.fold import Edit
+from contracts.rules.state import ContractState, LineState
 
 EDITS_SHOWN = 20
 TIMELINE_SHOWN = 100
-
-
-@dataclass(frozen=True)
-class View:
-    """The state that the page shows; `asked` when it is not the present one."""
-
-    state: ContractState
-    valid_at: datetime
-    known_at: datetime | None
-    asked: bool
-
-
-def view_of(contract: Contract, request: HttpRequest) -> View:
-    asked = asked_instants(request)
-    valid_at = asked.get("valid_at", clock.now())
-    if not asked:
-        return View(contract.current, contract.projected_at, None, asked=False)
-    state = fold.fold(services.contract_edits(contract.pk), valid_at=valid_at, known_at=asked.get("known_at"))
-    return View(state, valid_at, asked.get("known_at"), asked=True)
-
-
-def other_instant(contract: Contract, request: HttpRequest) -> SafeString:
-    view = view_of(contract, request)
-    form = format_html(
-        '<form method="get" class="c-facts"><div><label for="valid_at">Valid at (UTC)</label>'
-        '<p><input type="datetime-local" id="valid_at" name="valid_at" value="{}"></p></div>'
-        '<div><label for="known_at">As known at (UTC)</label>'
-        '<p><input type="datetime-local" id="known_at" name="known_at" value="{}"></p></div>'
-        '<p><button class="c-button" type="submit">Show</button></p></form>',
-        f"{view.valid_at:%Y-%m-%dT%H:%M}" if view.asked else "",
-        f"{view.known_at:%Y-%m-%dT%H:%M}" if view.known_at else "",
-    )
-    if not view.asked:
-        return form
-    banner = format_html(
-        '<p class="c-notice c-warn" role="status">Lines and terms below as of {}, as known {}: {}. '
-        '<a class="c-link" href="{}">Back to now</a></p>',
-        instant(view.valid_at),
-        instant(view.known_at) if view.known_at else "now",
-        badge(view.state.status) if view.state.exists else "the contract did not exist",
-        admin_url(contract),
-    )
-    return banner + form
+CONTRACT = "contracts.contract"
+TERMS_TAB = "Lines and terms"
+_SECTIONS = ("payment", "renewal", "sla", "tax", "settlement", "references")
 
 
 def lines(contract: Contract, request: HttpRequest) -> SafeString:
     state = view_of(contract, request).state
     if not state.lines:
-        return format_html('<p class="c-nothing">{}</p>', "Lines appear here when products are added.")
+        return nothing("Lines appear here when products are added.")
     sellers = Organization.objects.in_bulk(state.seller_ids)
-    period = pricing.billing_period(state.billing.anchor_day, contract.start_at, contract.projected_at)
-    rows = format_html_join(
-        "",
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td class='c-right'>{}</td><td class='c-right'>{}</td>"
-        "<td class='c-right'>{}</td></tr>",
+    rows = [
         (
-            (
-                line.product_code,
-                link(sellers.get(line.seller_id)),
-                _line_status(state, line.line_id),
-                line.quantity if line.kind == "recurring" else "as used",
-                f"{_rate(line.price)} / {line.unit.replace('_', '-')}",
-                money(
-                    pricing.prorate(line.price.minor_rate * line.quantity, period.full, period.full),
-                    state.currency,
-                )
-                if line.kind == "recurring" and line.live
-                else "—",
-            )
-            for line in state.lines.values()
-        ),
-    )
-    net, tax = pricing.expected_period_total(state, period)
-    return format_html(
-        '<div class="c-scroll"><table class="c-table"><thead><tr><th>Product</th><th>Seller</th>'
-        '<th>State</th><th class="c-right">Quantity</th><th class="c-right">Price</th>'
-        '<th class="c-right">Per month</th></tr>'
-        "</thead><tbody>{}</tbody><tfoot><tr><td colspan='5'>Expected from {} to {}, tax {}, usage apart</td>"
-        "<td class='c-right'>{}</td></tr></tfoot></table></div>",
-        rows,
-        instant(period.start),
-        instant(period.end),
-        money(tax, state.currency),
-        money(net, state.currency),
+            _product(line),
+            link(sellers.get(line.seller_id)),
+            _line_status(state, line),
+            "as used" if line.kind == "usage" else f"{line.quantity:,}",
+            format_html("{} / {}", price_in_words(line.price), line.unit.replace("_", "-")),
+            instant(line.added_at),
+            instant(line.end_at) if line.end_at else NOTHING,
+        )
+        for line in sorted(state.lines.values(), key=lambda line: not line.live)
+    ]
+    return table(["Product", "Seller", "State", ">Quantity", ">Price", "Added", "Ends"], rows)
+
+
+def _product(line: LineState) -> SafeString:
+    said = ["billed from service" if line.bill_from == "in_service" else ""]
+    said += [f"minimum term until {line.min_term_until:%-d %b %Y}" if line.min_term_until else ""]
+    said += [", ".join(line.unit_ids)]
+    notes = "; ".join(word for word in said if word)
+    return (
+        format_html('{}<br><span class="c-help">{}</span>', line.product_code, notes)
+        if notes
+        else SafeString(line.product_code)
     )
 
 
-def _rate(price: Price) -> str:
-    """ "18,000.00 USD", with as many digits as the rate has and at least the currency's."""
-    digits = max(exponent(price.currency), -int(price.rate.normalize().as_tuple().exponent))
-    return f"{price.rate:,.{digits}f} {price.currency}"
-
-
-def _line_status(state: ContractState, line_id: Any) -> SafeString:
-    if not state.lines[line_id].live:
+def _line_status(state: ContractState, line: LineState) -> SafeString:
+    if not line.live:
         return badge("removed", "bad")
-    if any(hold.covers(line_id) for hold in state.holds):
+    if any(hold.covers(line.line_id) for hold in state.holds):
         return badge("suspended")
     return badge("live", "good")
 
 
-def terms(contract: Contract, request: HttpRequest) -> SafeString:
+def holds(contract: Contract, request: HttpRequest) -> SafeString:
     state = view_of(contract, request).state
-    settlement, payment = state.terms.settlement, state.terms.payment
-    downpayment = state.terms.commitment.downpayment
-    partner = Organization.objects.filter(pk=settlement.partner_id).first() if settlement.partner_id else None
-    facts = [
-        ("Billing", f"monthly in arrears, from day {state.billing.anchor_day}"),
-        ("Due", f"{payment.net_days} days net, {payment.grace_days} of grace"),
-        ("Collection", payment.collection.replace("_", " ")),
-        ("Invoices by", payment.invoice_source.replace("_", " ")),
-        ("Tax", _percent(state.terms.tax.rate)),
-        ("Fee", f"{_percent(settlement.fee_rate)} of the net"),
-        ("Seasoning", f"{settlement.seasoning_days} days"),
-        ("Downpayment", money(downpayment.amount_minor, downpayment.currency) if downpayment else "none"),
-        *([("Partner", format_html("{}, {} of the fee", link(partner), _percent(settlement.partner_share)))]
-          if partner else []),
-        *(("Hold", format_html("{} since {}, billing {}", hold.reason.replace("_", " "), instant(hold.since),
-                               "goes on" if hold.billing == "continue" else "stopped"))
-          for hold in state.holds),
-    ]  # fmt: skip
-    return format_html(
-        '<dl class="c-facts">{}</dl>', format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", facts)
+    names = names_of(state)
+    billing = {"continue": "goes on", "stop": "stopped"}
+    rows = [
+        (
+            HOLD_REASONS.get(hold.reason, hold.reason).capitalize(),
+            "the whole contract"
+            if hold.scope == "all"
+            else ", ".join(names.of(str(id_)) for id_ in hold.scope),
+            billing.get(hold.billing) or f"reduced to {percent(hold.share)}",
+            "blocked" if hold.access == "block" else "kept",
+            instant(hold.since),
+            instant(hold.resume_at),
+        )
+        for hold in state.holds
+    ]
+    return (
+        table(["Held because of", "What", "Billing", "Access", "Since", "Until"], rows)
+        if rows
+        else SafeString()
     )
 
 
-def _percent(share: Any) -> str:
-    return f"{(share * 100).normalize():f} %"
+def agreements(contract: Contract, request: HttpRequest) -> SafeString:
+    """Discounts, commitments and financings in force, each by its own fields."""
+    state = view_of(contract, request).state
+    names = names_of(state)
+    kinds = {"Discount": state.discounts, "Commitment": state.commitments, "Financing": state.financings}
+    blocks = [
+        (title, _fields(entry, names, state.currency))
+        for title, entries in kinds.items()
+        for entry in state.to_json()[f"{title.lower()}s"].values()
+        if entries
+    ]
+    return format_html_join("", "<h3>{}</h3>{}", blocks)
+
+
+def terms(contract: Contract, request: HttpRequest) -> SafeString:
+    state = view_of(contract, request).state
+    names = names_of(state)
+    body = state.to_json()
+    said = {**body["billing"], "downpayment": body["terms"]["commitment"].get("downpayment")}
+    blocks = [("Billing", _fields(said, names, state.currency))]
+    for section in _SECTIONS:
+        if body["terms"].get(section):
+            found = body["terms"][section]
+            unit = "" if section == "tax" else state.currency
+            blocks.append(
+                (in_words(section).capitalize() if section != "sla" else "SLA", _fields(found, names, unit))
+            )
+    return format_html_join("", "<h3>{}</h3>{}", blocks)
+
+
+def _fields(entry: dict[str, Any], names: Any, currency: str) -> SafeString:
+    found = {
+        in_words(key): phrase(key, value, names, currency)
+        for key, value in entry.items()
+        if value not in (None, "", [], {})
+        and not key.endswith(("discount_id", "commitment_id", "financing_id"))
+    }
+    return facts({key[:1].upper() + key[1:]: value for key, value in found.items()})
+
+
+def signatures(contract: Contract, request: HttpRequest) -> SafeString:
+    state = view_of(contract, request).state
+    names = names_of(state)
+    rows = [
+        (
+            names.of(str(one.party)),
+            one.name,
+            instant(one.at),
+            format_html('<span class="c-mono" title="{}">{}…</span>', one.doc_sha256, one.doc_sha256[:16])
+            if one.doc_sha256
+            else NOTHING,
+        )
+        for one in state.signatures
+    ]
+    return table(["Party", "Signed by", "At", "Document"], rows) if rows else SafeString()
 
 
 def log(contract: Contract, request: HttpRequest) -> SafeString:
-    """The newest versions, each with what it changed at the instant it takes effect."""
-    edits = services.contract_edits(contract.pk)
-    rows = []
-    for edit in reversed(edits[-EDITS_SHOWN:]):
-        earlier = [other for other in edits if other.seq < edit.seq]
-        before = fold.fold(earlier, valid_at=edit.effective_at)
-        after = fold.fold([*earlier, edit], valid_at=edit.effective_at)
-        rows.append(
-            (
-                format_html('<a class="c-link" href="{}">#{}</a>', _edit_url(edit.id), edit.seq),
-                title_of(edit.operation, edit.payload),
-                _changes(before, after) if edit.seq > 1 else "the draft",
-                instant(edit.effective_at),
-                instant(edit.recorded_at),
-                edit.actor,
-                edit.reason or "—",
-            )
-        )
-    return format_html(
-        '<div class="c-scroll"><table class="c-table"><thead><tr><th>Version</th><th>Operation</th>'
-        "<th>Changed</th><th>Effective</th><th>Recorded</th><th>By</th><th>Reason</th></tr></thead>"
-        "<tbody>{}</tbody></table></div>",
-        format_html_join("", "<tr>" + "<td>{}</td>" * 7 + "</tr>", rows),
-    )
-
-
-def _changes(before: ContractState, after: ContractState) -> SafeString:
-    old, new = difference(before, after)
-    return format_html_join(
-        "",
-        '<div>{}: <del class="c-none">{}</del> {}</div>',
+    """The versions, newest first: who, why, when in both times, and what each changed where it begins."""
+    edits = edits_of(contract)
+    known_at = view_of(contract, request).known_at
+    edits = fold.known(edits, known_at)
+    last = request.GET.get("before", "")
+    shown = [edit for edit in edits if not last.isdecimal() or edit.seq < int(last)][-EDITS_SHOWN:]
+    corrected = {edit.payload.target_seq: edit for edit in edits if edit.operation == "correct"}
+    steps = [(edit, *_step(edits, edit)) for edit in reversed(shown)]
+    names = names_of(*(state for _, *states in steps for state in states))
+    rows = [
         (
-            (_named(path, after), _in_words(old.get(path, "")), _in_words(new.get(path, "—")))
-            for path in {**old, **new}
-            if "_id" not in path
-        ),
-    )
+            format_html('<a class="c-link" href="{}">#{}</a>', edit_url(edit), edit.seq),
+            format_html("{}{}", title_of(edit.operation, edit.payload), _corrected(corrected.get(edit.seq))),
+            in_one_line(changed(before, after, names)) if edit.seq > 1 else "the draft",
+            instant(edit.effective_at),
+            instant(edit.recorded_at),
+            edit.actor,
+            edit.reason or NOTHING,
+        )
+        for edit, before, after in steps
+    ]
+    headers = ["Version", "Operation", "Changed", "Effective", "Recorded", "By", "Reason"]
+    older = SafeString()
+    if shown and shown[0].seq > 1:
+        older = format_html(
+            '<p class="c-buttons"><a class="c-button" href="?tab=versions&amp;before={}">Older</a></p>',
+            shown[0].seq,
+        )
+    return format_html("{}{}", table(headers, rows, empty="Nothing was recorded by then."), older)
 
 
-def _in_words(value: Any) -> str:
-    """A value of the state without its punctuation: signatures by name, holds by reason."""
-    if isinstance(value, dict):
-        return str(value.get("name") or value.get("reason") or ", ".join(map(_in_words, value.values())))
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_in_words, value)) or "none"
-    return str(value).replace("_", " ")
+def _step(edits: list[Edit], edit: Edit) -> tuple[ContractState, ContractState]:
+    """The state at the edit's instant without it and with it, as the log was when it came."""
+    until = [other for other in edits if other.seq <= edit.seq]
+    return (fold.fold(until[:-1], valid_at=edit.effective_at), fold.fold(until, valid_at=edit.effective_at))
 
 
-def _named(path: str, state: ContractState) -> str:
-    """ "/lines/<id>/quantity" as "h100-server quantity"."""
-    for line_id, line in state.lines.items():
-        path = path.replace(f"/lines/{line_id}", f"/{line.product_code}")
-    return path.strip("/").replace("/", " ").replace("_", " ")
+def _corrected(correction: Edit | None) -> SafeString:
+    if correction is None:
+        return SafeString()
+    word = {"void": "voided", "replace": "replaced", "reinstate": "reinstated"}[correction.payload.mode]
+    return format_html('<br><span class="c-badge c-warn">{} by #{}</span>', word, correction.seq)
 
 
-def _edit_url(edit_id: Any) -> str:
-    return reverse("admin:contracts_contractedit_change", args=[edit_id])
+def edit_url(edit: Edit) -> str:
+    return reverse("admin:contracts_contractedit_change", args=[edit.id])
 
 
 def timeline(contract: Contract) -> Iterator[TimelineRow]:
-    for edit in reversed(services.contract_edits(contract.pk)[-TIMELINE_SHOWN:]):
+    for edit in reversed(edits_of(contract)[-TIMELINE_SHOWN:]):
         yield TimelineRow(
             at=edit.effective_at,
             kind="contract",
             title=f"{title_of(edit.operation, edit.payload)} (version {edit.seq})",
             detail=edit.reason,
             actor=edit.actor,
-            url=_edit_url(edit.id),
+            url=edit_url(edit),
         )
+
+
+def instants(contract: Contract, request: HttpRequest) -> SafeString:
+    """Every instant at which the contract changes, planned ones too; each leads to the page as of then."""
+    view = view_of(contract, request)
+    steps = fold.timeline(edits_of(contract), view.known_at)
+    rows = [
+        (
+            format_html('<a class="c-link" href="?valid_at={}">{}</a>', _local(step.at), instant(step.at)),
+            badge(step.state.status),
+            ", ".join(title_of(edit.operation, edit.payload) for edit in step.edits) or "the clock",
+            len(step.state.live_lines),
+            badge("planned", "busy") if step.at > contract.projected_at else NOTHING,
+        )
+        for step in reversed(steps[-TIMELINE_SHOWN:])
+    ]
+    return table(["From", "Status", "By", ">Live lines", ""], rows, empty="Nothing was known by then.")
+
+
+def _local(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%S.%f}".rstrip("0").rstrip(".")
 
 
 def search(term: str) -> Iterator[Hit]:
@@ -247,11 +255,22 @@ def waiting(request: HttpRequest) -> CardValue:
     return CardValue(count=rows.count(), oldest=oldest)
 
 
-register_panel("contracts.contract", title="Lines", render=lines, order=1)
-register_panel("contracts.contract", title="Terms", render=terms, order=2)
-register_panel("contracts.contract", title="Versions", render=log, order=40)
-register_panel("contracts.contract", title="At another instant", render=other_instant, order=0)
-register_timeline("contracts.contract", timeline)
+register_panel(CONTRACT, title="Lines", render=lines, order=1, tab=TERMS_TAB)
+register_panel(CONTRACT, title="Holds", render=holds, order=2, tab=TERMS_TAB)
+register_panel(CONTRACT, title="Agreements", render=agreements, order=3, tab=TERMS_TAB)
+register_panel(CONTRACT, title="Terms", render=terms, order=4, tab=TERMS_TAB)
+register_panel(CONTRACT, title="Signatures", render=signatures, order=5, tab=TERMS_TAB)
+register_panel(CONTRACT, title="Versions", render=log, order=6)
+register_panel(CONTRACT, title="Every change, in business time", render=instants, order=7, tab="Timeline")
+register_panel(CONTRACT, title="Compare", render=comparison, order=8)
+register_panel(
+    CONTRACT,
+    title="Approvals",
+    render=lambda contract, request: approvals_of(CONTRACT, contract.pk),
+    order=60,
+    permission="console.view_approval",
+)
+register_timeline(CONTRACT, timeline)
 register_search(search, permission="contracts.view_contract")
 register_card(
     Card(

@@ -87,8 +87,8 @@ class BulkPlan(models.Model):
         return self.status in (self.Status.PREVIEWING, self.Status.RUNNING)
 
     @transition(field=status, source=Status.PREVIEWING, target=Status.READY)
-    def previewed(self, *, at: datetime, totals: dict[str, Any]) -> None:
-        self.ready_at, self.totals = at, totals
+    def previewed(self, *, ready_at: datetime, totals: dict[str, Any]) -> None:
+        self.ready_at, self.totals = ready_at, totals
 
     @transition(field=status, source=Status.READY, target=Status.WAITING)
     def ask(self, *, approval: Approval) -> None:
@@ -96,22 +96,22 @@ class BulkPlan(models.Model):
         self.approval = approval
 
     @transition(field=status, source=[Status.READY, Status.WAITING], target=Status.RUNNING)
-    def run(self, *, at: datetime, acts_as: Any) -> None:
+    def run(self, *, confirmed_at: datetime, acts_as: Any) -> None:
         """Workers record it, a row at a time."""
-        self.confirmed_at, self.acts_as = at, acts_as
+        self.confirmed_at, self.acts_as = confirmed_at, acts_as
 
     @transition(field=status, source=Status.RUNNING, target=Status.COMPLETED)
-    def complete(self, *, at: datetime) -> None:
-        self.finished_at = at
+    def complete(self, *, finished_at: datetime) -> None:
+        self.finished_at = finished_at
 
     @transition(
         field=status,
         source=[Status.PREVIEWING, Status.READY, Status.WAITING, Status.RUNNING],
         target=Status.CANCELLED,
     )
-    def cancel(self, *, at: datetime) -> None:
+    def cancel(self, *, finished_at: datetime) -> None:
         """What was recorded until then stays."""
-        self.finished_at = at
+        self.finished_at = finished_at
 
 
 class BulkPlanRow(models.Model):

@@ -1,20 +1,16 @@
-"""The two doors: contracts over HTTP and in the console."""
+"""Contracts over HTTP."""
 
 import json
-import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.test import Client
-from django.urls import reverse
 
 from commerce.api.services import issue_key
-from commerce.console.demo_users import ensure_demo_users
 from commerce.parties.models import Organization
-from contracts.models import Contract, ContractEdit, Product
+from contracts.models import Contract, ContractEdit
 from tests.contracts.conftest import MARCH, OPERATOR, Parties, edit
 
 pytestmark = pytest.mark.django_db
@@ -182,141 +178,3 @@ def test_a_preview_answers_like_the_operation_and_writes_nothing(
     assert done.json()["contract"]["state_hash"] == preview.json()["contract"]["state_hash"]
     bad = platform.post(f"contracts/{active.pk}/preview/", {**body, "operation": "explode"})
     assert (bad.status_code, bad.json()["code"]) == (422, "unknown_operation")
-
-
-# Console
-
-
-@pytest.fixture
-def browser(db: None, clock: Any) -> Callable[[str], Client]:
-    passwords = ensure_demo_users()
-
-    def log_in(name: str) -> Client:
-        client = Client()
-        assert client.login(username=name, password=passwords[name])
-        return client
-
-    return log_in
-
-
-def page(contract: Contract, query: str = "") -> str:
-    return reverse("admin:contracts_contract_change", args=[contract.pk]) + query
-
-
-def act(client: Client, contract: Contract, name: str, **data: Any) -> Any:
-    url = reverse("admin:contracts_contract_do", args=[contract.pk, name])
-    confirmation = client.get(url)
-    assert confirmation.status_code == 200
-    fingerprint = re.search(r'name="fingerprint" value="(\w+)"', confirmation.content.decode())
-    assert fingerprint
-    return client.post(url, {"reason": "Agreed by phone", "fingerprint": fingerprint[1], **data})
-
-
-def test_the_page_shows_lines_terms_versions_and_only_possible_operations(
-    browser: Callable[[str], Client], active: Contract
-) -> None:
-    text = browser("operator").get(page(active)).content.decode()
-    assert "36,000.00" in text
-    assert "2,970.00" in text
-    assert "12.5 % of the net" in text
-    assert "Northwind" in text
-    assert "Go live (version 4)" in text
-    assert "Not possible while active." in text
-    assert "No hold is open." in text
-
-
-def test_every_operation_has_its_form_in_the_console(
-    browser: Callable[[str], Client], draft: Contract, servers: UUID
-) -> None:
-    operator = browser("operator")
-    line = str(servers)
-    steps: list[tuple[str, dict[str, Any]]] = [
-        ("submit", {}),
-        ("withdraw", {}),
-        (
-            "add-product",
-            {"product": "h100-server", "seller": "southwind", "quantity": "1", "rate": "17000.50"},
-        ),
-        ("submit", {}),
-        ("signed", {}),
-        ("live", {}),
-        ("change-quantity", {"line": line, "quantity": "3"}),
-        ("suspend", {"hold": "abuse", "billing": "stop"}),
-        ("resume", {"hold": "abuse"}),
-        ("remove-product", {"line": line, "when": "immediate"}),
-        ("terminate", {"when": "end_of_period", "cause": "mutual"}),
-    ]
-    for name, data in steps:
-        answer = act(operator, draft, name, **data)
-        assert answer.status_code == 302, (name, answer.content.decode())
-    draft.refresh_from_db()
-    assert (draft.version, draft.status) == (12, "active")
-    assert draft.next_due_at is not None
-    last = ContractEdit.objects.get(contract=draft, seq=12)
-    assert (last.reason, last.actor_label, last.actor_type) == ("Agreed by phone", "operator", "user")
-
-
-def test_a_refused_operation_is_a_sentence_on_the_same_page(
-    browser: Callable[[str], Client], active: Contract, servers: UUID
-) -> None:
-    answer = act(browser("operator"), active, "change-quantity", line=str(servers), quantity="2")
-    assert answer.status_code == 422
-    assert "Nothing would change." in answer.content.decode()
-    assert ContractEdit.objects.count() == 4
-
-
-def test_a_viewer_sees_the_contract_and_can_do_nothing(
-    browser: Callable[[str], Client], active: Contract
-) -> None:
-    viewer = browser("viewer")
-    text = viewer.get(page(active)).content.decode()
-    assert active.number in text
-    assert "/do/" not in text
-    url = reverse("admin:contracts_contract_do", args=[active.pk, "terminate"])
-    assert viewer.get(url).status_code == viewer.post(url, {"reason": "x"}).status_code == 403
-
-
-def test_at_another_instant_the_page_warns_and_offers_no_operation(
-    browser: Callable[[str], Client], active: Contract, servers: UUID
-) -> None:
-    body = {"line_id": str(servers), "quantity": 5}
-    edit(active, "change_quantity", body, at=MARCH + timedelta(days=10))
-    text = browser("operator").get(page(active, "?valid_at=2027-03-05T00:00")).content.decode()
-    assert "Back to now" in text
-    assert "36,000.00" in text
-    assert "/do/" not in text
-    for none in ("rubbish", "9999-12-31T23:59-23:59", "0001-01-01T00:00%2B23:59"):
-        text = browser("operator").get(page(active, f"?valid_at={none}")).content.decode()
-        assert "90,000.00" in text
-    text = browser("operator").get(page(active, "?valid_at=2027-03-11T12:00%2B23:59")).content.decode()
-    assert "36,000.00" in text
-    assert 'value="2027-03-10T12:01"' in text
-
-
-def test_lists_and_the_log_are_read_only_and_products_are_the_administrators(
-    browser: Callable[[str], Client], active: Contract
-) -> None:
-    operator, administrator = browser("operator"), browser("admin")
-    edit_page = reverse("admin:contracts_contractedit_change", args=[active.edits.get(seq=1).pk])
-    assert "h100-server" in operator.get(edit_page).content.decode()
-    assert operator.post(edit_page, {"reason": "x"}).status_code == 403
-    assert active.number in operator.get(reverse("admin:contracts_contract_changelist")).content.decode()
-    product = Product.objects.get(code="h100-server")
-    change = reverse("admin:contracts_product_change", args=[product.pk])
-    assert operator.post(change, {"name": "Mine", "active": "on"}).status_code == 403
-    assert administrator.post(change, {"name": "H100 SXM", "active": "on"}).status_code == 302
-    add = reverse("admin:contracts_product_add")
-    new = {
-        "code": "b200",
-        "name": "B200",
-        "kind": "usage",
-        "unit": "device_hour",
-        "meter": "",
-        "active": "on",
-    }
-    assert operator.post(add, new).status_code == 403
-    assert "needs a meter" in administrator.post(add, new).content.decode()
-    assert administrator.post(add, {**new, "meter": "b200_hours"}).status_code == 302
-    product.refresh_from_db()
-    assert product.name == "H100 SXM"
-    assert Product.objects.filter(code="b200").count() == 1

@@ -1,0 +1,184 @@
+"""What a form can offer for one contract: its own lines, holds and edits, and what the catalogue has.
+
+Names of fields decide, so that an operation gets the right selects by calling its fields what they
+are. Labels and help in plain words stand here too, once for all operations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+from django.utils.html import strip_tags
+
+from commerce.parties.models import Organization
+from contracts.admin.words import Names, percent, phrase, rate
+from contracts.models import Contract, Product
+from contracts.rules.fold import Edit
+from contracts.rules.state import ContractState, LineState
+
+Choices = list[tuple[str, str]]
+
+PRODUCTS_SHOWN = 500
+_LINES = frozenset({"line_id", "line_ids", "lines", "scope", "collateral", "depends_on"})
+PARTIES = frozenset({"buyer_id", "seller_id", "partner_id", "new_party_id", "lender_id", "id", "party_id"})
+# Operations that make something and give it its id.
+_MAKES = {
+    "add_product": frozenset({"line_id"}),
+    "apply_discount": frozenset({"discount_id"}),
+    "set_commitment": frozenset({"commitment_id"}),
+    "attach_financing": frozenset({"financing_id"}),
+}
+_KEPT = {
+    "discount_id": ("discounts", "a new discount"),
+    "commitment_id": ("commitments", "a new commitment"),
+    "financing_id": ("financings", "a new financing"),
+}
+HOLD_REASONS = {
+    "buyer": "the buyer asked",
+    "abuse": "abuse",
+    "seller_fault": "the seller's fault",
+    "maintenance": "maintenance",
+    "legal": "legal",
+    "non_payment": "non-payment",
+}
+LABELS = {
+    "line_id": "Line",
+    "scope": "Lines",
+    "collateral": "Collateral",
+    "seller_id": "Seller",
+    "buyer_id": "Buyer",
+    "new_party_id": "New party",
+    "target_seq": "Edit to correct",
+    "sla": "SLA",
+    "po_number": "PO number",
+    "rate": "Rate",
+    "up_to": "Up to (units)",
+    "flat_minor": "Once per tier",
+    "included": "Included units",
+    "min_minor": "At least",
+    "max_minor": "At most",
+    "apr": "APR",
+    "P1M": "monthly",
+    "P3M": "quarterly",
+    "P1Y": "yearly",
+    "30_360": "30/360",
+    "actual_365": "actual/365",
+    "wallet_auto": "from the wallet",
+    "card_auto": "by card",
+    "bank_invoice": "by bank transfer",
+    "openmeter": "OpenMeter",
+    "modern_treasury": "Modern Treasury",
+    "immediate": "now, or at the instant below",
+    "date": "at the instant below",
+    "end_of_period": "at the end of the billing period",
+    "end_of_term": "at the end of the term",
+    "end_of_min_term": "at the end of the line's minimum term",
+    **HOLD_REASONS,
+}
+HELP = {
+    "delta": "Changes by so many and carries through edits that come later; or give a quantity.",
+    "quantity": "Exactly so many.",
+    "rate": "Per unit and month, or per metered unit.",
+    "anchor_day": "Day of the month on which a period begins.",
+    "unit_ids": "Serial numbers, separated by commas.",
+    "labels": "Separated by commas.",
+    "prorate_bounds": "Whether tiers, included units and minimums shrink in a period that is cut short.",
+}
+
+
+@dataclass(frozen=True)
+class Offered:
+    """One contract's choices for one operation."""
+
+    operation: str
+    contract: Contract | None
+    state: ContractState
+    edits: Sequence[Edit] = ()
+    pending: int = 0
+    target: Edit | None = None
+
+    @property
+    def currency(self) -> str:
+        return self.state.currency
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Fields that hold the id of what the operation makes, when there is nothing else to choose."""
+        made = _MAKES.get(self.target.operation if self.target else self.operation, frozenset())
+        return frozenset(name for name in made if name not in _KEPT or not self._kept(name))
+
+    @property
+    def new_id(self) -> str:
+        """The same while the contract and what is planned for it stay: a form may come back."""
+        known = self.contract.pk if self.contract else UUID(int=0)
+        return str(uuid5(known, f"{self.operation}:{self.state.version}:{self.pending}"))
+
+    def choices(self, name: str) -> Choices | None:
+        """What to choose from for a field of that name; None when it is entered freely."""
+        if name in _LINES and self.contract is not None:
+            lines = self.state.lines.values() if self.target else self.state.live_lines
+            return [(str(line.line_id), line_label(line)) for line in lines]
+        if name in _KEPT:
+            return [(self.new_id, _KEPT[name][1]), *self._kept(name)]
+        if name == "reason" and self.operation == "resume":
+            return [(hold.reason, HOLD_REASONS.get(hold.reason, hold.reason)) for hold in self.state.holds]
+        if name == "target_seq":
+            return [
+                (
+                    str(edit.seq),
+                    f"#{edit.seq} {edit.operation.replace('_', ' ')}, from {edit.effective_at:%-d %b %Y}",
+                )
+                for edit in reversed(self.edits)
+                if edit.operation != "correct"
+            ]
+        if name == "product":
+            return _products()
+        if name == "party" and self.operation == "activate":
+            return _parties(self.state)
+        return None
+
+    def now(self, path: str) -> str:
+        """What a term is at present, of the operation that changes terms."""
+        if self.operation != "change_terms" or self.contract is None:
+            return ""
+        _, section, *rest = path.split(".")
+        found: Any = self.state.to_json()
+        found = found["billing"] if section == "billing" else found["terms"].get(section, {})
+        for step in rest:
+            found = found.get(step) if isinstance(found, dict) else None
+        if found in (None, "", [], {}) or isinstance(found, list | dict):
+            return ""
+        unit = "" if section == "tax" else self.currency
+        return f"Now {strip_tags(str(phrase(rest[-1], found, Names(), unit)))}."
+
+    def _kept(self, name: str) -> Choices:
+        found = getattr(self.state, _KEPT[name][0], {})
+        return [(str(id_), _entry_label(entry)) for id_, entry in found.items()]
+
+
+def line_label(line: LineState) -> str:
+    """ "2 × h100-server at 18,000.00 USD" """
+    return f"{line.quantity:,} × {line.product_code} at {rate(line.price)}"
+
+
+def _entry_label(entry: object) -> str:
+    """A discount, commitment or financing by its kind and what it comes to."""
+    kind = str(getattr(entry, "kind", "")).replace("_", " ")
+    share = getattr(entry, "percent", None)
+    since = getattr(entry, "since", None)
+    words = [kind, percent(share) if share else "", f"since {since:%-d %b %Y}" if since else ""]
+    return " ".join(word for word in words if word) or type(entry).__name__.lower()
+
+
+def _products() -> Choices | None:
+    """The catalogue as a select; when it is too long for one, a code is typed."""
+    found = list(
+        Product.objects.filter(active=True).order_by("name").values_list("code", "name")[: PRODUCTS_SHOWN + 1]
+    )
+    return found if len(found) <= PRODUCTS_SHOWN else None
+
+
+def _parties(state: ContractState) -> Choices:
+    found = Organization.objects.filter(pk__in=[state.buyer_id, *state.seller_ids]).order_by("name")
+    return [(str(pk), name) for pk, name in found.values_list("pk", "name")]
