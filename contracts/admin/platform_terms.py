@@ -1,18 +1,156 @@
 """The platform's terms in the console: each version, what it changed, and the form that asks for the next."""
 
-from django.contrib import admin
-from django.http import HttpRequest
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from commerce import clock
+from commerce.actor import Actor
+from commerce.api.problems import translate
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import badge, instant, link
+from commerce.console.format import admin_url, badge, instant, link
 from commerce.console.panels import approvals_of, readable
 from commerce.console.registry import register_panel
+from commerce.errors import CommerceError, VersionConflict
+from commerce.logs import request_id
+from contracts.admin.choices import Offered
+from contracts.admin.payload_form import InstantField, PayloadForm, payload_form
 from contracts.models import PlatformTerms
+from contracts.rules.fold import NOTHING
+from contracts.rules.platform import PER_CONTRACT, Json, PlatformDefaults
+from contracts.rules.state import digest
 from contracts.services import terms
+
+
+class Envelope(forms.Form):
+    """When the version begins and why; and the hash of what was shown before it is asked for."""
+
+    effective_at = InstantField(
+        required=False,
+        label="Begins",
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local", "step": "1"}),
+        help_text="UTC; when it is agreed to, if left empty.",
+    )
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
+    seen = forms.CharField(widget=forms.HiddenInput, required=False)
+
+
+@dataclass
+class _Asking:
+    """One visit to the form of the next version."""
+
+    page: ConsoleAdmin
+    request: HttpRequest
+    row: PlatformTerms
+
+    def answer(self) -> HttpResponse:
+        form, status, preview = self._form(), 200, None
+        if self.request.method == "POST" and self.request.POST.get("step") != "edit":
+            status = 422
+            if form.is_valid():
+                try:
+                    preview = terms.preview_platform_terms(**self._asked(form), at=clock.now())
+                    if self.request.POST.get("step") == "confirm":
+                        if form.cleaned_data["seen"] != digest(preview):
+                            raise VersionConflict("This is no longer what you looked at. Look again.")
+                        return self._confirmed(form)
+                    status = 200
+                except (CommerceError, OperationalError) as caught:
+                    error = translate(caught)
+                    form.blame(
+                        [replace(fault, pointer=f"/payload{fault.pointer}") for fault in error.errors],
+                        error.detail,
+                    )
+                    status = error.status
+        return self._shown(form, status, preview)
+
+    def _form(self) -> PayloadForm:
+        data = self.request.POST if self.request.method == "POST" else None
+        offered = Offered("platform_terms", None, NOTHING)
+        form = payload_form(PlatformDefaults, offered, data=data, initial=self.row.sections, base=Envelope)
+        for section, names in PER_CONTRACT.items():
+            for name in names:
+                form.tree.children[section].children.pop(name)
+                del form.fields[f"payload.{section}.{name}"]
+        return form
+
+    def _asked(self, form: PayloadForm) -> dict[str, Any]:
+        """What was entered: a value that was emptied is taken back."""
+        given, begins = form.payload(), form.cleaned_data["effective_at"]
+        return {
+            "changes": {
+                section: dict.fromkeys(values) | given.get(section, {})
+                for section, values in self.row.sections.items()
+            },
+            "effective_at": datetime.fromisoformat(begins) if begins else None,
+        }
+
+    def _confirmed(self, form: PayloadForm) -> HttpResponse:
+        approval = terms.request_platform_terms(
+            **self._asked(form),
+            expected_version=self.row.version,
+            actor=Actor.for_user(self.request.user, request_id.get()),
+            at=clock.now(),
+            reason=form.cleaned_data["reason"],
+        )
+        messages.success(
+            self.request, f"Asked for. Somebody else has until {approval.expires_at:%-d %B} to agree."
+        )
+        return HttpResponseRedirect(admin_url(self.row))
+
+    def _shown(self, form: PayloadForm, status: int, preview: Any) -> HttpResponse:
+        context = {
+            **self.page.admin_site.each_context(self.request),
+            "title": _ASK.label,
+            "subtitle": str(self.row),
+            "opts": self.page.opts,
+            "original": self.row,
+            "why_not": _only_the_last(self.row),
+            "form": form,
+            "preview": _compared(*preview, self.row.version) if preview and not form.errors else "",
+            "carried": _carried(form, digest(preview)) if preview else (),
+            "back": admin_url(self.row),
+        }
+        return TemplateResponse(self.request, "contracts/platform_terms.html", context, status=status)
+
+
+def _carried(form: PayloadForm, seen: str) -> list[tuple[str, str]]:
+    """Everything that was entered, for the buttons under the preview to bring back."""
+    kept = {"step", "csrfmiddlewaretoken", "seen"}
+    entered = [(name, value) for name, values in form.data.lists() if name not in kept for value in values]
+    return [*entered, ("seen", seen)]
+
+
+def _only_the_last(row: PlatformTerms) -> str:
+    newest = terms.latest()
+    return "" if newest == row else f"Version {newest.version} is the last one: change that."
+
+
+@dataclass(frozen=True)
+class Button:
+    """What an object's page needs of an action whose page is its own."""
+
+    name: str
+    label: str
+    permission: str
+    available: Callable[[PlatformTerms], str]
+    danger: bool = False
+
+
+_ASK = Button("request-change", "Ask for other terms", terms.MAKER, _only_the_last)
 
 
 @admin.register(PlatformTerms)
@@ -27,6 +165,18 @@ class PlatformTermsAdmin(ConsoleAdmin):
     fields = (
         "number", "state", "begins", "reason", "made_by", "approved_by", "agreed", "shown_hash", "prev_hash",
     )  # fmt: skip
+
+    def get_object_actions(self, request: HttpRequest, obj: PlatformTerms) -> Any:
+        return [_ASK]
+
+    def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """The form, then what it would change, then the request: three steps under one address."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or name != _ASK.name:
+            raise Http404
+        if not self.has_view_permission(request, row) or not request.user.has_perm(_ASK.permission):
+            raise PermissionDenied
+        return _Asking(self, request, row).answer()
 
     @admin.display(description="Version")
     def number(self, obj: PlatformTerms) -> str:
@@ -79,14 +229,16 @@ def _differences(row: PlatformTerms, request: HttpRequest) -> SafeString:
         '<p><button class="c-button" type="submit">Compare</button></p></form>',
         base.version,
     )
+    return form + _compared(before, after, base.version, row.version)
+
+
+def _compared(before: Json, after: Json, old: int, new: int | None = None) -> SafeString:
     rows = [
         (path.strip("/").replace("/", " ").replace("_", " "), terms.shown(before.get(path)),
          terms.shown(after.get(path)))
         for path in {**before, **after}
     ]  # fmt: skip
-    return form + table(
-        ["Term", f"Version {base.version}", f"Version {row.version}"], rows, empty="They say the same."
-    )
+    return table(["Term", f"Version {old}", f"Version {new or old + 1}"], rows, empty="They say the same.")
 
 
 register_panel("contracts.platformterms", title="Values", render=_values, order=1)

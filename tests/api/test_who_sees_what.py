@@ -25,6 +25,8 @@ pytestmark = pytest.mark.django_db
 DAY = timedelta(days=1)
 FEE, SHARE, DOWNPAYMENT = "0.125", "0.05", 1_234_567
 SECRET_REASON = "Northwind is late and Southwind is not"
+# What of the terms a buyer reads: all but how its money is divided.
+AGREED = {"payment", "renewal", "sla", "tax", "commitment", "references"}
 
 
 @dataclass
@@ -123,11 +125,11 @@ def test_a_buyer_sees_its_contract_and_prices_and_not_how_its_money_is_divided(s
     assert lines(body) == {shared.northwinds_line, shared.southwinds_line, shared.later_line}
     assert {line["price"]["rate"] for line in body["lines"]} == {"18000", "2", "17500"}
     assert body["terms"]["commitment"]["downpayment"]["amount_minor"] == DOWNPAYMENT
-    assert set(body["terms"]) == {"payment", "tax", "commitment"}
+    assert set(body["terms"]) == AGREED
     assert len(body["signatures"]) == 3
     edits = shared.edits(buyer)
     assert set(edits) == set(range(1, 11))
-    assert set(edits[1]["payload"]["terms"]) == {"payment", "tax", "commitment"}
+    assert set(edits[1]["payload"]["terms"]) == AGREED
     assert edits[6]["reason"] == SECRET_REASON
     text = shared.everything(buyer)
     for secret in (FEE, "fee_rate", SHARE, "partner", "seasoning", str(shared.parties.partner.pk)):

@@ -1,5 +1,6 @@
 """The platform's terms: versions, two people, and contracts that keep what they were made with."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.test import Client
+from django.urls import reverse
 
 from commerce.actor import Actor
 from commerce.api.services import issue_key
@@ -428,6 +430,101 @@ def test_no_party_reads_the_platforms_terms(parties: Any, clock: Any) -> None:
     api = Api(parties.seller)
     assert api.get().json()["items"] == []
     assert api.get("1/").status_code == api.get("current/").status_code == 404
+
+
+@pytest.fixture
+def browser(people: dict[str, Actor], clock: Any) -> Callable[[str], Client]:
+    def log_in(name: str) -> Client:
+        client = Client()
+        client.force_login(User.objects.get(username=name))
+        return client
+
+    return log_in
+
+
+def page(row: PlatformTerms, name: str = "change", **more: Any) -> str:
+    return reverse(f"admin:contracts_platformterms_{name}", args=[row.pk], **more)
+
+
+def form() -> str:
+    return reverse("admin:contracts_platformterms_do", args=[latest().pk, "request-change"])
+
+
+def fields_on(answer: Any) -> dict[str, str]:
+    """What the form, or the buttons under its preview, would send back."""
+    text = answer.content.decode()
+    found = dict(re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', text))
+    if bound := answer.context.get("form"):
+        shown = {name: bound[name].value() for name in bound.fields}
+        found = {name: str(value) for name, value in shown.items() if value not in (None, "")} | found
+    return found
+
+
+def test_an_operator_sees_what_differs_and_asks_and_an_approver_agrees(
+    browser: Callable[[str], Client], people: dict[str, Actor]
+) -> None:
+    client = browser("operator")
+    empty = client.get(form())
+    assert empty.context["form"]["payload.payment.net_days"].value() == 14
+    assert "payload.settlement.partner_id" not in empty.context["form"].fields
+    entered = fields_on(empty) | {"payload.payment.net_days": "30", "reason": "Longer.", "step": "preview"}
+    shown = client.post(form(), entered)
+    assert shown.status_code == 200, shown.context["form"].errors
+    assert "payment net days" in shown.content.decode()
+    assert Approval.objects.count() == 0
+    unseen = client.post(form(), entered | {"step": "confirm"})
+    assert unseen.status_code == 409
+    assert Approval.objects.count() == 0
+    confirmed = client.post(form(), entered | fields_on(shown) | {"step": "confirm"})
+    assert confirmed.status_code == 302
+    asked = Approval.objects.get()
+    assert (asked.maker, asked.reason) == (str(people["operator"]), "Longer.")
+    assert asked.arguments["sections"] == latest().sections | {
+        "payment": latest().sections["payment"] | {"net_days": 30}
+    }
+    approve(approval=asked, actor=people["approver"], at=MARCH)
+    assert services.platform_terms(MARCH).payment.net_days == 30
+
+
+def test_a_refusal_comes_back_at_its_field(browser: Callable[[str], Client]) -> None:
+    client = browser("operator")
+    wrong = fields_on(client.get(form())) | {"payload.payment.net_days": "121", "reason": "x"}
+    answer = client.post(form(), wrong | {"step": "preview"})
+    assert answer.status_code == 422
+    assert "payload.payment.net_days" in answer.context["form"].errors
+    nothing = fields_on(client.get(form())) | {"reason": "x", "step": "preview"}
+    assert "Nothing would change" in client.post(form(), nothing).content.decode()
+    assert Approval.objects.count() == 0
+
+
+def test_only_who_may_ask_and_only_on_the_last_version_gets_the_form(
+    browser: Callable[[str], Client], change: Callable[..., PlatformTerms]
+) -> None:
+    first = latest()
+    for name in ("viewer", "approver"):
+        assert browser(name).get(form()).status_code == 403
+    change(MONTH)
+    old = reverse("admin:contracts_platformterms_do", args=[first.pk, "request-change"])
+    assert "Version 2 is the last one" in browser("operator").get(old).content.decode()
+    nothing_else = reverse("admin:contracts_platformterms_do", args=[first.pk, "delete"])
+    assert browser("operator").get(nothing_else).status_code == 404
+
+
+def test_the_console_lists_versions_and_compares_any_two(
+    browser: Callable[[str], Client], change: Callable[..., PlatformTerms]
+) -> None:
+    change(MONTH, effective_at=APRIL)
+    third = change({"tax": {"rate": "0.2"}}, effective_at=APRIL + timedelta(days=1))
+    client = browser("viewer")
+    listed = client.get(reverse("admin:contracts_platformterms_changelist")).content.decode()
+    assert "payment net days 14 → 30" in listed
+    assert "in force" in listed
+    whole = client.get(page(third)).content.decode()
+    assert "tax rate" in whole
+    assert "payment net days" not in whole
+    against = client.get(page(third) + "?against=1").content.decode()
+    assert "payment net days" in against
+    assert client.get(page(third) + "?against=x").status_code == 200
 
 
 def test_before_the_first_version_there_are_no_terms() -> None:
