@@ -4,11 +4,12 @@ What a key sees of a contract is decided in `contracts.rules.visibility`, for ev
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -16,27 +17,29 @@ from rest_framework.response import Response
 
 from commerce.api.etag import etag, require_if_match
 from commerce.api.idempotency import key_of
-from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer, StrictSerializer
+from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer
 from commerce.api.views import CommerceViewSet
 from commerce.errors import NotFound
 from commerce.parties.models import Organization
 from contracts import services
+from contracts.api.editing import IF_MATCH, OPERATION_SCHEMA, Editing, OperationSerializer
+from contracts.api.representations import (
+    ContractSerializer,
+    DiffSerializer,
+    EditSerializer,
+    OperationResultSerializer,
+    PreviewSerializer,
+    document,
+    represent,
+)
 from contracts.api.service import ContractServiceSerializer, represent_service
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
-from contracts.rules.operations import REGISTRY
+from contracts.rules.comparison import compare
+from contracts.rules.fold import Edit
 from contracts.rules.operations.create import Create
-from contracts.rules.state import ContractState, changes, digest
+from contracts.rules.state import ContractState, changes
 from contracts.rules.visibility import Json, Viewer, roles_of, seen_edits, seen_timeline, shown
-
-IF_MATCH = OpenApiParameter(
-    "If-Match",
-    str,
-    OpenApiParameter.HEADER,
-    required=True,
-    description="The ETag that the change is based on.",
-)
-OPERATIONS = [name for name in REGISTRY if name != "create"]
 
 
 class InstantsQuery(Query):
@@ -46,6 +49,27 @@ class InstantsQuery(Query):
 
 class KnownQuery(Query):
     known_at = InstantField(required=False, help_text="As known at this instant; now by default.")
+
+
+class DiffQuery(Query):
+    """Two instants of knowledge, or two versions; `to` is now when it is left out."""
+
+    to = InstantField(required=False, help_text="As known at this instant; now by default.")
+    from_version = serializers.IntegerField(required=False, min_value=1)
+    to_version = serializers.IntegerField(required=False, min_value=1)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        """`from` is no name for an attribute."""
+        since = InstantField(required=False, help_text="As known at this instant.")
+        return {"from": since, **super().get_fields()}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        by_instant, by_version = {"from", "to"} & attrs.keys(), {"from_version", "to_version"} & attrs.keys()
+        if by_instant and by_version:
+            raise serializers.ValidationError({"from_version": "Give instants or versions, not both."})
+        if not {"from", "from_version"} & attrs.keys():
+            raise serializers.ValidationError({"from": "Give from or from_version."})
+        return attrs
 
 
 class ContractQuery(PageQuery):
@@ -74,55 +98,6 @@ class ContractSummarySerializer(StrictModelSerializer):
         return body
 
 
-class ContractSerializer(serializers.Serializer):
-    """A contract at an instant: lines, terms and holds as they stood then, those that the key may see."""
-
-    id = serializers.UUIDField()
-    number = serializers.CharField()
-    status = serializers.ChoiceField(choices=[*Contract.Status.values])
-    version = serializers.IntegerField(help_text="Number of edits; the ETag.")
-    buyer_id = serializers.UUIDField(allow_null=True, help_text="Null for a partner.")
-    currency = serializers.CharField()
-    start_at = InstantField()
-    end_at = InstantField(allow_null=True)
-    billing = serializers.DictField()
-    terms = serializers.DictField()
-    lines = serializers.ListField(child=serializers.DictField())
-    holds = serializers.ListField(child=serializers.DictField())
-    signatures = serializers.ListField(child=serializers.DictField())
-    needs_resign = serializers.BooleanField()
-    state_hash = serializers.CharField(help_text="Digest of what is shown: equal when nothing differs.")
-
-
-class EditSerializer(StrictModelSerializer):
-    actor = serializers.SerializerMethodField()
-    contract_id = serializers.UUIDField()
-
-    class Meta:
-        model = ContractEdit
-        fields = (
-            "id", "contract_id", "seq", "operation", "op_version", "payload", "effective_at", "recorded_at",
-            "actor", "reason", "supersedes", "hash",
-        )  # fmt: skip
-        read_only_fields = fields
-        extra_kwargs = {"hash": {"help_text": "Of the whole row, for the platform; else empty."}}
-
-    def get_actor(self, row: ContractEdit) -> str:
-        return row.actor_label or f"{row.actor_type}:{row.actor_id}"
-
-
-class OperationSerializer(StrictSerializer):
-    operation = serializers.CharField(max_length=40, help_text=f"One of {', '.join(OPERATIONS)}.")
-    payload = serializers.JSONField(help_text="The operation's own fields.")
-    effective_at = InstantField(required=False, help_text="Now by default; the past needs a reason.")
-    reason = serializers.CharField(required=False, allow_blank=True, max_length=500, default="")
-
-
-class OperationResultSerializer(serializers.Serializer):
-    edit = EditSerializer()
-    contract = ContractSerializer()
-
-
 class InstantStateSerializer(serializers.Serializer):
     at = InstantField()
     edits = serializers.ListField(child=serializers.IntegerField(), help_text="Empty when the clock did it.")
@@ -131,13 +106,6 @@ class InstantStateSerializer(serializers.Serializer):
 
 class TimelineSerializer(serializers.Serializer):
     items = InstantStateSerializer(many=True)
-
-
-class PreviewSerializer(serializers.Serializer):
-    effective_at = InstantField()
-    before = serializers.DictField(help_text="JSON pointer to value, of what would change.")
-    after = serializers.DictField()
-    contract = ContractSerializer(help_text="The state that would hold at effective_at.")
 
 
 _EXAMPLE = {
@@ -176,30 +144,9 @@ _OPERATION_EXAMPLES = [
         request_only=True,
     ),
 ]
-_OPERATION_SCHEMA = {
-    "oneOf": [
-        {
-            "type": "object",
-            "title": name,
-            "properties": {
-                "operation": {"type": "string", "enum": [name]},
-                "payload": schema.describe(REGISTRY[name].payload),
-                "effective_at": {
-                    "type": "string",
-                    "format": "date-time",
-                    "description": "Now by default; the past needs a reason.",
-                },
-                "reason": {"type": "string", "maxLength": 500},
-            },
-            "required": ["operation", "payload"],
-            "additionalProperties": False,
-        }
-        for name in OPERATIONS
-    ]
-}
 
 
-class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
+class ContractViewSet(Editing, mixins.ListModelMixin, CommerceViewSet):
     """Each party sees its own part of its contracts; the platform and the buyer record operations."""
 
     scope = "contracts"
@@ -251,7 +198,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         return Response(represent(contract, state, self.viewer), headers={"ETag": etag(contract.version)})
 
     @extend_schema(
-        request={"application/json": _OPERATION_SCHEMA},
+        request={"application/json": OPERATION_SCHEMA},
         responses={201: OperationResultSerializer},
         parameters=[IF_MATCH],
         examples=_OPERATION_EXAMPLES,
@@ -263,7 +210,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         contract = result.contract
         return Response(
             {
-                "edit": self._edits([result.edit])[0],
+                "edit": self.shown_edits([result.edit])[0],
                 "contract": represent(contract, contract.current, self.viewer),
             },
             status=201,
@@ -271,7 +218,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         )
 
     @extend_schema(
-        request={"application/json": _OPERATION_SCHEMA},
+        request={"application/json": OPERATION_SCHEMA},
         responses=PreviewSerializer,
         examples=_OPERATION_EXAMPLES,
     )
@@ -280,7 +227,9 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         """What an operation would do: the same checks and the same result, nothing written."""
         operation = self._operation(None)
         operation.pop("idempotency_key")
-        preview = services.preview_edit(**operation)
+        return self.shown_preview(services.preview_edit(**operation))
+
+    def shown_preview(self, preview: services.Preview) -> Response:
         before, after = changes(
             shown(preview.before, self.viewer) or {}, shown(preview.after, self.viewer) or {}
         )
@@ -290,6 +239,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
                 "before": before,
                 "after": after,
                 "contract": represent(self.get_object(), preview.after, self.viewer),
+                "approval": preview.approval,
             }
         )
 
@@ -301,7 +251,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         rows = contract.edits.all()
         if not self.sees_everything:
             rows = rows.filter(seq__in=list(self._seen(contract.pk)))
-        return self.get_paginated_response(self._edits(self.paginate_queryset(rows) or []))
+        return self.get_paginated_response(self.shown_edits(self.paginate_queryset(rows) or []))
 
     @extend_schema(responses=TimelineSerializer)
     @action(detail=True, query_serializer=KnownQuery)
@@ -315,12 +265,44 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
                     {
                         "at": schema.instant(step.at),
                         "edits": step.edits,
-                        "contract": _document(contract, step.body),
+                        "contract": document(contract, step.body),
                     }
                     for step in seen_timeline(edits, self.viewer, self.query.get("known_at"))
                 ]
             }
         )
+
+    @extend_schema(responses=DiffSerializer)
+    @action(detail=True, query_serializer=DiffQuery)
+    def diff(self, request: Request, pk: Any = None) -> Response:
+        """What was learned between two instants: where in time the contract says something else since."""
+        contract = self.get_object()
+        edits = services.contract_edits(contract.pk)
+        earlier, later = self._ends_of_diff(edits)
+        items = []
+        for part in compare(fold.timeline(edits, earlier), fold.timeline(edits, later)):
+            before, after = changes(
+                shown(part.before, self.viewer) or {}, shown(part.after, self.viewer) or {}
+            )
+            if before or after:
+                end = schema.instant(part.end) if part.end else None
+                items.append(
+                    {"start": schema.instant(part.start), "end": end, "before": before, "after": after}
+                )
+        return Response({"items": items})
+
+    def _ends_of_diff(self, edits: Sequence[Edit]) -> tuple[datetime, datetime | None]:
+        """The two instants of knowledge, given as such or as versions."""
+        if "from" in self.query:
+            return self.query["from"], self.query.get("to")
+        learned = {edit.seq: edit.recorded_at for edit in edits}
+        found = []
+        for name in ("from_version", "to_version"):
+            version = self.query.get(name, len(learned))
+            if version not in learned:
+                raise NotFound(f"The contract has no version {version}.", pointer=f"/{name}")
+            found.append(learned[version])
+        return found[0], found[1]
 
     @extend_schema(responses=ContractServiceSerializer)
     @action(detail=True, query_serializer=InstantsQuery)
@@ -342,7 +324,7 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
     def _seen(self, contract_id: UUID) -> dict[int, Json]:
         return seen_edits(services.contract_edits(contract_id), self.api_key.organization.pk)
 
-    def _edits(self, rows: Sequence[ContractEdit]) -> list[Json]:
+    def shown_edits(self, rows: Sequence[ContractEdit]) -> list[Json]:
         """Rows of one contract's log, without what the key's organization may not read of them."""
         found: list[Json] = [dict(EditSerializer(row).data) for row in rows]
         if self.sees_everything or not rows:
@@ -352,6 +334,9 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
         if "buyer" not in roles_of(contract.current, self.api_key.organization.pk):
             withheld |= {"actor": "", "reason": ""}
         return [{**edit, "payload": seen[edit["seq"]], **withheld} for edit in found]
+
+    def shown_contract(self, contract: Contract, state: ContractState) -> Json:
+        return represent(contract, state, self.viewer)
 
     def _operation(self, expected_version: int | None) -> dict[str, Any]:
         """The arguments of `record_edit` that the request stands for."""
@@ -363,22 +348,3 @@ class ContractViewSet(mixins.ListModelMixin, CommerceViewSet):
             "idempotency_key": f"{self.actor}:{key_of(self.request)}",
             "expected_version": expected_version,
         }
-
-
-def represent(contract: Contract, state: ContractState, viewer: Viewer) -> Json:
-    """The contract with the state of one instant, as the viewer sees it."""
-    body = shown(state, viewer) if state.exists else None
-    if body is None:
-        raise NotFound("The contract did not exist at that instant, or was not known.")
-    return _document(contract, body)
-
-
-def _document(contract: Contract, body: Json) -> Json:
-    return {
-        "id": str(contract.pk),
-        "number": contract.number,
-        **body,
-        "end_at": body.get("end_at"),
-        "lines": list(body["lines"].values()),
-        "state_hash": digest({**body, "version": 0}),
-    }

@@ -135,11 +135,17 @@ def invalid(errors: Sequence[FieldError]) -> InvalidInput:
 
 
 def dump(value: Any) -> Any:
-    """Canonical JSON of a dataclass: absent optionals left out, decimals without trailing zeros."""
+    """Canonical JSON of a dataclass: absent optionals left out, decimals without trailing zeros.
+
+    A class that is `sparse` leaves out whatever is as its default says.
+    """
     if isinstance(value, Patch):
         return {name: dump(item) for name, item in value.values.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ((name, getattr(value, name)) for name in _fields(type(value)))
+        known = _fields(type(value))
+        fields = [(name, getattr(value, name)) for name in known]
+        if getattr(value, "sparse", False):
+            fields = [(name, item) for name, item in fields if item != known[name][1].default]
         return {
             name: dump(item)
             for name, item in fields

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from commerce.money import exponent
@@ -55,6 +55,8 @@ class Price:
     `package_size`; one_off: once, per unit. `included` units are free in each period; the period's
     charge is at least `min_minor` and at most `max_minor`. Bounds are prorated in a stub only if said.
     """
+
+    sparse: ClassVar[bool] = True
 
     model: Literal["flat", "unit", "graduated", "volume", "package", "one_off"]
     rate: Rate = Decimal(0)

@@ -41,6 +41,7 @@ def request_edits(
         arguments={
             "contract_id": str(contract_id),
             "expected_version": expected_version,
+            "why": preview.approval,
             "operations": [
                 asked.to_json() | _as_seen(asked, plan) | {"reason": asked.reason or reason}
                 for asked, plan in zip(operations, preview.planned, strict=True)

@@ -1,0 +1,98 @@
+"""How a contract, its edits and previews of them look over HTTP."""
+
+from rest_framework import serializers
+
+from commerce.api.serializers import InstantField, StrictModelSerializer
+from commerce.errors import NotFound
+from contracts.models import Contract, ContractEdit
+from contracts.rules.state import ContractState, digest
+from contracts.rules.visibility import Json, Viewer, shown
+
+
+class ContractSerializer(serializers.Serializer):
+    """A contract at an instant: lines, terms and holds as they stood then, those that the key may see."""
+
+    id = serializers.UUIDField()
+    number = serializers.CharField()
+    status = serializers.ChoiceField(choices=[*Contract.Status.values])
+    version = serializers.IntegerField(help_text="Number of edits; the ETag.")
+    buyer_id = serializers.UUIDField(allow_null=True, help_text="Null for a partner.")
+    currency = serializers.CharField()
+    start_at = InstantField()
+    end_at = InstantField(allow_null=True)
+    billing = serializers.DictField()
+    terms = serializers.DictField()
+    lines = serializers.ListField(child=serializers.DictField())
+    holds = serializers.ListField(child=serializers.DictField())
+    signatures = serializers.ListField(child=serializers.DictField())
+    needs_resign = serializers.BooleanField()
+    state_hash = serializers.CharField(help_text="Digest of what is shown: equal when nothing differs.")
+
+
+class EditSerializer(StrictModelSerializer):
+    actor = serializers.SerializerMethodField()
+    contract_id = serializers.UUIDField()
+
+    class Meta:
+        model = ContractEdit
+        fields = (
+            "id", "contract_id", "seq", "operation", "op_version", "payload", "effective_at", "recorded_at",
+            "actor", "reason", "supersedes", "hash",
+        )  # fmt: skip
+        read_only_fields = fields
+        extra_kwargs = {"hash": {"help_text": "Of the whole row, for the platform; else empty."}}
+
+    def get_actor(self, row: ContractEdit) -> str:
+        return row.actor_label or f"{row.actor_type}:{row.actor_id}"
+
+
+class OperationResultSerializer(serializers.Serializer):
+    edit = EditSerializer()
+    contract = ContractSerializer()
+
+
+class BatchResultSerializer(serializers.Serializer):
+    edits = EditSerializer(many=True)
+    contract = ContractSerializer()
+
+
+class PreviewSerializer(serializers.Serializer):
+    effective_at = InstantField()
+    before = serializers.DictField(help_text="JSON pointer to value, of what would change.")
+    after = serializers.DictField()
+    contract = ContractSerializer(help_text="The state that would hold at effective_at.")
+    approval = serializers.ListField(
+        child=serializers.CharField(), help_text="Why two people must agree; empty when nobody else must."
+    )
+
+
+class DifferenceSerializer(serializers.Serializer):
+    """[start, end) of valid time, in which the two instants of knowledge say different things."""
+
+    start = InstantField()
+    end = InstantField(allow_null=True)
+    before = serializers.DictField(help_text="JSON pointer to value, as known at `from`.")
+    after = serializers.DictField(help_text="The same as known at `to`.")
+
+
+class DiffSerializer(serializers.Serializer):
+    items = DifferenceSerializer(many=True)
+
+
+def represent(contract: Contract, state: ContractState, viewer: Viewer) -> Json:
+    """The contract with the state of one instant, as the viewer sees it."""
+    body = shown(state, viewer) if state.exists else None
+    if body is None:
+        raise NotFound("The contract did not exist at that instant, or was not known.")
+    return document(contract, body)
+
+
+def document(contract: Contract, body: Json) -> Json:
+    return {
+        "id": str(contract.pk),
+        "number": contract.number,
+        **body,
+        "end_at": body.get("end_at"),
+        "lines": list(body["lines"].values()),
+        "state_hash": digest({**body, "version": 0}),
+    }
