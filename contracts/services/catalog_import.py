@@ -152,7 +152,8 @@ def _import_offers(
         with _told_of(row, faults):
             seller = sellers.get(_seller_of(row))
             if seller is None:
-                raise InvalidInput("There is no such seller.", pointer="/seller", code="unknown_seller")
+                name = "seller" if "seller" in row.values else "seller_id"
+                raise InvalidInput("There is no such seller.", pointer=f"/{name}", code="unknown_seller")
             offer = latest.get((seller.pk, str(row.values.get("code"))))
             found.append(_import_offer(row, seller, offer, actor, at, publish))
     return found

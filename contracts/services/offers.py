@@ -25,10 +25,11 @@ TERMS = tuple(field.name for field in fields(OfferTerms))
 BLOCKED = ("suspended", "rejected")
 
 Json = dict[str, Any]
+Body = Json | list[Any]
 
 
 @transaction.atomic
-def create_offer(*, payload: Json, actor: Actor, at: datetime) -> Offer:
+def create_offer(*, payload: Body, actor: Actor, at: datetime) -> Offer:
     """A draft, version 1. `payload` is a `NewOffer`; InvalidInput names every fault at once.
 
     Conflict (offer_code_taken) when the seller has an offer of that code.
@@ -61,7 +62,7 @@ def create_offer(*, payload: Json, actor: Actor, at: datetime) -> Offer:
 
 
 @transaction.atomic
-def revise_offer(*, offer_id: UUID, changes: Json, actor: Actor, at: datetime) -> Offer:
+def revise_offer(*, offer_id: UUID, changes: Body, actor: Actor, at: datetime) -> Offer:
     """The next version, a draft, with these fields of `OfferTerms` changed; a draft it replaces is withdrawn.
 
     Only the latest version is revised (StateConflict). InvalidInput (no_effect) when nothing would change.
@@ -155,7 +156,7 @@ def own_offer(offer_id: UUID, actor: Actor) -> Offer:
     return offer
 
 
-def would_revise(offer: Offer, changes: Json) -> bool:
+def would_revise(offer: Offer, changes: Body) -> bool:
     """Whether another version would come of these changes. InvalidInput as `revise_offer`."""
     return _differs(offer, _revised(offer, changes))
 
@@ -211,7 +212,9 @@ def _withdraw(offer: Offer, actor: Actor, at: datetime, reason: str) -> Offer:
     return states.transition(offer, "withdraw", actor=actor, at=at, reason=reason, withdrawn_at=at)
 
 
-def _revised(offer: Offer, changes: Json) -> Mapping[str, Any]:
+def _revised(offer: Offer, changes: Body) -> Mapping[str, Any]:
+    if not isinstance(changes, dict):
+        raise InvalidInput("Must be an object.", code="invalid_type")
     unknown = [
         FieldError(f"/{name}", "unknown_field", "Not a known field.") for name in changes.keys() - {*TERMS}
     ]

@@ -87,7 +87,7 @@ def refit_reservations(*, contract_id: UUID, actor: Actor, at: datetime) -> None
 
 @transaction.atomic
 def release_hold(*, reservation_id: UUID, actor: Actor, at: datetime, reason: str) -> Reservation:
-    """Free held units before their time. StateConflict for committed ones: the contract's edits free those."""
+    """Free held units before their time. StateConflict for committed ones: edits free those."""
     actor.require(RELEASE)
     row = Reservation.objects.select_related("offer").filter(pk=reservation_id).first()
     if row is None:

@@ -23,7 +23,7 @@ from commerce.parties.models import Organization
 from commerce.webhooks import services as webhooks
 from commerce.webhooks.models import WebhookMessage
 from contracts import services as contracts
-from contracts.models import Contract
+from contracts.models import Contract, Offer
 from ledger.models import LedgerAccount, LedgerTransaction
 from payouts import services as payees
 from payouts.models import Payout, Settlement
@@ -76,6 +76,11 @@ class Deal:
     @property
     def webhook(self) -> WebhookMessage:
         return WebhookMessage.objects.filter(endpoint__organization=self.buyer).earliest("id")
+
+    @property
+    def offer(self) -> Offer:
+        """The seller's draft."""
+        return Offer.objects.get(seller=self.seller, version=1)
 
     @property
     def leg(self) -> Any:
@@ -199,6 +204,18 @@ def make_deal(buyer_name: str, seller_name: str, partner_name: str) -> Deal:
     payees.set_policy(organization=partner, mode="on_request", actor=SYSTEM, at=PAID, reason="test")
     settlement = world.settle(contract_id=str(contract.pk), invoice_id=str(invoice.pk))
     world.release()
+    contracts.create_offer(
+        payload={
+            "seller_id": str(seller.pk),
+            "code": "monthly",
+            "product": "h100-server",
+            "currency": "USD",
+            "price": {"model": "unit", "rate": "18000.00"},
+            "capacity": 10,
+        },
+        actor=SYSTEM,
+        at=PAID,
+    )
     endpoint, _ = webhooks.create_endpoint(
         organization=buyer,
         url="https://hooks.example.com/in",

@@ -48,6 +48,16 @@ def contract(deal: Deal) -> dict[str, Any]:
     return contract_payload(deal.buyer, deal.seller, deal.partner)
 
 
+def new_offer(deal: Deal) -> dict[str, Any]:
+    return {
+        "seller_id": str(deal.seller.pk),
+        "code": "burst",
+        "product": "h100-burst",
+        "currency": "USD",
+        "price": {"model": "graduated", "tiers": [{"up_to": "100", "rate": "2.00"}, {"rate": "1.50"}]},
+    }
+
+
 def reversal(deal: Deal) -> dict[str, Any]:
     """Five cents of tax back into the wallet."""
     tax = LedgerAccount.objects.get(kind="TAX_PAYABLE")
@@ -66,6 +76,11 @@ RIGHT: dict[str, Request] = {
     "contract": ("POST", lambda d: "contracts/", contract, 201),
     "operation": ("POST", lambda d: f"contracts/{d.contract.pk}/operations/", change, 201),
     "preview": ("POST", lambda d: f"contracts/{d.contract.pk}/preview/", change, 200),
+    "offer": ("POST", lambda d: "offers/", new_offer, 201),
+    "offers": ("POST", lambda d: "offers/imports/", lambda d: {"offers": [new_offer(d)]}, 200),
+    "revision": ("POST", lambda d: f"offers/{d.offer.pk}/revisions/", lambda d: {"terms": "As agreed."}, 201),
+    "capacity": ("POST", lambda d: f"offers/{d.offer.pk}/capacity/", lambda d: {"capacity": 11}, 200),
+    "withdraw": ("POST", lambda d: f"offers/{d.offer.pk}/withdraw/", lambda d: REASON, 200),
     "usage": ("POST", lambda d: "usage-events/", usage, 202),
     "payout": (
         "POST",
@@ -137,7 +152,7 @@ def altered(body: dict[str, Any], pointer: str, value: Any) -> dict[str, Any]:
 def test_every_unsafe_address_is_sent_something_here(ours: Deal) -> None:
     here = {f"{method} {path(ours)}" for method, path, _, _ in STRICT.values()}
     there = {f"{m} {path.format(*of(ours).split())}" for m, path, of, _ in PLACES if m != "GET"}
-    without_body = {route for route in there if route.endswith("/poll/")}
+    without_body = {route for route in there if route.endswith(("/poll/", "/publish/"))}
     elsewhere = {r for r in there | WITHOUT_AN_ID if " webhook-" in r}  # with their own API's tests
     assert here == (there | WITHOUT_AN_ID) - without_body - elsewhere
 

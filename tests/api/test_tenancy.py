@@ -31,6 +31,11 @@ PLACES: list[Place] = [
     ("GET", "contracts/{}/service/", lambda d: str(d.contract.pk), None),
     ("POST", "contracts/{}/operations/", lambda d: str(d.contract.pk), OPERATION),
     ("POST", "contracts/{}/preview/", lambda d: str(d.contract.pk), OPERATION),
+    ("GET", "offers/{}/", lambda d: str(d.offer.pk), None),
+    ("POST", "offers/{}/publish/", lambda d: str(d.offer.pk), None),
+    ("POST", "offers/{}/withdraw/", lambda d: str(d.offer.pk), REASON),
+    ("POST", "offers/{}/revisions/", lambda d: str(d.offer.pk), {"terms": "As agreed."}),
+    ("POST", "offers/{}/capacity/", lambda d: str(d.offer.pk), {"capacity": 11}),
     ("GET", "invoices/{}/", lambda d: str(d.invoice.pk), None),
     ("POST", "invoices/{}/accept/", lambda d: str(d.invoice.pk), REASON),
     ("GET", "billing-accounts/{}/", lambda d: str(d.account.pk), None),
@@ -73,6 +78,7 @@ PLACES: list[Place] = [
 LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("organizations/", lambda d: ({str(d.buyer.pk)}, {str(d.seller.pk)})),
     ("contracts/", lambda d: ({str(d.contract.pk)}, {str(d.contract.pk)})),
+    ("offers/", lambda d: (set(), {str(d.offer.pk)})),
     ("invoices/", lambda d: ({str(d.invoice.pk)}, set())),
     ("billing-accounts/", lambda d: ({str(d.account.pk)}, set())),
     ("pay-ins/", lambda d: ({str(d.pay_in.pk)}, set())),
@@ -89,6 +95,8 @@ FILES = {"GET exports/{}/file/"}
 WITHOUT_AN_ID = {
     "POST organizations/",
     "POST contracts/",
+    "POST offers/",
+    "POST offers/imports/",
     "POST service-events/",
     "POST usage-events/",
     "POST payouts/",
