@@ -17,7 +17,11 @@ from contracts.rules.service import REPORTED
 from contracts.services.service_placing import MOST_EVENTS, ServiceReport
 from contracts.services.service_reading import ServiceView, view_of
 
-_COUNTS = {"child": serializers.IntegerField(), "help_text": "State → number of units."}
+
+class CountsField(serializers.DictField):
+    """State → number of units."""
+
+    child = serializers.IntegerField()
 
 
 class ServiceEventInput(StrictSerializer):
@@ -68,7 +72,7 @@ class UnitSerializer(serializers.Serializer):
 class LineServiceSerializer(serializers.Serializer):
     line_id = serializers.UUIDField()
     status = serializers.ChoiceField(UnitStatus.State.choices, help_text="The worst state of its units.")
-    counts = serializers.DictField(**_COUNTS)
+    counts = CountsField()
     units = UnitSerializer(many=True)
 
 
@@ -79,7 +83,7 @@ class ContractServiceSerializer(serializers.Serializer):
     status = serializers.ChoiceField(
         UnitStatus.State.choices, allow_null=True, help_text="The worst of all units; null without any."
     )
-    counts = serializers.DictField(**_COUNTS)
+    counts = CountsField()
     lines = LineServiceSerializer(many=True)
 
 
