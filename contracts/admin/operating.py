@@ -143,15 +143,12 @@ class _Operating:
         self.actor = Actor.for_user(self.request.user, request_id.get())
         self.at = clock.now()
         self.state, self.pending = self._start()
-        form = self._form()
         step = self.request.POST.get("step", "") if self.request.method == "POST" else ""
-        if step == "rows":
-            form = self._form(fresh=True)
-        elif step in ("preview", "confirm", "batch"):
+        asks_for_more = step == "rows" or (self._target() is not None and "replacing" not in self.request.POST)
+        form = self._form(fresh=asks_for_more)
+        if step in ("preview", "confirm", "batch") and not asks_for_more:
             if not form.is_valid():
                 self.status = 422
-            elif self._asks_for_more(form):
-                form = self._form(fresh=True)
             else:
                 done = getattr(self, f"_{step}")(form, self._asked(form))
                 if isinstance(done, HttpResponse):
@@ -208,9 +205,6 @@ class _Operating:
             return None
         chosen = self.request.POST.get("payload.target_seq", "")
         return next((edit for edit in edits_of(self.contract) if str(edit.seq) == chosen), None)
-
-    def _asks_for_more(self, form: PayloadForm) -> bool:
-        return self._target() is not None and "replacing" not in self.request.POST
 
     def _asked(self, form: PayloadForm) -> OperationRequest:
         at = form.cleaned_data.get("effective_at")

@@ -56,9 +56,14 @@ def lines(contract: Contract, request: HttpRequest) -> SafeString:
             instant(line.added_at),
             instant(line.end_at) if line.end_at else NOTHING,
         )
-        for line in sorted(state.lines.values(), key=lambda line: not line.live)
+        for line in sorted(state.lines.values(), key=_in_order)
     ]
     return table(["Product", "Seller", "State", ">Quantity", ">Price", "Added", "Ends"], rows)
+
+
+def _in_order(line: LineState) -> tuple[bool, float, str]:
+    """Live lines first, as they were added."""
+    return not line.live, line.added_at.timestamp() if line.added_at else 0.0, line.product_code
 
 
 def _product(line: LineState) -> SafeString:

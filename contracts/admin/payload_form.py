@@ -7,7 +7,7 @@ come back to their fields by JSON pointer.
 
 import dataclasses
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -370,7 +370,7 @@ class _Builder:
         if choices is not None and many:
             return _Several(choices, all_when_none=required and _is_scope(bare), options=options)
         if choices is not None:
-            return _select(choices, blank or not required, options)
+            return _select(choices, blank or not required, options, coerce=int if bare is int else str)
         if name in PARTIES:
             options["help_text"] = options["help_text"] or "The organization's short name, as in its address."
             return OrganizationField(max_length=64, widget=UnfoldAdminTextInputWidget, **options)
@@ -463,9 +463,13 @@ class _Words(forms.CharField):
         return ", ".join(value) if isinstance(value, list | tuple) else value
 
 
-def _select(choices: Sequence[tuple[str, str]], blank: bool, options: Json) -> forms.ChoiceField:
+def _select(
+    choices: Sequence[tuple[str, str]], blank: bool, options: Json, *, coerce: Callable[[str], Any] = str
+) -> forms.ChoiceField:
     shown = [*([("", "—")] if blank else []), *choices]
-    return forms.ChoiceField(choices=shown, widget=UnfoldAdminSelectWidget, **options)
+    return forms.TypedChoiceField(
+        choices=shown, coerce=coerce, empty_value=None, widget=UnfoldAdminSelectWidget, **options
+    )
 
 
 def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -182,7 +182,7 @@ def _fields(
             if word
         ]
         said = " ".join(words)
-        found.append(Change(said[:1].upper() + said[1:], *sides))
+        found.append(Change(said if title else said[:1].upper() + said[1:], *sides))
     return found
 
 

@@ -66,7 +66,7 @@ def test_a_contract_is_made_and_run_through_its_life_from_the_console(browser: B
         assert done.status_code == 302, (name, text_of(done))
     draft.refresh_from_db()
     assert (draft.version, draft.status) == (11, "active")
-    assert [line.quantity for line in draft.current.live_lines] == [2, 1]
+    assert sorted(line.quantity for line in draft.current.live_lines) == [1, 2]
     assert draft.next_due_at is not None
     last = ContractEdit.objects.get(contract=draft, seq=11)
     assert (last.reason, last.actor_label, last.actor_type) == ("Agreed by phone", "operator", "user")
@@ -98,7 +98,7 @@ def test_what_was_seen_is_what_is_recorded(browser: Browser, active: Contract, s
     assert act(operator, active, "change-quantity", **data).status_code == 302
     recorded = ContractEdit.objects.get(contract=active, seq=5)
     assert recorded.effective_at == found.effective_at
-    assert recorded.payload == {"line_id": str(servers), "quantity": 5}
+    assert (recorded.payload["line_id"], recorded.payload["quantity"]) == (str(servers), 5)
 
 
 def test_a_contract_that_changed_meanwhile_is_shown_again(
@@ -194,7 +194,7 @@ def test_a_correction_begins_with_what_it_replaces_and_two_people_agree(
     edit(active, "change_quantity", {"line_id": str(servers), "quantity": 7})
     chosen = preview(operator, active, "correct", target_seq="5", mode="replace")
     text = text_of(chosen)
-    assert 'name="payload.replacement.payload.quantity" value="7"' in text
+    assert 'value="7"' in text.partition('name="payload.replacement.payload.quantity"')[2].partition(">")[0]
     posted = {
         **hidden(chosen), "payload.target_seq": "5", "payload.mode": "replace", "payload.money": "post_difference",
         "payload.replacement.payload.line_id": str(servers), "payload.replacement.payload.quantity": "4",
