@@ -70,12 +70,21 @@ def volume(price: Price, units: Fraction, scale: Fraction = WHOLE) -> TierPart:
 
 def within_bounds(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
     """The period's charge, not below the price's minimum nor above its maximum."""
-    scale = share if price.prorate_bounds else WHOLE
-    if price.min_minor is not None:
-        minor = max(minor, price.min_minor * scale)
-    if price.max_minor is not None:
-        minor = min(minor, price.max_minor * scale)
-    return minor
+    return at_most(price, at_least(price, minor, share), share)
+
+
+def at_least(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
+    """The period's charge, not below the price's minimum."""
+    if price.min_minor is None:
+        return minor
+    return max(minor, price.min_minor * (share if price.prorate_bounds else WHOLE))
+
+
+def at_most(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
+    """The period's charge, not above the price's maximum."""
+    if price.max_minor is None:
+        return minor
+    return min(minor, price.max_minor * (share if price.prorate_bounds else WHOLE))
 
 
 def uplifted(price: Price, share: Decimal) -> Price:

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from uuid import UUID
 
 from commerce.money import allocate, round_half_up
 
 
 @dataclass(frozen=True)
 class Window:
-    """[start, end) over which a commitment is measured; `share` of the whole one."""
+    """[start, end) over which a commitment is measured; `share` of the whole one. Waived: not settled."""
 
     start: datetime
     end: datetime
     share: Fraction = Fraction(1)
+    waived: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,31 @@ class Units:
     over: Fraction
     short: Fraction
     rolled: Fraction
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is committed over a window, and how much of it other charges have used before this one."""
+
+    commitment_id: UUID
+    start: datetime
+    committed: Fraction
+    factor: Decimal
+    used: Fraction = Fraction(0)
+    rolled: Fraction = Fraction(0)
+
+    def take(self, units: Fraction) -> Units:
+        """How `units` more divide."""
+        before, after = (
+            units_of(used, self.committed, rolled=self.rolled) for used in (self.used, self.used + units)
+        )
+        return Units(
+            within=after.within - before.within,
+            covered=after.covered - before.covered,
+            over=after.over - before.over,
+            short=after.short,
+            rolled=Fraction(0),
+        )
 
 
 def window(start: datetime, end: datetime, full: timedelta, paused: timedelta = timedelta(0)) -> Window:

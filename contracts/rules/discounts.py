@@ -42,12 +42,6 @@ def steps(discount: Discount) -> list[datetime]:
     return [_step_at(discount, step.from_month) for step in discount.ramp]
 
 
-def in_order(discounts: Sequence[Discount]) -> list[Discount]:
-    """The order in which they come off a line."""
-    rank = {"free_units": 0, "percent": 1, "ramp": 1, "fixed_per_period": 2}
-    return sorted(discounts, key=lambda d: (rank[d.kind], d.stack_order, d.since, d.discount_id))
-
-
 def free_share(price: Price, quantity: Fraction, units: Fraction) -> Fraction:
     """The part of a line's charge that `units` of its `quantity` make up when they cost nothing."""
     whole = charge(price, quantity)

@@ -17,12 +17,16 @@ MONTHS: dict[Cadence, int] = {"P1M": 1, "P3M": 3, "P1Y": 12}
 
 @dataclass(frozen=True)
 class Period:
-    """[start, end) to invoice, inside the anchored [full_start, full_end); iterates as start, end."""
+    """[start, end) to invoice, inside the anchored [full_start, full_end) of so many calendar months.
+
+    Iterates as start, end.
+    """
 
     start: datetime
     end: datetime
     full_start: datetime
     full_end: datetime
+    months: int = 1
 
     def __iter__(self) -> Iterator[datetime]:
         return iter((self.start, self.end))
@@ -45,7 +49,7 @@ def billing_period(anchor_day: int, start: datetime, at: datetime, cadence: Cade
     if _anchored(since, anchor_day) > moment:
         since -= months
     full_start, full_end = _anchored(since, anchor_day), _anchored(since + months, anchor_day)
-    return Period(max(full_start, start), full_end, full_start, full_end)
+    return Period(max(full_start, start), full_end, full_start, full_end, months)
 
 
 def periods_between(

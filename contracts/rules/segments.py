@@ -1,17 +1,43 @@
-"""What was billable when: the timeline cut into stretches of one line at one quantity and price."""
+"""What held when: a timeline cut into stretches of one value, such as a line at one quantity and price."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Generic, TypeVar
 from uuid import UUID
 
-from contracts.rules.fold import Edit, timeline
-from contracts.rules.state import ContractState, Kind, LineState, Price
+from contracts.rules.fold import Edit, Instant, timeline
+from contracts.rules.periods import Cadence, Period, billing_period
+from contracts.rules.service import InService
+from contracts.rules.state import NOBODY, ContractState, Kind, LineState, Price
+
+V = TypeVar("V")
+ALWAYS = datetime.max.replace(tzinfo=UTC)
+
+# The units of a line in service over [start, end), by stretches of one quantity.
+ServiceOf = Callable[[UUID, datetime, datetime], Iterable[InService]]
+# A line, the share of its price that it earns, the buyer and the epoch of ownership.
+Earning = tuple[LineState, Decimal, UUID, int]
+# The anchor day and the cadence.
+Cycle = tuple[int, Cadence]
+
+
+@dataclass(frozen=True)
+class Stretch(Generic[V]):
+    """A value that held over [start, end)."""
+
+    value: V
+    start: datetime
+    end: datetime
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One line over [valid_from, valid_to), during which nothing about it changed."""
+    """One line over [valid_from, valid_to), during which nothing about it changed.
+
+    `share` is the part of its price that it earns, less than one in some holds.
+    """
 
     line_id: UUID
     product_code: str
@@ -23,6 +49,36 @@ class Segment:
     price: Price
     valid_from: datetime
     valid_to: datetime
+    buyer_id: UUID = NOBODY
+    owner_epoch: int = 1
+    share: Decimal = Decimal(1)
+    in_service: bool = False
+
+    def clipped(self, start: datetime, end: datetime) -> "Segment":
+        """The part of it within [start, end), which must not be empty."""
+        if start <= self.valid_from and self.valid_to <= end:
+            return self
+        return replace(self, valid_from=max(start, self.valid_from), valid_to=min(end, self.valid_to))
+
+
+def stretches(
+    instants: Sequence[Instant], end: datetime, pick: Callable[[ContractState], Iterable[tuple[Hashable, V]]]
+) -> list[Stretch[V]]:
+    """The values that `pick` names in each state, joined for as long as they stay equal; until `end`."""
+    found: list[Stretch[V]] = []
+    running: dict[Hashable, tuple[V, datetime]] = {}
+    for instant in instants:
+        if instant.at >= end:
+            break
+        now = dict(pick(instant.state))
+        for key, (value, since) in list(running.items()):
+            if key not in now or now[key] != value:
+                found.append(Stretch(value, since, instant.at))
+                del running[key]
+        for key, value in now.items():
+            running.setdefault(key, (value, instant.at))
+    found += (Stretch(value, since, end) for value, since in running.values())
+    return found
 
 
 def billable_segments(
@@ -32,27 +88,74 @@ def billable_segments(
 
     A line earns while it is live and the contract runs; a suspension that stops billing cuts it.
     """
-    instants = timeline(edits, known_at)
-    ends = [*(instant.at for instant in instants[1:]), end]
-    by_line: dict[UUID, list[Segment]] = {}
-    for instant, until in zip(instants, ends, strict=False):
-        begin, finish = max(instant.at, start), min(until, end)
-        if begin >= finish:
-            continue
-        for line in _earning(instant.state):
-            segments = by_line.setdefault(line.line_id, [])
-            segment = _segment(line, begin, finish)
-            if segments and _continues(segments[-1], segment):
-                segment = replace(segments.pop(), valid_to=finish)
-            segments.append(segment)
-    return [segment for segments in by_line.values() for segment in segments]
+    return [
+        segment.clipped(start, end)
+        for segment in segments_of(timeline(edits, known_at), end)
+        if segment.valid_to > start
+    ]
 
 
-def _earning(state: ContractState) -> Iterable[LineState]:
-    return (line for line in state.lines.values() if line.quantity and state.bills(line))
+def segments_of(
+    instants: Sequence[Instant], end: datetime, in_service: ServiceOf | None = None
+) -> list[Segment]:
+    """Every segment before `end`, by line in their order on the contract and then by time.
+
+    A line that bills from service earns for as many of its units as are in service, none when unknown.
+    """
+    found: dict[UUID, list[Segment]] = {}
+    for stretch in sorted(stretches(instants, end, _earning), key=lambda stretch: stretch.start):
+        segment = _segment(stretch)
+        segments = found.setdefault(segment.line_id, [])
+        if segments and _continues(segments[-1], segment):
+            segment = replace(segments.pop(), valid_to=segment.valid_to)
+        segments.append(segment)
+    order = {line_id: no for instant in instants for no, line_id in enumerate(instant.state.lines)}
+    return [
+        served
+        for line_id in sorted(found, key=order.__getitem__)
+        for segment in found[line_id]
+        for served in (_served(segment, in_service) if segment.in_service else (segment,))
+    ]
 
 
-def _segment(line: LineState, valid_from: datetime, valid_to: datetime) -> Segment:
+def periods_of(instants: Sequence[Instant], start: datetime, end: datetime) -> list[Period]:
+    """The billing periods that lie in [start, end), or partly.
+
+    A change of anchor or cadence cuts the period that it falls into; a stub leads to the new anchor.
+    """
+    found: list[Period] = []
+    for cycle in _cycles(instants):
+        anchor_day, cadence = cycle.value
+        at = max(cycle.start, start)
+        while at < min(cycle.end, end):
+            period = billing_period(anchor_day, cycle.start, at, cadence)
+            at = period.end
+            found.append(replace(period, end=min(period.end, cycle.end)))
+    return found
+
+
+def _cycles(instants: Sequence[Instant]) -> list[Stretch[Cycle]]:
+    """The anchor and cadence that were billed by, from the contract's start on."""
+
+    def pick(state: ContractState) -> Iterator[tuple[Hashable, Cycle]]:
+        if state.start_at is not None:
+            yield "", (state.billing.anchor_day, state.billing.cadence)
+
+    begun = next((at for i in instants if (at := i.state.start_at) is not None), ALWAYS)
+    found = [cycle for cycle in stretches(instants, ALWAYS, pick) if cycle.end > begun]
+    # What was agreed before the start counts from the start.
+    return [replace(cycle, start=begun if i == 0 else cycle.start) for i, cycle in enumerate(found)]
+
+
+def _earning(state: ContractState) -> Iterator[tuple[UUID, Earning]]:
+    for line in state.lines.values():
+        share = state.billing_share(line) if line.quantity else None
+        if share:
+            yield line.line_id, (line, share, state.buyer_id, state.owner_epoch)
+
+
+def _segment(stretch: Stretch[Earning]) -> Segment:
+    line, share, buyer_id, owner_epoch = stretch.value
     return Segment(
         line_id=line.line_id,
         product_code=line.product_code,
@@ -62,12 +165,25 @@ def _segment(line: LineState, valid_from: datetime, valid_to: datetime) -> Segme
         seller_id=line.seller_id,
         quantity=line.quantity,
         price=line.price,
-        valid_from=valid_from,
-        valid_to=valid_to,
+        valid_from=stretch.start,
+        valid_to=stretch.end,
+        buyer_id=buyer_id,
+        owner_epoch=owner_epoch,
+        share=share,
+        in_service=line.bill_from == "in_service",
     )
 
 
 def _continues(earlier: Segment, later: Segment) -> bool:
     """Whether the later segment says the same as the earlier one and begins where it ends."""
-    same = replace(later, valid_from=earlier.valid_from, valid_to=earlier.valid_to) == earlier
-    return same and earlier.valid_to == later.valid_from
+    if earlier.valid_to != later.valid_from:
+        return False
+    return replace(later, valid_from=earlier.valid_from, valid_to=earlier.valid_to) == earlier
+
+
+def _served(segment: Segment, in_service: ServiceOf | None) -> Iterator[Segment]:
+    if in_service is None:
+        return
+    for served in in_service(segment.line_id, segment.valid_from, segment.valid_to):
+        part = segment.clipped(served.start, served.end)
+        yield replace(part, quantity=min(segment.quantity, served.quantity))
