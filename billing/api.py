@@ -253,20 +253,40 @@ class BillingAccountOutput(StrictModelSerializer):
                 "desired_version": serializers.IntegerField(),
                 "applied_version": serializers.IntegerField(),
                 "ended_at": serializers.DateTimeField(allow_null=True),
+                "checked_at": serializers.DateTimeField(allow_null=True, required=False),
+                "drift": inline_serializer(
+                    "SubscriptionDrift",
+                    {
+                        "what": serializers.CharField(),
+                        "reasons": serializers.ListField(
+                            child=serializers.CharField(), help_text="Why it was to be expected, if it was."
+                        ),
+                        "line_id": serializers.UUIDField(allow_null=True, required=False),
+                        "ours_minor": serializers.IntegerField(required=False),
+                        "theirs_minor": serializers.IntegerField(required=False),
+                    },
+                    many=True,
+                    required=False,
+                ),
             },
         )
     )
     def get_subscription(self, account: BillingAccount) -> dict[str, Any] | None:
-        """How far OpenMeter has followed the contract; null before it is activated."""
+        """How far OpenMeter has followed the contract; null before it is activated.
+
+        The platform also reads what differed when both were last compared.
+        """
         syncs = account.contract.subscription_syncs.all()
         sync = next((one for one in syncs if one.owner_epoch == account.owner_epoch), None)
         if sync is None:
             return None
+        compared = {"checked_at": sync.checked_at, "drift": sync.drift}
         return {
             "provider_id": sync.subscription_id,
             "desired_version": sync.desired_version,
             "applied_version": sync.applied_version,
             "ended_at": sync.ended_at,
+            **(compared if self.context["view"].sees_everything else {}),
         }
 
 

@@ -61,6 +61,14 @@ class Invoice:
 
 
 @dataclass(frozen=True)
+class Subscription:
+    """What OpenMeter bills for one owner of a contract."""
+
+    sync_id: UUID
+    contract_id: UUID
+
+
+@dataclass(frozen=True)
 class Share:
     """What of the total is whose."""
 
@@ -119,6 +127,14 @@ event(
     aggregate="usage_batch",
     summary="Usage of a contract was validated and stored; it goes to OpenMeter.",
     example={"batch_id": "01956f1c-3c00-7000-8000-000000004001", "contract_id": CONTRACT, "events": 24},
+)
+
+event(
+    "subscription.sync_requested",
+    Subscription,
+    aggregate="subscription",
+    summary="An operator wants OpenMeter brought in line with the contract, and both compared.",
+    example={"sync_id": "01956f1c-3c00-7000-8000-000000005001", "contract_id": CONTRACT},
 )
 
 invoice = partial(event, payload=Invoice, aggregate="invoice", audience="buyer_id")

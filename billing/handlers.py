@@ -70,6 +70,11 @@ def spend_what_was_given_back(event: OutboxEvent) -> None:
         services.spend_what_was_given_back(account_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
+@on("subscription.sync_requested", group="billing.openmeter", provider="openmeter")
+def sync_again(event: OutboxEvent) -> None:
+    services.resync(sync_id=event.payload["sync_id"], actor=RELAY, at=clock.now())
+
+
 @on("usage.accepted", group="billing.openmeter", provider="openmeter")
 def forward_usage(event: OutboxEvent) -> None:
     services.forward_usage(batch_id=event.aggregate_id, at=clock.now())

@@ -185,10 +185,13 @@ class SubscriptionSync(models.Model):
             models.UniqueConstraint(fields=["contract", "owner_epoch"], name="sync_of_owner_once"),
         )
         indexes = (models.Index(F("checked_at").asc(nulls_first=True), name="sync_by_check"),)
-        permissions = (("sync_subscription", "Can compare a subscription with its contract and sync it"),)
+        permissions = (("request_sync", "Can have a subscription compared with its contract and synced"),)
 
     def __str__(self) -> str:
         return f"Subscription {self.subscription_id or 'not yet created'}"
+
+    def event_payload(self) -> dict[str, Any]:
+        return {"sync_id": str(self.id), "contract_id": str(self.contract_id)}
 
     @property
     def drifts(self) -> bool:

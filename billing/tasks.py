@@ -25,6 +25,12 @@ def poll_invoices() -> int:
     return _poll(services.poll_invoices)
 
 
+@shared_task(name="billing.check_drift")
+def check_drift() -> int:
+    """Compare what OpenMeter is going to bill with the contracts, a few at a time."""
+    return _poll(services.check_due_drift)
+
+
 @shared_task(name="billing.poll_incoming_payments")
 def poll_incoming_payments() -> int:
     """Re-read what Modern Treasury may have told us in a webhook that never came."""

@@ -73,6 +73,7 @@ app.conf.beat_schedule = {
     "webhooks.deliver": _every(TICK, "webhooks.deliver"),
     "webhooks.keep": _every(POLL, "webhooks.keep"),
     "billing.poll_invoices": _every(POLL, "billing.poll_invoices"),
+    "billing.check_drift": _every(POLL, "billing.check_drift"),
     "billing.poll_incoming_payments": _every(POLL, "billing.poll_incoming_payments"),
     "payouts.poll": _every(POLL, "payouts.poll"),
     "ledger.keep": _every(10, "ledger.keep"),

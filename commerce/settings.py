@@ -198,7 +198,7 @@ CELERY_DB_REUSE_MAX = 500
 # A worker takes all of them unless told otherwise (-Q, -X).
 _QUEUES: dict[str, tuple[str, ...]] = {
     "outbox": ("outbox.publish",),
-    "provider-openmeter": ("billing.poll_invoices",),
+    "provider-openmeter": ("billing.poll_invoices", "billing.check_drift"),
     "provider-modern_treasury": ("billing.poll_incoming_payments", "payouts.poll"),
     "webhooks": ("webhooks.deliver",),
     "schedule": (

@@ -110,13 +110,13 @@ def _item(state: ContractState, line: LineState, quantity: int) -> Item:
     once = line.kind == "one_off" or line.price.model == "one_off"
     months = 1 if once else MONTHS[state.billing.cadence]
     exact = charge(line.price, max(Fraction(0), Fraction(quantity) - Fraction(free)))
-    minor = within_bounds(line.price, exact) * months
+    minor = within_bounds(line.price, exact * months)
     return Item(
         line.line_id,
         line.product_code,
         "once" if once else "flat",
         line.price,
-        amount=_decimal(minor / 10 ** exponent(line.price.currency)),
+        amount=_decimal(minor).scaleb(-exponent(line.price.currency)),
         percentage=percentage,
     )
 

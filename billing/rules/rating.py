@@ -1,22 +1,21 @@
-"""Rating a billing period from the contract's edit log and the metered usage.
+"""Rating a billing period for invoices: what a contract's own lines come to, discounts taken off.
 
-One engine serves verification of a provider's invoice and preview. A line is one segment of a
-contract line (unbroken quantity and price) inside the period; it is rounded once, half up, and
-taxed on its rounded net.
+What the contract should bill is one rule for previews, invoices and corrections; an invoice shows each
+charge as the buyer pays it. What is lent on a contract is on no invoice of a provider.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from contracts.rules.fold import Edit, fold
-from contracts.rules.periods import Period, billing_period
-from contracts.rules.pricing import rate_recurring, rate_usage, tax_on
-from contracts.rules.segments import Segment, billable_segments
+from contracts.rules.desired import desired_lines
+from contracts.rules.fold import Edit
+from contracts.rules.rating import Usage
+from contracts.rules.segments import ServiceOf
 
-Usage = Callable[[UUID, datetime, datetime], Decimal]
+_CHARGES = frozenset({"recurring", "usage", "one_off"})
 
 
 @dataclass(frozen=True)
@@ -35,44 +34,43 @@ class RatedLine:
     tax_minor: int
 
 
-def rate_period(edits: Sequence[Edit], *, start: datetime, end: datetime, usage: Usage) -> list[RatedLine]:
+def rate_period(
+    edits: Sequence[Edit],
+    *,
+    start: datetime,
+    end: datetime,
+    usage: Usage,
+    in_service: ServiceOf | None = None,
+) -> list[RatedLine]:
     """Every line owed for [start, end), given `usage(line_id, from, to)` in the line's unit.
 
     Each billing period that lies in it, or partly, is rated by itself: a month is not all of a stub.
-    Usage lines without usage are left out, as they are on the provider's invoice.
+    Lines that come to nothing for want of use are left out, as they are on the provider's invoice.
     """
-    lines = []
-    while start < end:
-        state = fold(edits, valid_at=start)
-        period = billing_period(state.billing.anchor_day, state.start_at or start, start)
-        until = min(period.end, end)
-        for segment in billable_segments(edits, start=start, end=until):
-            terms = fold(edits, valid_at=segment.valid_from).terms
-            line = _rate(segment, period, terms.tax.rate, usage)
-            if line is not None:
-                lines.append(line)
-        start = until
-    return lines
-
-
-def _rate(segment: Segment, period: Period, tax_rate: Decimal, usage: Usage) -> RatedLine | None:
-    if segment.kind == "usage":
-        quantity = usage(segment.line_id, segment.valid_from, segment.valid_to)
-        if not quantity:
-            return None
-        net = rate_usage(segment.price, quantity)
-    else:
-        quantity = Decimal(segment.quantity)
-        net = rate_recurring(segment, period)
-    return RatedLine(
-        line_id=segment.line_id,
-        product=segment.product_code,
-        kind=segment.kind,
-        seller_id=segment.seller_id,
-        quantity=quantity,
-        rate=segment.price.rate,
-        start=segment.valid_from,
-        end=segment.valid_to,
-        net_minor=net,
-        tax_minor=tax_on(net, tax_rate),
-    )
+    found: dict[tuple[UUID, str, datetime], RatedLine] = {}
+    for line in desired_lines(edits, start=start, end=end, usage=usage, in_service=in_service):
+        if line.line_id is None or line.seller_id is None:
+            continue
+        what = "" if line.kind in _CHARGES or line.kind == "discount" else line.kind
+        key = (line.line_id, what, line.start)
+        if key in found:
+            before = found[key]
+            found[key] = replace(
+                before,
+                net_minor=before.net_minor + line.net_minor,
+                tax_minor=before.tax_minor + line.tax_minor,
+            )
+        else:
+            found[key] = RatedLine(
+                line_id=line.line_id,
+                product=line.product,
+                kind=line.kind,
+                seller_id=line.seller_id,
+                quantity=line.quantity,
+                rate=line.rate,
+                start=line.start,
+                end=line.end,
+                net_minor=line.net_minor,
+                tax_minor=line.tax_minor,
+            )
+    return list(found.values())

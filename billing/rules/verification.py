@@ -6,7 +6,7 @@ beyond is a difference that a person sees.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from math import ceil
@@ -17,12 +17,13 @@ from billing.rules.rating import RatedLine
 
 @dataclass(frozen=True)
 class Difference:
-    """One contract line on which the two disagree; minor units."""
+    """One contract line on which the two disagree; minor units. With `reasons` it was to be expected."""
 
     line_id: UUID | None
     ours: int
     theirs: int
     allowed: int
+    reasons: tuple[str, ...] = ()
 
     @property
     def delta(self) -> int:
@@ -46,6 +47,16 @@ def compare(
         if abs(difference.delta) > difference.allowed:
             found.append(difference)
     return found
+
+
+def explained(found: Iterable[Difference], why: Mapping[UUID | None, Sequence[str]]) -> list[Difference]:
+    """Differences with the reasons of their lines. What is of no line of ours is never to be expected."""
+    return [
+        replace(difference, reasons=tuple(why.get(difference.line_id, ())))
+        if difference.line_id or difference.ours
+        else difference
+        for difference in found
+    ]
 
 
 def _allowed(ours: Sequence[RatedLine], lag: timedelta) -> Mapping[UUID | None, int]:

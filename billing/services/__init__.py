@@ -1,6 +1,7 @@
 """The verbs of billing, one module a subject."""
 
 from billing.services.collection import collect_for_buyer, collect_invoice, spend_what_was_given_back
+from billing.services.drift import Drift, check_drift, check_due_drift, request_sync, resync
 from billing.services.dunning import check_due_accounts, follow_contract, refresh_status
 from billing.services.invoices import (
     confirm_invoice,
@@ -16,9 +17,12 @@ from billing.services.verification import accept_invoice
 from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
 
 __all__ = [
+    "Drift",
     "accept_invoice",
     "accept_usage",
+    "check_drift",
     "check_due_accounts",
+    "check_due_drift",
     "collect_for_buyer",
     "collect_invoice",
     "confirm_invoice",
@@ -32,7 +36,9 @@ __all__ = [
     "refresh_status",
     "report_overdue",
     "report_paid",
+    "request_sync",
     "require_downpayment",
+    "resync",
     "set_aside",
     "spend_what_was_given_back",
     "sync_subscription",

@@ -20,6 +20,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from billing.models import SubscriptionChange, SubscriptionSync
+from billing.rules.drift import LONGEST_DELAY
 from billing.rules.items import items
 from billing.services.rate_cards import ensure_feature, rate_card
 from billing.services.terms import ENDED, RUNNING, owner_at, state_of
@@ -40,7 +41,6 @@ from contracts.services import contract_edits, line_service
 
 MARKER = "contract"
 START_TOLERANCE = timedelta(minutes=2)
-LONGEST_DELAY = timedelta(minutes=15)
 
 
 @looks_first
@@ -338,6 +338,12 @@ def lag(contract_id: UUID, *, start: datetime, end: datetime) -> timedelta:
     )
     delays = (change.applied_at - change.effective_at for change in changes)
     return max((delay for delay in delays if timedelta(0) < delay <= LONGEST_DELAY), default=timedelta(0))
+
+
+def followed_at(contract_id: UUID) -> dict[int, datetime]:
+    """When OpenMeter took each edit over, by its number in the contract's log."""
+    changes = SubscriptionChange.objects.filter(contract_id=contract_id)
+    return dict(changes.values_list("version", "applied_at"))
 
 
 def line_of(key: str) -> UUID | None:

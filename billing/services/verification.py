@@ -11,10 +11,11 @@ from functools import partial
 from django.db import transaction
 
 from billing.models import Invoice, InvoiceLine, InvoiceStatus, NumberSeries
+from billing.rules.drift import reasons
 from billing.rules.rating import RatedLine, rate_period
-from billing.rules.verification import Difference, compare
+from billing.rules.verification import Difference, compare, explained
 from billing.services.questions import settle_question
-from billing.services.subscriptions import is_behind, lag, line_of
+from billing.services.subscriptions import followed_at, is_behind, lag, line_of
 from billing.services.terms import live_since
 from billing.services.usage import metered
 from commerce.actor import Actor
@@ -40,6 +41,18 @@ def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor,
     ]
     since = max(invoice.period_start, live_since(edits) or invoice.period_start)
     found = compare(ours, theirs, lag=lag(invoice.contract_id, start=since, end=invoice.period_end))
+    if found:
+        found = explained(
+            found,
+            reasons(
+                edits,
+                start=invoice.period_start,
+                end=invoice.period_end,
+                followed=followed_at(invoice.contract_id),
+                at=at,
+                kinds=[(line.line_id, line.kind) for line in ours],
+            ),
+        )
     invoice.differences = [_shown(difference) for difference in found]
     if not found:
         return _confirm(invoice, ours, actor=actor, at=at, reason="It agrees with the contract now.")
@@ -124,7 +137,7 @@ def _send_to_review(invoice: Invoice, found: list[Difference], *, actor: Actor, 
         subject_type="billing.invoice",
         subject_id=str(invoice.id),
         title=f"OpenMeter's invoice of {invoice.contract.number} differs from the contract by {delta}",
-        detail="It is neither issued nor collected until somebody accepts our rating of the contract.",
+        detail=_detail(found),
         evidence={"differences": invoice.differences},
         value=delta,
         actor=actor,
@@ -132,10 +145,17 @@ def _send_to_review(invoice: Invoice, found: list[Difference], *, actor: Actor, 
     )
 
 
-def _shown(difference: Difference) -> dict[str, str | int | None]:
+def _detail(found: list[Difference]) -> str:
+    detail = "It is neither issued nor collected until somebody accepts our rating of the contract."
+    why = dict.fromkeys(reason for difference in found for reason in difference.reasons)
+    return f"{detail} Expected: {'; '.join(why)}." if why else detail
+
+
+def _shown(difference: Difference) -> dict[str, str | int | list[str] | None]:
     return {
         "line_id": str(difference.line_id) if difference.line_id else None,
         "ours_minor": difference.ours,
         "theirs_minor": difference.theirs,
         "allowed_minor": difference.allowed,
+        "expected": list(difference.reasons),
     }

@@ -38,7 +38,7 @@ def test_each_tick_goes_to_the_queue_of_its_kind() -> None:
         ticks[queue_of(entry["task"], *entry["args"])].add(name)
     assert ticks == {
         "outbox": {"outbox.local", "outbox.batch", "outbox.publish"},
-        "provider-openmeter": {"outbox.openmeter", "billing.poll_invoices"},
+        "provider-openmeter": {"outbox.openmeter", "billing.poll_invoices", "billing.check_drift"},
         "provider-modern_treasury": {
             "outbox.modern_treasury", "billing.poll_incoming_payments", "payouts.poll"
         },

@@ -24,6 +24,7 @@ from commerce.providers.openmeter.types import (
     Customer,
     Feature,
     Invoice,
+    InvoiceLine,
     Meter,
     Subscription,
     Usage,
@@ -323,6 +324,12 @@ class OpenMeter:
             if updated_since and invoice.updated_at < updated_since:
                 return
             yield invoice
+
+    def gathering(self, customer_id: str) -> list[InvoiceLine]:
+        """What a customer's running periods will bill as things stand: rated live, so it is slow."""
+        filters = {"statuses": ["gathering"], "customers": [customer_id], "expand": ["lines"]}
+        found = [read_invoice(row) for row in self._pages("billing/invoices", **filters)]
+        return [line for invoice in found for line in invoice.lines]
 
     @http.looks_first
     def issuing_synchronized(self, id: str, *, number: str, sent_at: datetime) -> Invoice:

@@ -5,12 +5,13 @@ is unpaid, credited, prepaid and lent goes as the parties say, and all of them h
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from commerce.errors import Conflict, InvalidInput
 from contracts.rules.operations.base import Operation, operation
+from contracts.rules.operations.financing import settled
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, Signature, Transfer, evolve
 
@@ -102,6 +103,8 @@ class TransferOperation(Operation):
             prepaid=payload.prepaid,
             financing=payload.financing,
         )
+        if payload.party == "buyer" and payload.financing == "payoff":
+            state = _paid_off(state, at)
         changes: dict[str, Any] = {
             "transfers": (*state.transfers, transfer),
             "signatures": (*state.signatures, *payload.consents),
@@ -121,6 +124,16 @@ class TransferOperation(Operation):
 
     def event(self, payload: TransferOwnership, before: ContractState) -> str:
         return "contract.transferred"
+
+
+def _paid_off(state: ContractState, at: datetime) -> ContractState:
+    """What is left of the loans is owed by the buyer who leaves, in the last moment that is its own."""
+    after = settled(state, at, "payoff")
+    charges = (
+        charge if charge in state.charges else evolve(charge, at=at - timedelta(microseconds=1))
+        for charge in after.charges
+    )
+    return evolve(after, charges=tuple(charges))
 
 
 def lenders(state: ContractState) -> set[UUID]:

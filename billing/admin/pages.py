@@ -204,13 +204,14 @@ def invoice_lines(invoice: Invoice, request: HttpRequest) -> SafeString:
 
 def invoice_differences(invoice: Invoice, request: HttpRequest) -> SafeString:
     return table(
-        ("Line", ">The contract says", ">OpenMeter says", ">Explained by delay"),
+        ("Line", ">The contract says", ">OpenMeter says", ">Explained by delay", "Expected"),
         [
             (
                 row["line_id"] or "not a line of the contract",
                 money(row["ours_minor"], invoice.currency),
                 money(row["theirs_minor"], invoice.currency),
                 money(row["allowed_minor"], invoice.currency),
+                "; ".join(row.get("expected", [])) or "no",
             )
             for row in invoice.differences
         ],
