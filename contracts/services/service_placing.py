@@ -96,7 +96,8 @@ def place(events: Sequence[ServiceReport], *, actor: Actor, at: datetime) -> lis
     places = _Places(events, actor)
     found: dict[int, Placed] = {}
     originals: dict[Key, Placed] = {}
-    for i, event in sorted(enumerate(events), key=lambda pair: bool(pair[1].corrects)):
+    # What says where a unit is comes before what leaves that out, and reports before their corrections.
+    for i, event in sorted(enumerate(events), key=lambda pair: (pair[1].corrects != "", not pair[1].line_id)):
         try:
             found[i] = places.correction(event, originals) if event.corrects else places.report(event)
         except _Fault as fault:
@@ -132,12 +133,16 @@ class _Places:
         ids |= {unit.contract_id for units in self.tracks.values() for unit in units}
         ids |= {row.contract_id for row in self.targets.values()}
         self.contracts = Contract.objects.only("status", "state").in_bulk(ids)
+        self.opened: dict[str, Track] = {}
         self._timelines: dict[UUID, dict[UUID, _Line]] = {}
 
     def report(self, event: ServiceReport) -> Placed:
         if event.contract_id and event.line_id:
-            return Placed(self._named(event, event.contract_id, event.line_id))
+            self.opened[event.unit_id] = self._named(event, event.contract_id, event.line_id)
+            return Placed(self.opened[event.unit_id])
         own = [unit for unit in self.tracks.get(event.unit_id, ()) if self._may_speak_of(unit.track)]
+        if not own and event.unit_id in self.opened:
+            return Placed(self.opened[event.unit_id])
         if not own:
             raise _Fault("unit_id", "unit_unknown", "No line has this unit; name its contract and line.")
         begun = [unit for unit in own if unit.first_at and unit.first_at <= event.at]
