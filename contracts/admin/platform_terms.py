@@ -1,16 +1,16 @@
 """The platform's terms in the console: each version, what it changed, and the form that asks for the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -27,7 +27,7 @@ from commerce.console.registry import register_panel
 from commerce.errors import CommerceError, VersionConflict
 from commerce.logs import request_id
 from contracts.admin.choices import Offered
-from contracts.admin.payload_form import InstantField, PayloadForm, payload_form
+from contracts.admin.payload_form import Group, InstantField, PayloadForm, payload_form
 from contracts.models import PlatformTerms
 from contracts.rules.fold import NOTHING
 from contracts.rules.platform import PER_CONTRACT, Json, PlatformDefaults
@@ -57,34 +57,34 @@ class _Asking:
     row: PlatformTerms
 
     def answer(self) -> HttpResponse:
-        form, status, preview = self._form(), 200, None
-        if self.request.method == "POST" and self.request.POST.get("step") != "edit":
-            status = 422
-            if form.is_valid():
-                try:
-                    preview = terms.preview_platform_terms(**self._asked(form), at=clock.now())
-                    if self.request.POST.get("step") == "confirm":
-                        if form.cleaned_data["seen"] != digest(preview):
-                            raise VersionConflict("This is no longer what you looked at. Look again.")
-                        return self._confirmed(form)
-                    status = 200
-                except (CommerceError, OperationalError) as caught:
-                    error = translate(caught)
-                    form.blame(
-                        [replace(fault, pointer=f"/payload{fault.pointer}") for fault in error.errors],
-                        error.detail,
-                    )
-                    status = error.status
-        return self._shown(form, status, preview)
+        step = self.request.POST.get("step", "")
+        form = self._form(fresh=step == "rows")
+        if step not in ("preview", "confirm"):
+            return self._shown(form)
+        if not form.is_valid():
+            return self._shown(form, status=422)
+        try:
+            preview = terms.preview_platform_terms(**self._asked(form), at=clock.now())
+            if step == "preview":
+                return self._shown(form, preview)
+            return self._confirmed(form, digest(preview))
+        except (CommerceError, OperationalError) as caught:
+            error = translate(caught)
+            faults = [replace(fault, pointer=f"/payload{fault.pointer}") for fault in error.errors]
+            form.blame(faults, error.detail)
+            return self._shown(form, status=error.status)
 
-    def _form(self) -> PayloadForm:
-        data = self.request.POST if self.request.method == "POST" else None
-        offered = Offered("platform_terms", None, NOTHING)
-        form = payload_form(PlatformDefaults, offered, data=data, initial=self.row.sections, base=Envelope)
+    def _form(self, *, fresh: bool) -> PayloadForm:
+        """The values of the version or what was posted; `fresh` shows the latter again with more rows."""
+        posted = self.request.POST if self.request.method == "POST" else None
+        form = payload_form(
+            PlatformDefaults, Offered("platform_terms", None, NOTHING), initial=self.row.sections,
+            data=None if fresh else posted, entered=posted if fresh else None, more=fresh, base=Envelope,
+        )  # fmt: skip
         for section, names in PER_CONTRACT.items():
+            group = cast(Group, form.tree.children[section])
             for name in names:
-                form.tree.children[section].children.pop(name)
-                del form.fields[f"payload.{section}.{name}"]
+                del group.children[name], form.fields[f"payload.{section}.{name}"]
         return form
 
     def _asked(self, form: PayloadForm) -> dict[str, Any]:
@@ -98,7 +98,9 @@ class _Asking:
             "effective_at": datetime.fromisoformat(begins) if begins else None,
         }
 
-    def _confirmed(self, form: PayloadForm) -> HttpResponse:
+    def _confirmed(self, form: PayloadForm, seen: str) -> HttpResponse:
+        if form.cleaned_data["seen"] != seen:
+            raise VersionConflict("This is no longer what you looked at. Look again.")
         approval = terms.request_platform_terms(
             **self._asked(form),
             expected_version=self.row.version,
@@ -111,7 +113,9 @@ class _Asking:
         )
         return HttpResponseRedirect(admin_url(self.row))
 
-    def _shown(self, form: PayloadForm, status: int, preview: Any) -> HttpResponse:
+    def _shown(
+        self, form: PayloadForm, preview: tuple[Json, Json] | None = None, status: int = 200
+    ) -> HttpResponse:
         context = {
             **self.page.admin_site.each_context(self.request),
             "title": _ASK.label,
@@ -120,18 +124,19 @@ class _Asking:
             "original": self.row,
             "why_not": _only_the_last(self.row),
             "form": form,
-            "preview": _compared(*preview, self.row.version) if preview and not form.errors else "",
-            "carried": _carried(form, digest(preview)) if preview else (),
             "back": admin_url(self.row),
         }
+        if preview:
+            context["preview"] = _compared(*preview, self.row.version, self.row.version + 1)
+            context["carried"] = [*_entered(self.request.POST), ("seen", digest(preview))]
         return TemplateResponse(self.request, "contracts/platform_terms.html", context, status=status)
 
 
-def _carried(form: PayloadForm, seen: str) -> list[tuple[str, str]]:
-    """Everything that was entered, for the buttons under the preview to bring back."""
-    kept = {"step", "csrfmiddlewaretoken", "seen"}
-    entered = [(name, value) for name, values in form.data.lists() if name not in kept for value in values]
-    return [*entered, ("seen", seen)]
+def _entered(posted: QueryDict) -> Iterator[tuple[str, str]]:
+    """What the buttons under the preview bring back."""
+    for name, values in posted.lists():
+        if name not in ("step", "csrfmiddlewaretoken", "seen"):
+            yield from ((name, value) for value in values)
 
 
 def _only_the_last(row: PlatformTerms) -> str:
@@ -232,13 +237,13 @@ def _differences(row: PlatformTerms, request: HttpRequest) -> SafeString:
     return form + _compared(before, after, base.version, row.version)
 
 
-def _compared(before: Json, after: Json, old: int, new: int | None = None) -> SafeString:
+def _compared(before: Json, after: Json, old: int, new: int) -> SafeString:
     rows = [
         (path.strip("/").replace("/", " ").replace("_", " "), terms.shown(before.get(path)),
          terms.shown(after.get(path)))
         for path in {**before, **after}
     ]  # fmt: skip
-    return table(["Term", f"Version {old}", f"Version {new or old + 1}"], rows, empty="They say the same.")
+    return table(["Term", f"Version {old}", f"Version {new}"], rows, empty="They say the same.")
 
 
 register_panel("contracts.platformterms", title="Values", render=_values, order=1)

@@ -23,7 +23,7 @@ __all__ = ["parties", "payload"]
 pytestmark = pytest.mark.django_db
 
 DAY = timedelta(days=1)
-FEE, SHARE, DOWNPAYMENT = "0.125", "0.05", 1_234_567
+FEE, SHARE, DOWNPAYMENT = "0.125", "0.0531", 1_234_567
 SECRET_REASON = "Northwind is late and Southwind is not"
 # What of the terms a buyer reads: all but how its money is divided.
 AGREED = {"payment", "renewal", "sla", "tax", "commitment", "references"}
@@ -71,6 +71,7 @@ def shared(parties: Parties, payload: dict[str, Any], clock: Callable[..., None]
     southwinds["seller_id"] = str(parties.other_seller.pk)
     downpayment = {"amount_minor": DOWNPAYMENT, "currency": "USD"}
     payload["terms"]["commitment"] = {"downpayment": downpayment}
+    payload["terms"]["settlement"]["partner_share"] = SHARE
     contract = create(payload).contract
     signatures = [
         {"party": str(party.pk), "name": f"Signed for {party.name}", "at": "2027-03-01T00:00:00Z"}
@@ -170,9 +171,10 @@ def test_a_seller_sees_the_edits_that_concern_it_and_no_trace_of_the_others(shar
     created = edits[1]["payload"]
     assert {line["line_id"] for line in created["lines"]} == {shared.northwinds_line}
     assert edits[6]["payload"] == {"line_id": shared.northwinds_line, "quantity": 3}
-    assert edits[9]["payload"] == {"scope": "all", "billing": "continue", "access": "block"}
+    hold = {"billing": "continue", "access": "block", "term": "run_on"}
+    assert edits[9]["payload"] == {"scope": "all", **hold}
     seen = shared.edits(southwind)
-    assert seen[7]["payload"] == {"scope": [shared.later_line], "billing": "continue", "access": "block"}
+    assert seen[7]["payload"] == {"scope": [shared.later_line], **hold}
     assert seen[8]["payload"] == {}
     steps = shared.get(northwind, "timeline/")["items"]
     assert [step["edits"] for step in steps] == [[1, 2, 3, 4], [6], [9], []]

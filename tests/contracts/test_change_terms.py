@@ -285,12 +285,12 @@ def test_each_section_is_allowed_in_its_statuses_and_in_no_other(status: str, se
 
 
 @pytest.mark.django_db
-def test_an_ended_contract_takes_references_and_nothing_else(active: Contract) -> None:
-    ended = edit(active, "terminate", {}, reason="Enough.").contract
+def test_an_ended_contract_takes_references_and_nothing_else(draft: Contract) -> None:
+    ended = edit(draft, "terminate", {}, reason="Enough.").contract
     with pytest.raises(StateConflict):
         edit(ended, NAME, {"payment": {"net_days": 30}})
     noted = edit(ended, NAME, {"references": {"notes": "Box 12"}}).contract
-    assert (noted.status, noted.current.terms.references.notes) == ("terminated", "Box 12")
+    assert (noted.status, noted.current.terms.references.notes) == ("cancelled", "Box 12")
 
 
 # Two people
