@@ -3,7 +3,9 @@
 An operator may report what a unit does, or correct what a machine reported; both say why.
 """
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
@@ -17,12 +19,13 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminSplitDateTimeWidg
 from commerce import clock
 from commerce.actor import Actor
 from commerce.console.actions import ObjectAction
-from commerce.console.as_of import asked_instants
 from commerce.console.base import ConsoleAdmin
-from commerce.console.format import badge, in_short, instant, link, number, shown_json
+from commerce.console.charts import table
+from commerce.console.format import NOTHING, badge, in_short, instant, link, number, shown_json, subject_link
 from commerce.console.registry import register_panel
 from commerce.ids import uuid7
 from contracts import services
+from contracts.admin.instants import view_of
 from contracts.models import Contract, ServiceEvent, UnitStatus
 from contracts.rules.periods import billing_period
 from contracts.rules.service import CONTRACT, REPORTED, VOID, WORST_FIRST
@@ -35,6 +38,7 @@ from contracts.services.service_status import lock_service
 PERMISSION = "contracts.record_serviceevent"
 CORRECTABLE = 50
 HISTORY = 20
+SHOWN = 50
 # Beyond so many units the page does not reckon uptime: it reads every report of the contract.
 MOST_UNITS = 500
 TONES = {
@@ -253,40 +257,58 @@ def service_badge(state: str | None) -> SafeString:
     return badge(state, TONES.get(state or "", "plain"))
 
 
-def service(contract: Contract, request: HttpRequest) -> SafeString:
-    """By line the worst state, units by state and the period's uptime; then what was reported last."""
-    asked = asked_instants(request)
-    if asked:
-        at = asked.get("valid_at", clock.now())
-        found = services.service_at(contract.pk, valid_at=at, known_at=asked.get("known_at"))
+def units(contract: Contract, request: HttpRequest) -> SafeString:
+    """By line the worst state, units by state and the period's uptime; then the units, worst first."""
+    view = view_of(contract, request)
+    at = view.valid_at if view.asked else clock.now()
+    if view.asked:
+        found = services.service_at(contract.pk, valid_at=at, known_at=view.known_at)
     else:
-        at = clock.now()
         found = services.service_now(contract.pk)
-    if not found:
-        return SafeString("")
-    state = contract.current
-    up = _uptime(contract, state, found, at, asked.get("known_at"))
-    rows = format_html_join(
-        "",
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class='c-right'>{}</td></tr>",
+    up = _uptime(contract, view.state, found, at, view.known_at)
+    names = {line_id: line.product_code for line_id, line in view.state.lines.items()}
+    by_line = [
+        (names.get(id_, id_), service_badge(one.state), _in_each(one), _irregular(one), up.get(id_, NOTHING))
+        for id_, one in found.items()
+    ]
+    pages = dict(UnitStatus.objects.filter(contract=contract, line_id__in=found).values_list("unit_id", "pk"))
+    worst = sorted(
+        ((unit, id_) for id_, one in found.items() for unit in one.units),
+        key=lambda pair: (WORST_FIRST.index(pair[0].state), pair[0].unit_id),
+    )
+    each = [
         (
-            (
-                state.lines[line_id].product_code if line_id in state.lines else str(line_id),
-                service_badge(view.state),
-                _in_each(view),
-                _irregular(view),
-                up.get(line_id, "—"),
-            )
-            for line_id, view in found.items()
-        ),
-    )
+            subject_link("contracts.unitstatus", pages.get(unit.unit_id), unit.unit_id),
+            names.get(id_, id_),
+            service_badge(unit.state),
+            instant(unit.since),
+        )
+        for unit, id_ in worst[:SHOWN]
+    ]
+    headers = ["Line", "Worst", "Units", "Flagged", ">Uptime this period"]
     return format_html(
-        '<div class="c-scroll"><table class="c-table"><thead><tr><th>Line</th><th>Worst</th><th>Units</th>'
-        '<th>Flagged</th><th class="c-right">Uptime this period</th></tr></thead><tbody>{}</tbody></table>'
-        "</div>{}",
-        rows,
-        _history(contract, asked.get("known_at")),
+        "{}{}",
+        table(
+            headers, by_line, empty="Units appear here when the signed contract names them or reports come."
+        ),
+        table(["Unit", "Line", "State", "Since"], each) if each else "",
     )
+
+
+def reported(contract: Contract, request: HttpRequest) -> SafeString:
+    known_at = view_of(contract, request).known_at
+    known = {"recorded_at__lte": known_at} if known_at else {}
+    rows = [
+        (
+            link(row, row.unit_id),
+            format_html("{}{}", service_badge(row.state), " as a correction" if row.corrects_id else ""),
+            instant(row.at),
+            row.source,
+            in_short(str(row.detail.get("reason", ""))),
+        )
+        for row in ServiceEvent.objects.filter(contract=contract, **known).order_by("-id")[:HISTORY]
+    ]
+    return table(["Unit", "Reported", "From", "By", "Why"], rows, empty="Nothing was reported by then.")
 
 
 def _in_each(view: ServiceView) -> SafeString:
@@ -301,12 +323,15 @@ def _irregular(view: ServiceView) -> SafeString | str:
 
 
 def _uptime(
-    contract: Contract, state: ContractState, found: dict[Any, ServiceView], at: Any, known_at: Any
-) -> dict[Any, str]:
-    if sum(len(view.units) for view in found.values()) > MOST_UNITS:
+    contract: Contract,
+    state: ContractState,
+    found: dict[UUID, ServiceView],
+    at: datetime,
+    known_at: datetime | None,
+) -> dict[UUID, str]:
+    if state.start_at is None or sum(len(view.units) for view in found.values()) > MOST_UNITS:
         return {}
-    billing = state.billing
-    period = billing_period(billing.anchor_day, contract.start_at, at, billing.cadence)
+    period = billing_period(state.billing.anchor_day, state.start_at, at, state.billing.cadence)
     up = services.uptime(contract.pk, start=period.start, end=at, known_at=known_at)
     return {line_id: _percent(served, state) for line_id, served in up.items() if served.served}
 
@@ -317,30 +342,5 @@ def _percent(served: Availability, state: ContractState) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02} %"
 
 
-def _history(contract: Contract, known_at: Any) -> SafeString:
-    rows = ServiceEvent.objects.filter(
-        contract=contract, **({"recorded_at__lte": known_at} if known_at else {})
-    )
-    return format_html(
-        '<div class="c-scroll"><table class="c-table"><thead><tr><th>Unit</th><th>Reported</th><th>From</th>'
-        "<th>By</th><th>Why</th></tr></thead><tbody>{}</tbody></table></div>",
-        format_html_join(
-            "",
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            (
-                (
-                    link(row, row.unit_id),
-                    format_html(
-                        "{}{}", service_badge(row.state), " as a correction" if row.corrects_id else ""
-                    ),
-                    instant(row.at),
-                    row.source,
-                    in_short(str(row.detail.get("reason", ""))),
-                )
-                for row in rows.order_by("-id")[:HISTORY]
-            ),
-        ),
-    )
-
-
-register_panel("contracts.contract", title="Service", render=service, order=15)
+register_panel("contracts.contract", title="Units", render=units, order=20, tab="Service")
+register_panel("contracts.contract", title="Reported last", render=reported, order=21, tab="Service")
