@@ -55,7 +55,7 @@ class Renew:
 
 
 @operation
-class RenewOperation(Operation):
+class RenewOperation(Operation[Renew]):
     name, label = "renew", "Renew"
     before_clock = True
     payload = Renew
