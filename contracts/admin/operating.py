@@ -39,6 +39,7 @@ from contracts.rules import schema
 from contracts.rules.fold import NOTHING
 from contracts.rules.operations import NAMES, REGISTRY
 from contracts.rules.operations.base import Operation
+from contracts.rules.platform import open_to_all
 from contracts.rules.state import ContractState
 from contracts.services import OperationRequest, drafts
 
@@ -144,7 +145,9 @@ class _Operating:
         self.at = clock.now()
         self.state, self.pending = self._start()
         step = self.request.POST.get("step", "") if self.request.method == "POST" else ""
-        asks_for_more = step == "rows" or (self._target() is not None and "replacing" not in self.request.POST)
+        asks_for_more = step == "rows" or (
+            self._target() is not None and "replacing" not in self.request.POST
+        )
         form = self._form(fresh=asks_for_more)
         if step in ("preview", "confirm", "batch") and not asks_for_more:
             if not form.is_valid():
@@ -365,6 +368,7 @@ def new_view(page: ConsoleAdmin, request: HttpRequest) -> HttpResponse:
     offered = Offered("create", None, NOTHING)
     form = payload_form(
         rule.payload, offered, data=request.POST if request.method == "POST" else None,
+        initial={"terms": open_to_all(services.platform_terms(at))},
         without=frozenset({"lines"}), base=Envelope,
     )  # fmt: skip
     del form.fields["effective_at"]

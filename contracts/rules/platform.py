@@ -7,11 +7,14 @@ new version moves no running contract.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any
 
 from commerce.errors import FieldError
 from contracts.rules import schema
+from contracts.rules.charges import charge
 from contracts.rules.schema import Between, Share
+from contracts.rules.state import ContractState
 from contracts.rules.terms import Days, Payment, Renewal, SettlementTerms, Sla, Tax, Terms, contradictions
 
 Json = dict[str, Any]
@@ -99,6 +102,19 @@ def filled(terms: Any, values: Json) -> Any:
         if section == "settlement" and not whole[section].get("partner_id") and "partner_share" not in given:
             whole[section].pop("partner_share", None)
     return whole
+
+
+def steep_rise(before: ContractState, after: ContractState, limits: Limits) -> str:
+    """Why a second person has to agree to dearer lines; "" when none rises by more than the limit."""
+    if before.status not in ("active", "suspended"):
+        return ""
+    for line_id, line in before.lines.items():
+        new = after.lines.get(line_id, line)
+        units = max(1, line.quantity)
+        old, cost = charge(line.price, units), charge(new.price, units)
+        if new.price != line.price and cost > old * (1 + Fraction(limits.price_rise_approval)):
+            return f"{line.product_code} becomes dearer by more than {limits.price_rise_approval:%}."
+    return ""
 
 
 def _faults(values: PlatformDefaults) -> Iterator[FieldError]:

@@ -21,6 +21,7 @@ from contracts.rules import fold, schema
 from contracts.rules.fold import Edit
 from contracts.rules.operations import Operation, named
 from contracts.rules.operations.correct import Correct, Replacement, check_correction
+from contracts.rules.platform import steep_rise
 from contracts.rules.state import ContractState
 from contracts.services.catalog import resolve
 from contracts.services.terms import platform_terms
@@ -109,7 +110,8 @@ def plan(
         before,
         after,
         until=_next_edit(log, new.effective_at),
-        approval=op.needs_approval(before, parsed, new.effective_at),
+        approval=op.needs_approval(before, parsed, new.effective_at)
+        or steep_rise(before, after, platform_terms(at).limits),
     )
 
 

@@ -175,7 +175,7 @@ def test_a_seller_sees_the_edits_that_concern_it_and_no_trace_of_the_others(shar
     assert edits[9]["payload"] == {"scope": "all", **hold}
     seen = shared.edits(southwind)
     assert seen[7]["payload"] == {"scope": [shared.later_line], **hold}
-    assert seen[8]["payload"] == {}
+    assert seen[8]["payload"] == {"scope": "all"}
     steps = shared.get(northwind, "timeline/")["items"]
     assert [step["edits"] for step in steps] == [[1, 2, 3, 4], [6], [9], []]
     assert steps[-1]["contract"]["status"] == "expired"

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -392,6 +393,26 @@ def test_how_far_back_an_edit_goes_is_the_platforms_to_say(
     assert result.edit.seq == 5
 
 
+def test_a_steep_rise_takes_two_people_whatever_notice_was_given(
+    active: Contract, servers: UUID, change: Callable[..., PlatformTerms], people: dict[str, Actor]
+) -> None:
+    rise = {"line_id": str(servers), "notice_given_at": "2027-01-01T00:00:00Z"}
+    for share, limit, steep in (("0.1", "0.1", False), ("0.11", "0.1", True), ("0.11", "0.2", False)):
+        at = MARCH + timedelta(days=Contract.objects.get(pk=active.pk).version)
+        if services.platform_terms(at).limits.price_rise_approval != Decimal(limit):
+            change({"limits": {"price_rise_approval": limit}}, at=at)
+        work = partial(
+            edit, active, "change_price", {**rise, "percent": share}, actor=people["operator"], at=at
+        )
+        if not steep:
+            work()
+            continue
+        with pytest.raises(PermissionDenied) as refused:
+            work()
+        assert refused.value.code == "approval_required"
+    assert Contract.objects.get(pk=active.pk).current.lines[servers].price.rate == Decimal("21978")
+
+
 def test_every_value_of_the_platform_is_a_contracts_term_of_the_same_kind() -> None:
     """So that what is filled in is what a contract could have said."""
     values = open_to_all(PlatformDefaults())
@@ -484,6 +505,14 @@ def test_an_operator_sees_what_differs_and_asks_and_an_approver_agrees(
     }
     approve(approval=asked, actor=people["approver"], at=MARCH)
     assert services.platform_terms(MARCH).payment.net_days == 30
+
+
+def test_the_form_of_a_new_contract_begins_with_the_platforms_terms(
+    browser: Callable[[str], Client], change: Callable[..., PlatformTerms]
+) -> None:
+    change(MONTH)
+    form = browser("operator").get(reverse("admin:contracts_contract_new")).context["form"]
+    assert form["payload.terms.payment.net_days"].value() == 30
 
 
 def test_a_refusal_comes_back_at_its_field(browser: Callable[[str], Client]) -> None:
