@@ -21,7 +21,8 @@ from commerce.errors import InsufficientFunds, Retryable, StateConflict
 from commerce.ids import uuid7
 from commerce.money import Money
 from contracts.models import Contract
-from contracts.rules.pricing import billing_period, expected_period_total
+from contracts.rules.desired import expected_period_total
+from contracts.rules.periods import billing_period
 from contracts.rules.state import ContractState
 from contracts.services import contract_edits
 from ledger import services as ledger
@@ -47,7 +48,7 @@ def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: dat
         account = give_back(account=account, source=source, actor=actor, at=at)
     state = contract_state(contract.id, valid_at=at)
     downpayment = downpayment_of(state)
-    period = billing_period(state.billing.anchor_day, contract.start_at, at)
+    period = billing_period(state.billing.anchor_day, contract.start_at, at, state.billing.cadence)
     net, tax = expected_period_total(state, period)
     account.downpayment_wanted_minor = downpayment
     account.committed_wanted_minor = max(net + tax - downpayment, 0)
@@ -76,7 +77,7 @@ def follow_owner(
     if not created or contract.status in ENDED:
         return account
     state = contract_state(contract.id, valid_at=at)
-    period = billing_period(state.billing.anchor_day, contract.start_at, at)
+    period = billing_period(state.billing.anchor_day, contract.start_at, at, state.billing.cadence)
     net, tax = expected_period_total(state, replace(period, start=max(period.start, owner.since)))
     account.committed_wanted_minor = net + tax
     account.save()

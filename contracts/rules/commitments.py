@@ -12,6 +12,7 @@ from fractions import Fraction
 from uuid import UUID
 
 from commerce.money import allocate, round_half_up
+from contracts.rules.pricing import ratio
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Allowance:
 
 def window(start: datetime, end: datetime, full: timedelta, paused: timedelta = timedelta(0)) -> Window:
     """[start, end) of a full window of length `full`, of which `paused` does not count."""
-    microsecond = timedelta(microseconds=1)
-    return Window(start, end, Fraction((end - start - paused) // microsecond, full // microsecond))
+    return Window(start, end, ratio(end - start - paused, full))
 
 
 def units_of(

@@ -23,15 +23,16 @@ from contracts.rules.discounts import funded
 from contracts.rules.fold import Edit, Instant, at_instant, timeline
 from contracts.rules.lines import DesiredLine, Difference, Funder, LineKind, differences
 from contracts.rules.loans import schedule_of
+from contracts.rules.operations.base import RUNNING
 from contracts.rules.periods import Period
 from contracts.rules.pricing import tax_on
 from contracts.rules.rating import Quota, Rated, Usage, decimal, major, minimums, part_of, rate_line
 from contracts.rules.segments import Segment, ServiceOf, periods_of, segments_of, stretches
-from contracts.rules.state import FINAL, Charge, Commitment, ContractState, LineState
+from contracts.rules.state import FINAL, Charge, Commitment, ContractState, LineState, evolve
 from contracts.rules.windows import Committed, committed_of
 
 _TICK = timedelta(microseconds=1)
-_ONE, _NO_TAX, _NONE = Decimal(1), Decimal(0), Fraction(0)
+_ONE, _NO_TAX, _NO_USE, _NONE = Decimal(1), Decimal(0), Decimal(0), Fraction(0)
 
 
 def desired_lines(
@@ -81,6 +82,22 @@ def difference_of(
             for edits in (before, after)
         )
     )
+
+
+def expected_period_total(state: ContractState, period: Period) -> tuple[int, int]:
+    """(net, tax) that `state` will come to in `period` if nothing changes and nothing is used.
+
+    A state that is not live yet counts as live; what is charged once is left out.
+    """
+    start = max(state.start_at or period.start, period.start)
+    end = min(state.end_at or period.end, period.end)
+    live = state if state.status in RUNNING else evolve(state, status="active")
+    lines = [
+        line
+        for line in lines_of([Instant(start, live, ())], start=start, end=end, usage=lambda *_: _NO_USE)
+        if line.line_id is not None and line.kind not in ("one_off", "early_fee")
+    ]
+    return sum(line.net_minor for line in lines), sum(line.tax_minor for line in lines)
 
 
 class _Book:
@@ -363,7 +380,8 @@ class _Book:
     def _fee(self, charge: Charge, state: ContractState, at: datetime) -> Iterator[DesiredLine]:
         """A fee; one that names no line is shared over the live ones by what they cost a month."""
         if charge.kind != "early_fee":
-            yield self._lent(charge.kind, charge.charge_id, charge.seller_id, at, charge.amount_minor)
+            owed = self._lent(charge.kind, charge.charge_id, charge.seller_id, at, charge.amount_minor)
+            yield replace(owed, start=charge.at, end=charge.at)
             return
         lines = [state.lines[charge.line_id]] if charge.line_id in state.lines else state.live_lines
         monthly = [

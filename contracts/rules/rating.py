@@ -8,17 +8,18 @@ anew. What is missing to a price's minimum is a charge of its own at the period'
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from itertools import groupby, pairwise
 from typing import Literal
 from uuid import UUID
 
-from commerce.money import allocate, exponent, round_half_up
+from commerce.money import allocate, exponent
 from contracts.rules import charges
 from contracts.rules.commitments import Allowance
 from contracts.rules.periods import Period
+from contracts.rules.pricing import ratio, rounded
 from contracts.rules.segments import Segment
 from contracts.rules.state import Price
 
@@ -29,7 +30,6 @@ Quota = Callable[[datetime], Allowance | None]
 ChargeKind = Literal["recurring", "usage", "one_off", "overage", "true_up"]
 
 _DIGITS = Decimal("1e-9")
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def minimums(rated: Iterable[Rated], period: Period) -> Iterator[Rated]:
     for (price, _, _), same in groupby(bounded, key=lambda one: _terms(one.segment)):
         group = list(same)
         total = sum((one.exact for one in group), Fraction(0))
-        served = sum((_part(one.start, one.end, period) for one in group), Fraction(0))
+        served = sum((ratio(one.end - one.start, period.full) for one in group), Fraction(0))
         least = charges.at_least(price, total, served)
-        net = round_half_up(least) - sum(one.net_minor for one in group)
+        net = rounded(least) - sum(one.net_minor for one in group)
         if least > total and net > 0:
             segment = group[-1].segment
             yield Rated(
@@ -106,7 +106,7 @@ def part_of(rated: Rated, start: datetime, end: datetime, usage: Usage) -> Fract
         used = usage(rated.segment.line_id, rated.start, rated.end)
         if used:
             return Fraction(usage(rated.segment.line_id, start, end)) / Fraction(used)
-    return Fraction((end - start) // _MICROSECOND, (rated.end - rated.start) // _MICROSECOND)
+    return ratio(end - start, rated.end - rated.start)
 
 
 def major(minor: int, segment: Segment) -> Decimal:
@@ -131,23 +131,23 @@ def _one_offs(segments: Sequence[Segment], period: Period) -> Iterator[Rated]:
             exact = charges.charge(segment.price, more)
             yield Rated(
                 "one_off", segment, segment.line_id, at, at, Decimal(more), segment.price.rate,
-                Fraction(more), exact, round_half_up(exact),
+                Fraction(more), exact, rounded(exact),
             )  # fmt: skip
 
 
 def _recurring(group: Sequence[Segment], period: Period) -> Iterator[Rated]:
     """Charges of one price: together they stay below its maximum."""
     price = group[0].price
-    parts = [_part(one.valid_from, one.valid_to, period) for one in group]
+    parts = [ratio(one.valid_to - one.valid_from, period.full) for one in group]
     exact = [
         charges.charge(price, one.quantity) * period.months * Fraction(one.share) * part
         for one, part in zip(group, parts, strict=True)
     ]
-    nets = [round_half_up(one) for one in exact]
+    nets = [rounded(one) for one in exact]
     total = sum(exact, Fraction(0))
     most = charges.at_most(price, total, sum(parts, Fraction(0)))
     if most < total:
-        nets = allocate(round_half_up(most), exact)
+        nets = allocate(rounded(most), exact)
         exact = [one * most / total for one in exact]
     for segment, part, one, net in zip(group, parts, exact, nets, strict=True):
         yield Rated(
@@ -179,7 +179,7 @@ def _metered(
 ) -> Iterator[Rated]:
     """Charges of one count, in order: each is what all of them cost less what those before it did."""
     price, share = group[0].price, Fraction(group[0].share)
-    served = sum((_part(one.valid_from, one.valid_to, period) for one in group), Fraction(0))
+    served = sum((ratio(one.valid_to - one.valid_from, period.full) for one in group), Fraction(0))
 
     def cost(units: Fraction) -> Fraction:
         return charges.at_most(price, charges.charge(price, units, served) * share, served)
@@ -200,20 +200,16 @@ def _metered(
         units, exact, over, extra = (after - before for after, before in zip(now, done, strict=True))
         yield Rated(
             "usage", segment, segment.line_id, segment.valid_from, segment.valid_to, decimal(units),
-            price.rate, quantity - over, exact, round_half_up(now[1]) - round_half_up(done[1]),
+            price.rate, quantity - over, exact, rounded(now[1]) - rounded(done[1]),
         )  # fmt: skip
         if over and allowance:
             yield Rated(
                 "overage", segment, allowance.commitment_id, segment.valid_from, segment.valid_to,
                 decimal(over), price.rate * allowance.factor, over, extra,
-                round_half_up(now[3]) - round_half_up(done[3]),
+                rounded(now[3]) - rounded(done[3]),
             )  # fmt: skip
         done = now
 
 
 def _terms(segment: Segment) -> tuple[Price, UUID, int]:
     return segment.price, segment.seller_id, segment.owner_epoch
-
-
-def _part(start: datetime, end: datetime, period: Period) -> Fraction:
-    return Fraction((end - start) // _MICROSECOND, period.full // _MICROSECOND)

@@ -24,9 +24,9 @@ from commerce.console.models import Approval
 from commerce.errors import CommerceError, Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.money import Money
 from contracts.models import BulkPlan, BulkPlanRow, Contract
+from contracts.rules.desired import expected_period_total
 from contracts.rules.operations import named
 from contracts.rules.periods import billing_period
-from contracts.rules.pricing import expected_period_total
 from contracts.rules.state import ContractState
 from contracts.services.edits import OperationRequest, record_edits
 from contracts.services.previews import preview_edits

@@ -9,8 +9,8 @@ import pytest
 from commerce.outbox.models import OutboxEvent
 from contracts import services
 from contracts.models import Contract, ContractEdit
-from contracts.rules import pricing
-from contracts.rules.segments import billable_segments
+from contracts.rules.desired import desired_lines, expected_period_total
+from contracts.rules.periods import billing_period
 from contracts.rules.splits import split_invoice
 from tests.contracts.conftest import MARCH, Parties, create
 
@@ -23,8 +23,8 @@ def test_the_first_period_is_expected_at_28_970_after_the_downpayment(payload: d
     payload["terms"]["commitment"] = {"downpayment": {"amount_minor": 1000000, "currency": "USD"}}
     contract = create(payload).contract
     state = contract.current
-    period = pricing.billing_period(state.billing.anchor_day, contract.start_at, MARCH)
-    net, tax = pricing.expected_period_total(state, period)
+    period = billing_period(state.billing.anchor_day, contract.start_at, MARCH)
+    net, tax = expected_period_total(state, period)
     downpayment = state.terms.commitment.downpayment
     assert (period.start, period.end) == (MARCH, APRIL)
     assert (net, tax) == (3_600_000, 297_000)
@@ -37,13 +37,15 @@ def test_the_invoice_of_the_first_period_is_rated_and_split_to_the_cent(
 ) -> None:
     edits = services.contract_edits(active.pk)
     state = active.current
-    period = pricing.billing_period(1, active.start_at, MARCH)
-    servers, burst = billable_segments(edits, start=period.start, end=period.end)
-    nets = [pricing.rate_recurring(servers, period), pricing.rate_usage(burst.price, Decimal(100))]
-    taxes = [pricing.tax_on(net, state.terms.tax.rate) for net in nets]
-    assert (nets, sum(taxes)) == ([3_600_000, 20_000], 298_650)
+    period = billing_period(1, active.start_at, MARCH)
+    lines = desired_lines(
+        edits, start=period.start, end=period.end, usage=lambda line_id, since, until: Decimal(100)
+    )
+    assert [line.net_minor for line in lines] == [3_600_000, 20_000]
+    assert sum(line.tax_minor for line in lines) == 298_650
     split = split_invoice(
-        [(parties.seller.pk, net, tax) for net, tax in zip(nets, taxes, strict=True)], state.terms.settlement
+        [(line.seller_id, line.net_minor, line.tax_minor) for line in lines if line.seller_id],
+        state.terms.settlement,
     )
     assert split.tax_minor == 298_650
     assert split.fee_minor == 429_875
