@@ -11,6 +11,8 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         from billing import events, handlers, invariants  # noqa: F401
         from billing.services import require_downpayment, reversals  # noqa: F401
-        from contracts.services import register_activation_guard
+        from billing.services.usage import metered
+        from contracts.services import register_activation_guard, register_usage_source
 
+        register_usage_source(metered)
         register_activation_guard(require_downpayment)

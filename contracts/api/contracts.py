@@ -4,7 +4,7 @@ What a key sees of a contract is decided in `contracts.rules.visibility`, for ev
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,15 +20,20 @@ from commerce.api.idempotency import key_of
 from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer
 from commerce.api.views import CommerceViewSet
 from commerce.errors import NotFound
+from commerce.money import Money
 from commerce.parties.models import Organization
 from contracts import services
 from contracts.api.editing import IF_MATCH, OPERATION_SCHEMA, Editing, OperationSerializer
 from contracts.api.representations import (
+    BilledOtherwiseSerializer,
     ContractSerializer,
+    DesiredLinesSerializer,
     DiffSerializer,
     EditSerializer,
     OperationResultSerializer,
     PreviewSerializer,
+    billed_otherwise,
+    desired_line,
     document,
     represent,
 )
@@ -40,6 +45,8 @@ from contracts.rules.fold import Edit
 from contracts.rules.operations.create import Create
 from contracts.rules.state import ContractState, changes
 from contracts.rules.visibility import Json, Viewer, roles_of, seen_edits, seen_timeline, shown
+
+LONGEST = timedelta(days=1100)
 
 
 class InstantsQuery(Query):
@@ -69,6 +76,16 @@ class DiffQuery(Query):
             raise serializers.ValidationError({"from_version": "Give instants or versions, not both."})
         if not {"from", "from_version"} & attrs.keys():
             raise serializers.ValidationError({"from": "Give from or from_version."})
+        return attrs
+
+
+class BillsQuery(KnownQuery):
+    start = InstantField(help_text="From this instant.")
+    end = InstantField(help_text="Until this instant, at most three years later.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs["start"] < attrs["end"] <= attrs["start"] + LONGEST:
+            raise serializers.ValidationError({"end": "The end lies after the start, at most three years."})
         return attrs
 
 
@@ -239,6 +256,9 @@ class ContractViewSet(Editing, mixins.ListModelMixin, CommerceViewSet):
                 "before": before,
                 "after": after,
                 "contract": represent(self.get_object(), preview.after, self.viewer),
+                "bills": BilledOtherwiseSerializer(
+                    [billed_otherwise(one, preview.after.currency) for one in preview.bills], many=True
+                ).data,
                 "approval": preview.approval,
             }
         )
@@ -290,6 +310,23 @@ class ContractViewSet(Editing, mixins.ListModelMixin, CommerceViewSet):
                     {"start": schema.instant(part.start), "end": end, "before": before, "after": after}
                 )
         return Response({"items": items})
+
+    @extend_schema(responses=DesiredLinesSerializer)
+    @action(detail=True, query_serializer=BillsQuery, url_path="desired-lines")
+    def desired_lines(self, request: Request, pk: Any = None) -> Response:
+        """What should be billed for [start, end): all of it for the buyer, a seller's own lines for him."""
+        contract = self.get_object()
+        lines = services.desired(
+            contract.pk, start=self.query["start"], end=self.query["end"], known_at=self.query.get("known_at")
+        )
+        if self.viewer != "platform":
+            lines = [line for line in lines if self.viewer in (line.buyer_id, line.seller_id)]
+        body = {
+            "items": [desired_line(line, contract.currency) for line in lines],
+            "net": Money(sum(line.net_minor for line in lines), contract.currency),
+            "tax": Money(sum(line.tax_minor for line in lines), contract.currency),
+        }
+        return Response(DesiredLinesSerializer(body).data)
 
     def _ends_of_diff(self, edits: Sequence[Edit]) -> tuple[datetime, datetime | None]:
         """The two instants of knowledge, given as such or as versions."""

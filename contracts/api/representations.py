@@ -1,10 +1,14 @@
 """How a contract, its edits and previews of them look over HTTP."""
 
+from typing import Any
+
 from rest_framework import serializers
 
-from commerce.api.serializers import InstantField, StrictModelSerializer
+from commerce.api.serializers import InstantField, MoneyField, StrictModelSerializer
 from commerce.errors import NotFound
+from commerce.money import Money
 from contracts.models import Contract, ContractEdit
+from contracts.rules.lines import DesiredLine, Difference
 from contracts.rules.state import ContractState, digest
 from contracts.rules.visibility import Json, Viewer, shown
 
@@ -56,11 +60,49 @@ class BatchResultSerializer(serializers.Serializer):
     contract = ContractSerializer()
 
 
+class DesiredLineSerializer(serializers.Serializer):
+    """What should be billed: minor units in `net` and `tax`, a discount below zero."""
+
+    kind = serializers.CharField()
+    line_id = serializers.UUIDField(allow_null=True)
+    source_id = serializers.CharField(help_text="The line, discount, commitment, loan or charge it is for.")
+    product = serializers.CharField()
+    seller_id = serializers.UUIDField(allow_null=True)
+    buyer_id = serializers.UUIDField()
+    owner_epoch = serializers.IntegerField()
+    quantity = serializers.CharField()
+    rate = serializers.CharField()
+    start = InstantField()
+    end = InstantField()
+    net = MoneyField()
+    tax = MoneyField()
+    funded_by = serializers.CharField(allow_blank=True)
+
+
+class DesiredLinesSerializer(serializers.Serializer):
+    items = DesiredLineSerializer(many=True)
+    net = MoneyField()
+    tax = MoneyField()
+
+
+class BilledOtherwiseSerializer(serializers.Serializer):
+    """One line in one billing period, before and after, without tax, and what the difference is."""
+
+    kind = serializers.CharField()
+    line_id = serializers.UUIDField(allow_null=True)
+    product = serializers.CharField()
+    period_start = InstantField()
+    before = MoneyField()
+    after = MoneyField()
+    tax = MoneyField(help_text="The difference of the tax.")
+
+
 class PreviewSerializer(serializers.Serializer):
     effective_at = InstantField()
     before = serializers.DictField(help_text="JSON pointer to value, of what would change.")
     after = serializers.DictField()
     contract = ContractSerializer(help_text="The state that would hold at effective_at.")
+    bills = BilledOtherwiseSerializer(many=True)
     approval = serializers.ListField(
         child=serializers.CharField(), help_text="Why two people must agree; empty when nobody else must."
     )
@@ -95,4 +137,35 @@ def document(contract: Contract, body: Json) -> Json:
         "end_at": body.get("end_at"),
         "lines": list(body["lines"].values()),
         "state_hash": digest({**body, "version": 0}),
+    }
+
+
+def desired_line(line: DesiredLine, currency: str) -> dict[str, Any]:
+    """What `DesiredLineSerializer` reads."""
+    return {
+        **{
+            name: getattr(line, name)
+            for name in (
+                "kind", "line_id", "product", "seller_id", "buyer_id", "owner_epoch", "start", "end",
+                "funded_by",
+            )
+        },
+        "source_id": str(line.source_id),
+        "quantity": format(line.quantity.normalize(), "f"),
+        "rate": format(line.rate.normalize(), "f"),
+        "net": Money(line.net_minor, currency),
+        "tax": Money(line.tax_minor, currency),
+    }  # fmt: skip
+
+
+def billed_otherwise(difference: Difference, currency: str) -> dict[str, Any]:
+    """What `BilledOtherwiseSerializer` reads."""
+    return {
+        "kind": difference.owed.kind,
+        "line_id": difference.owed.line_id,
+        "product": difference.product,
+        "period_start": difference.owed.period_start,
+        "before": Money(difference.net_before, currency),
+        "after": Money(difference.net_after, currency),
+        "tax": Money(difference.tax_minor, currency),
     }

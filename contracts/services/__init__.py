@@ -1,5 +1,6 @@
 """Verbs of the contracts app."""
 
+from contracts.services.bills import desired, register_usage_source
 from contracts.services.catalog import ensure_product
 from contracts.services.edit_approvals import request_edits
 from contracts.services.edits import (
@@ -49,6 +50,7 @@ __all__ = [
     "contract_edits",
     "create_contract",
     "create_offer",
+    "desired",
     "ensure_product",
     "follow_clock",
     "follow_contract",
@@ -68,6 +70,7 @@ __all__ = [
     "register_activation_guard",
     "register_edit_hook",
     "register_renewal_guard",
+    "register_usage_source",
     "release_expired_holds",
     "release_hold",
     "replan_contract",

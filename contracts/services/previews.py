@@ -12,8 +12,10 @@ from commerce.actor import Actor
 from commerce.ids import uuid7
 from contracts.rules import fold
 from contracts.rules.fold import Instant
+from contracts.rules.lines import Difference
 from contracts.rules.state import ContractState, difference
 from contracts.services.admission import Planned
+from contracts.services.bills import changed_bills
 from contracts.services.edits import OperationRequest, contract_edits, record
 
 
@@ -22,7 +24,8 @@ class Preview:
     """What would change, seen at `effective_at`, the earliest instant that any of the edits touches.
 
     `changed_before` and `changed_after` map JSON pointers to values; `timeline` is what would follow from
-    there, `was` what follows now. `approval` says why two people must agree, once for each that must.
+    there, `was` what follows now. `bills` is what changes of each line in each billing period, from the
+    first one touched to the one after the present. `approval` says why two people must agree, if they must.
     """
 
     effective_at: datetime
@@ -33,6 +36,7 @@ class Preview:
     planned: list[Planned]
     timeline: list[Instant]
     was: list[Instant]
+    bills: list[Difference]
     approval: list[str]
 
 
@@ -98,5 +102,6 @@ def _preview(
         planned=result.planned,
         timeline=[instant for instant in will if instant.at >= since],
         was=[instant for instant in was if instant.at >= since],
+        bills=changed_bills(contract_id, was, will, since=since, at=at),
         approval=[plan.approval for plan in result.planned if plan.approval],
     )

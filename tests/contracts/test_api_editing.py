@@ -180,3 +180,28 @@ def test_a_seller_learns_of_no_line_that_is_not_its_own(
     items = seller.get(f"contracts/{at_work.pk}/diff/?from_version=4").json()["items"]
     assert f"/lines/{servers}/quantity" in items[0]["after"]
     assert not [pointer for item in items for pointer in item["after"] if "tax" in pointer]
+
+
+def test_what_should_be_billed_is_read_over_http_and_a_preview_says_what_changes_of_it(
+    platform: Api,  # noqa: F811
+    at_work: Contract,
+    servers: UUID,
+    parties: Parties,
+) -> None:
+    query = "desired-lines/?start=2027-03-01T00:00:00Z&end=2027-04-01T00:00:00Z"
+    body = platform.get(f"contracts/{at_work.pk}/{query}").json()
+    assert body["net"] == {"amount_minor": 3_600_000, "currency": "USD"}
+    assert body["tax"]["amount_minor"] == 297_000
+    half = {"operation": "suspend", "payload": {"reason": "buyer", "billing": "stop"}}
+    seen = send(platform, at_work, "preview", half).json()["bills"]
+    first = seen[0]
+    assert (first["line_id"], first["before"]["amount_minor"], first["after"]["amount_minor"]) == (
+        str(servers),
+        3_600_000,
+        1_161_290,
+    )  # 10 of 31 days
+    seller = Api(parties.seller)
+    assert seller.get(f"contracts/{at_work.pk}/{query}").json()["net"]["amount_minor"] == 3_600_000
+    assert Api(parties.partner).get(f"contracts/{at_work.pk}/{query}").json()["items"] == []
+    for wrong in ("start=2027-03-01T00:00:00Z", "start=2027-03-01T00:00:00Z&end=2027-03-01T00:00:00Z"):
+        assert platform.get(f"contracts/{at_work.pk}/desired-lines/?{wrong}").status_code == 400

@@ -1,0 +1,69 @@
+"""What a contract should have billed, and what an edit changes of it: the rules with what was metered.
+
+Usage is known to the application that meters it, which registers itself as the source.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from uuid import UUID
+
+from contracts.rules.desired import lines_of
+from contracts.rules.fold import Instant, at_instant, timeline
+from contracts.rules.lines import DesiredLine, Difference, differences
+from contracts.rules.periods import billing_period
+from contracts.services.projection import load_edits
+from contracts.services.service_reading import line_service
+
+UsageSource = Callable[[UUID, UUID, datetime, datetime], Decimal]
+_sources: list[UsageSource] = []
+
+
+def register_usage_source(source: UsageSource) -> None:
+    """Ask `source(contract_id, line_id, start, end)` for what was metered, in the line's unit."""
+    if source not in _sources:
+        _sources.append(source)
+
+
+def desired(
+    contract_id: UUID, *, start: datetime, end: datetime, known_at: datetime | None = None
+) -> list[DesiredLine]:
+    """Every line that should be billed for [start, end), as known at `known_at`; usage as metered by now."""
+    return _lines(contract_id, timeline(load_edits(contract_id), known_at), start, end, known_at)
+
+
+def changed_bills(
+    contract_id: UUID, was: Sequence[Instant], will: Sequence[Instant], *, since: datetime, at: datetime
+) -> list[Difference]:
+    """What one timeline bills otherwise than another, from the period of `since` to the next one."""
+    state = at_instant(will, since)
+    if state.start_at is None:
+        return []
+    anchored = partial(
+        billing_period, state.billing.anchor_day, state.start_at, cadence=state.billing.cadence
+    )
+    start = anchored(since).start
+    end = anchored(anchored(max(at, since)).end).end
+    before, after = (_lines(contract_id, instants, start, end) for instants in (was, will))
+    return differences(before, after)
+
+
+def _lines(
+    contract_id: UUID,
+    instants: Sequence[Instant],
+    start: datetime,
+    end: datetime,
+    known_at: datetime | None = None,
+) -> list[DesiredLine]:
+    return lines_of(
+        instants,
+        start=start,
+        end=end,
+        usage=lambda line_id, since, until: _metered(contract_id, line_id, since, until),
+        in_service=line_service(contract_id, known_at),
+    )
+
+
+def _metered(contract_id: UUID, line_id: UUID, start: datetime, end: datetime) -> Decimal:
+    return sum((source(contract_id, line_id, start, end) for source in _sources), Decimal(0))
