@@ -408,7 +408,7 @@ class Invoice(models.Model):
 
 
 class InvoiceLine(models.Model):
-    """One rated segment. Append-only once written; a draft's lines are written when it is verified."""
+    """One rated line. Append-only once written; a draft's lines are written when it is verified."""
 
     append_only = True
 
@@ -427,7 +427,7 @@ class InvoiceLine(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=["invoice", "line_id", "start"], name="invoice_line_once"),
+            models.UniqueConstraint(fields=["invoice", "line_id", "kind", "start"], name="invoice_line_once"),
         )
 
     def __str__(self) -> str:

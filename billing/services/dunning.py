@@ -100,7 +100,13 @@ def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner 
         return False
     end = min(ends)
     since = max(account.invoiced_through or contract.start_at, owner.since)
-    owed = rate_period(edits, start=since, end=end, usage=partial(metered, contract.id))
+    owed = rate_period(
+        edits,
+        start=since,
+        end=end,
+        usage=partial(metered, contract.id),
+        in_service=contracts.line_service(contract.id),
+    )
     return any(line.net_minor for line in owed)
 
 

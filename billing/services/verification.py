@@ -25,7 +25,7 @@ from commerce.money import Money, exponent, round_half_up
 from commerce.outbox import append
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from contracts.rules.fold import Edit
-from contracts.services import contract_edits
+from contracts.services import contract_edits, line_service
 
 
 def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor, at: datetime) -> Invoice:
@@ -86,7 +86,11 @@ def minor_units_of(amount: Decimal, currency: str) -> int:
 def _rate(invoice: Invoice, edits: list[Edit]) -> list[RatedLine]:
     """Our lines; the invoice's amounts become their sums."""
     lines = rate_period(
-        edits, start=invoice.period_start, end=invoice.period_end, usage=partial(metered, invoice.contract_id)
+        edits,
+        start=invoice.period_start,
+        end=invoice.period_end,
+        usage=partial(metered, invoice.contract_id),
+        in_service=line_service(invoice.contract_id),
     )
     invoice.net_minor = sum(line.net_minor for line in lines)
     invoice.tax_minor = sum(line.tax_minor for line in lines)

@@ -67,15 +67,18 @@ def stretches(
     """The values that `pick` names in each state, joined for as long as they stay equal; until `end`."""
     found: list[Stretch[V]] = []
     running: dict[Hashable, tuple[V, datetime]] = {}
+    before: list[tuple[Hashable, V]] = []
     for instant in instants:
         if instant.at >= end:
             break
-        now = dict(pick(instant.state))
-        for key, (value, since) in list(running.items()):
-            if key not in now or now[key] != value:
-                found.append(Stretch(value, since, instant.at))
-                del running[key]
-        for key, value in now.items():
+        now = list(pick(instant.state))
+        # Most instants change little: only what does not stand unchanged where it stood is looked up.
+        old, new = dict(_others(before, now)), dict(_others(now, before))
+        before = now
+        for key, value in old.items():
+            if key not in new or new[key] != value:
+                found.append(Stretch(*running.pop(key), instant.at))
+        for key, value in new.items():
             running.setdefault(key, (value, instant.at))
     found += (Stretch(value, since, end) for value, since in running.values())
     return found
@@ -109,11 +112,10 @@ def segments_of(
         if segments and _continues(segments[-1], segment):
             segment = replace(segments.pop(), valid_to=segment.valid_to)
         segments.append(segment)
-    order = {line_id: no for instant in instants for no, line_id in enumerate(instant.state.lines)}
     return [
         served
-        for line_id in sorted(found, key=order.__getitem__)
-        for segment in found[line_id]
+        for line_id in (instants[-1].state.lines if instants else ())
+        for segment in found.get(line_id, ())
         for served in (_served(segment, in_service) if segment.in_service else (segment,))
     ]
 
@@ -132,6 +134,11 @@ def periods_of(instants: Sequence[Instant], start: datetime, end: datetime) -> l
             at = period.end
             found.append(replace(period, end=min(period.end, cycle.end)))
     return found
+
+
+def _others(some: list[tuple[Hashable, V]], them: list[tuple[Hashable, V]]) -> list[tuple[Hashable, V]]:
+    """Those of `some` that are not the same in the same place among `them`."""
+    return [one for one, other in zip(some, them, strict=False) if one != other] + some[len(them) :]
 
 
 def _cycles(instants: Sequence[Instant]) -> list[Stretch[Cycle]]:
