@@ -1,6 +1,6 @@
 """Products, and looking up what a payload names: products and the parties of a contract."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -30,10 +30,13 @@ def ensure_product(*, code: str, name: str, kind: str, unit: str, actor: Actor, 
     )[0]
 
 
-def resolve(payload: Any, *, at: datetime) -> Any:
-    """Fill in what the server knows. InvalidInput names every product and party that is unknown."""
+def resolve(payload: Any, *, at: datetime, sold: Set[UUID] = frozenset()) -> Any:
+    """Fill in what the server knows. InvalidInput names every product, offer and party that is unknown.
+
+    `sold` are offers that need not be on sale: an edit that is corrected was sold on them.
+    """
     if isinstance(payload, AddProduct):
-        line, faults = _resolve_lines((payload,), "", at)
+        line, faults = _resolve_lines((payload,), "", at, sold)
         refuse(faults)
         return line[0]
     if isinstance(payload, TransferOwnership):
@@ -45,13 +48,19 @@ def resolve(payload: Any, *, at: datetime) -> Any:
         return with_defaults(payload, platform_terms(at))
     if not isinstance(payload, Create):
         return payload
-    lines, faults = _resolve_lines(payload.lines, "/lines/{}", at, payload.currency)
+    lines, faults = _resolve_lines(payload.lines, "/lines/{}", at, sold, payload.currency)
     parties = [("/buyer_id", payload.buyer_id, "buyer")]
     settlement = payload.terms.settlement
     if settlement.partner_id:
         parties.append(("/terms/settlement/partner_id", settlement.partner_id, "partner"))
     refuse([*_party_faults(parties), *faults])
     return replace(payload, number=payload.number or next_number(at.year), lines=lines)
+
+
+def offers_of(payload: Any) -> frozenset[UUID]:
+    """The offers that lines of a stored payload were sold on."""
+    lines = getattr(payload, "lines", (payload,))
+    return frozenset(line.offer_id for line in lines if getattr(line, "offer_id", None))
 
 
 def next_number(year: int) -> str:
@@ -65,7 +74,7 @@ def next_number(year: int) -> str:
 
 
 def _resolve_lines(
-    lines: tuple[AddProduct, ...], pointer: str, at: datetime, currency: str = ""
+    lines: tuple[AddProduct, ...], pointer: str, at: datetime, sold: Set[UUID], currency: str = ""
 ) -> tuple[tuple[AddProduct, ...], list[FieldError]]:
     offers = Offer.objects.select_related("product", "seller").in_bulk(
         {line.offer_id for line in lines if line.offer_id}
@@ -80,7 +89,7 @@ def _resolve_lines(
         place = pointer.format(i)
         if line.offer_id:
             offer = offers.get(line.offer_id)
-            line, found = _from_offer(line, offer, place, at, currency)
+            line, found = _from_offer(line, offer, place, at, currency, sold)
             product = offer.product if offer else None
         else:
             product = products.get(line.product)
@@ -107,13 +116,15 @@ def _missing(line: AddProduct, place: str) -> list[FieldError]:
 
 
 def _from_offer(
-    line: AddProduct, offer: Offer | None, place: str, at: datetime, currency: str
+    line: AddProduct, offer: Offer | None, place: str, at: datetime, currency: str, sold: Set[UUID]
 ) -> tuple[AddProduct, list[FieldError]]:
     """The line as the offer says. What is said beside it has to be the same."""
     if offer is None or offer.status == Offer.Status.DRAFT:
         return line, [FieldError(f"{place}/offer_id", "unknown_offer", f"There is no offer {line.offer_id}.")]
     asked = offer.asked
-    fault = sale_fault(offer, at, f"{place}/offer_id")
+    own = {name: getattr(offer, name) for name in ("min_term_months", "sla_policy", "tax_code")}
+    own = {name: said for name, said in own.items() if said}
+    fault = None if offer.pk in sold else sale_fault(offer, at, f"{place}/offer_id")
     faults = [fault] if fault else []
     if currency not in ("", offer.currency):
         words = f"The contract is in {currency}, the offer in {offer.currency}."
@@ -123,6 +134,7 @@ def _from_offer(
         "product": line.product not in ("", offer.product.code),
         "seller_id": line.seller_id not in (NOBODY, offer.seller_id),
         "price": price != asked,
+        **{name: bool(getattr(line, name)) and getattr(line, name) != said for name, said in own.items()},
     }
     faults += [
         FieldError(
@@ -133,7 +145,10 @@ def _from_offer(
         for name, differs in differing.items()
         if differs
     ]
-    return replace(line, product=offer.product.code, seller_id=offer.seller_id, price=asked), faults
+    taken: dict[str, Any] = {
+        "product": offer.product.code, "seller_id": offer.seller_id, "price": asked, **own,
+    }  # fmt: skip
+    return replace(line, **taken), faults
 
 
 def _party_faults(wanted: Iterable[tuple[str, UUID, str]]) -> list[FieldError]:

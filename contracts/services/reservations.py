@@ -23,6 +23,7 @@ from contracts.rules import fold
 from contracts.rules.fold import Edit
 from contracts.rules.state import FINAL
 from contracts.services import projection
+from contracts.services.catalog import offers_of
 from contracts.services.offers import sale_fault
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def release_expired_holds(*, at: datetime, limit: int = 200) -> int:
 
 
 def _needs(edits: Sequence[Edit], at: datetime) -> Needs:
-    if not any(_names_offer(edit.payload) for edit in fold.resolve(edits)):
+    if not any(offers_of(edit.payload) for edit in fold.resolve(edits)):
         return Needs()
     steps = fold.timeline(edits)
     present = fold.at_instant(steps, at)
@@ -134,11 +135,6 @@ def _needs(edits: Sequence[Edit], at: datetime) -> Needs:
                     max(known.quantity, line.quantity), known.unit_ids | frozenset(line.unit_ids)
                 )
     return Needs(present.status, units)
-
-
-def _names_offer(payload: Any) -> bool:
-    lines = getattr(payload, "lines", ())
-    return bool(getattr(payload, "offer_id", None)) or any(line.offer_id for line in lines)
 
 
 def _places(planned: Sequence[Any]) -> dict[UUID, str]:
@@ -211,7 +207,7 @@ def _take(
     line_id, offer_id = key
     offer = offers[offer_id]
     more = need.quantity - (row.quantity if row else 0)
-    if row is None and (fault := sale_fault(offer, at, place)):
+    if row is None and not _was_committed(contract, key) and (fault := sale_fault(offer, at, place)):
         raise Conflict(
             fault.detail, code=fault.code, pointer=place, line_id=str(line_id), offer_id=str(offer_id)
         )
@@ -242,6 +238,13 @@ def _take(
         _announce("units.reserved", row, more, "", actor, at)
     _take_units(row, need, place)
     return row
+
+
+def _was_committed(contract: Contract, key: Key) -> bool:
+    """Whether the line was signed on the offer: then it may come back, on sale or not."""
+    line_id, offer_id = key
+    was = Reservation.objects.filter(contract=contract, line_id=line_id, offer_id=offer_id)
+    return was.filter(committed_at__isnull=False).exists()
 
 
 def _take_units(row: Reservation, need: Need, place: str) -> None:

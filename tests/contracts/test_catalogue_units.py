@@ -1,13 +1,13 @@
 """Units of offers: taken by edits, given back by edits and by the clock, never more than there are."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from commerce.errors import Conflict, PermissionDenied, StateConflict
+from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.models import TransitionLog
@@ -186,9 +186,9 @@ def test_a_correction_of_the_past_gives_units_back(offer: Offer, payload: dict[s
 
 def test_an_ended_contract_gives_everything_back(offer: Offer, payload: dict[str, Any]) -> None:
     cancelled, ended = signed(offer, payload, quantity=4), running(offer, payload, quantity=5)
-    edit(cancelled, "terminate", {}, at=LATER, reason="No.")
+    edit(cancelled, "terminate", {"cause": "mutual"}, at=LATER, reason="No.")
     assert stock(offer) == (0, 5)
-    edit(ended, "terminate", {}, at=LATER, reason="No.")
+    edit(ended, "terminate", {"cause": "mutual"}, at=LATER, reason="No.")
     assert stock(offer) == (0, 0)
     assert {row.status for row in Reservation.objects.all()} == {"released"}
 
@@ -342,3 +342,73 @@ def test_a_blocked_sellers_line_that_holds_its_units_goes_on(
     edit(contract, "activate", {"stage": "submit"}, at=LATER)
     assert not ReservedUnit.objects.exists()
     assert stock(offer) == (2, 0)
+
+
+def test_what_an_offer_says_of_term_service_and_tax_is_the_lines(
+    parties: Parties, payload: dict[str, Any]
+) -> None:
+    offer = live(parties.seller, min_term_months=6, sla_policy="gold", tax_code="txcd_10")
+    [line] = draft_on(offer, payload, min_term_months=6).current.live_lines
+    assert (line.sla_policy, line.tax_code, line.min_term_until) == (
+        "gold", "txcd_10", datetime(2027, 9, 1, tzinfo=UTC),
+    )  # fmt: skip
+    with pytest.raises(InvalidInput) as refused:
+        draft_on(offer, payload, min_term_months=1, sla_policy="none")
+    assert faults(refused.value) == {
+        "/lines/0/min_term_months": "offer_min_term_months_differs",
+        "/lines/0/sla_policy": "offer_sla_policy_differs",
+    }
+    assert Contract.objects.count() == 1
+
+
+def correct(contract: Contract, seq: int, mode: str, **given: Any) -> Contract:
+    payload = {"target_seq": seq, "mode": mode, **given}
+    return edit(contract, "correct", payload, at=LATER, reason="A slip.").contract
+
+
+def test_a_correction_of_what_was_sold_asks_for_units_and_not_for_a_sale(
+    offer: Offer, payload: dict[str, Any]
+) -> None:
+    contract = running(offer, payload, quantity=1)
+    body = {"line_id": str(uuid7()), "offer_id": str(offer.pk), "quantity": 5}
+    contract = edit(contract, "add_product", body, at=MARCH + timedelta(days=1)).contract
+    seq = contract.version
+    services.withdraw_offer(offer_id=offer.pk, actor=OPERATOR, at=LATER, reason="No more.")
+    contract = correct(contract, seq, "replace", replacement={"payload": {**body, "quantity": 7}})
+    assert stock(offer) == (0, 8)
+    with pytest.raises(Conflict) as refused:
+        correct(contract, seq, "replace", replacement={"payload": {**body, "quantity": 10}})
+    assert refused.value.code == "capacity_unavailable"
+    contract = correct(contract, seq, "void")
+    assert stock(offer) == (0, 1)
+    correct(contract, seq, "reinstate")
+    assert stock(offer) == (0, 6)
+    with pytest.raises(InvalidInput, match="withdrawn"):
+        edit(contract, "add_product", {**body, "line_id": str(uuid7())}, at=LATER)
+    assert not findings()
+
+
+def test_a_unit_is_on_one_line_at_a_time(offer: Offer, payload: dict[str, Any], parties: Parties) -> None:
+    first = running(offer, payload, quantity=2, unit_ids=["rack-1", "rack-2"])
+    for unit_ids in (["rack-3", "rack-2"], ["rack-1"]):
+        with pytest.raises(Conflict) as refused:
+            draft_on(offer, payload, quantity=2, unit_ids=unit_ids)
+        assert refused.value.code == "unit_unavailable"
+        assert refused.value.extra["units"] == [unit_ids[-1]]
+    assert stock(offer) == (0, 2)
+    body = {"line_id": str(line_of(first)), "delta": -1, "release_units": ["rack-1"]}
+    edit(first, "change_quantity", body, at=LATER)
+    draft_on(offer, payload, quantity=2, unit_ids=["rack-3", "rack-1"])
+    other = live(parties.other_seller)
+    draft_on(other, payload, quantity=1, unit_ids=["rack-1"])
+    assert sorted(ReservedUnit.objects.values_list("unit_id", flat=True)) == [
+        "rack-1", "rack-1", "rack-2", "rack-3",
+    ]  # fmt: skip
+
+
+def test_units_that_are_given_back_may_be_named_again(offer: Offer, payload: dict[str, Any]) -> None:
+    draft_on(offer, payload, quantity=2, unit_ids=["rack-1", "rack-2"])
+    services.release_expired_holds(at=MARCH + HOLD)
+    assert not ReservedUnit.objects.exists()
+    draft_on(offer, payload, quantity=1, unit_ids=["rack-2"])
+    assert ReservedUnit.objects.get().unit_id == "rack-2"
