@@ -214,8 +214,8 @@ def _next_tick(state: ContractState) -> datetime | None:
         ends += [commitment.ends_at for commitment in state.commitments.values() if commitment.ends_at]
         if state.trial and state.trial.until:
             ends.append(state.trial.until)
-        if state.end_at and not state.renews:
-            ends.append(state.end_at)
+        if state.lapses_at:
+            ends.append(state.lapses_at)
     return min(ends, default=None)
 
 
@@ -244,7 +244,7 @@ def _tick(state: ContractState, at: datetime) -> ContractState:
         if state.trial.on_end == "expire":
             ending = Ending(at, cause="trial")
             return evolve(state, **changes, status="terminated", end_at=at, holds=(), ending=ending)
-    if over(state.end_at) and not state.renews:
+    if over(state.lapses_at):
         if state.end_policy == "expire":
             return evolve(state, **changes, status="expired", holds=())
         changes |= {"term_no": state.term_no + 1, "term_start_at": at, "term_months": None, "end_at": None}

@@ -140,12 +140,14 @@ class Hold:
 class Trial:
     """Nothing is billed before `until`; then it converts to billing, or the contract ends.
 
-    One of `days` stands for `until` as long as the contract is not live.
+    One of `days` stands for `until` as long as the contract is not live. `card_required`: it does not go
+    live without a method of payment.
     """
 
     until: datetime | None = None
     days: int | None = None
     on_end: Literal["convert", "expire"] = "convert"
+    card_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -337,6 +339,12 @@ class ContractState:
     def renews(self) -> bool:
         """Whether the term's end brings another term: then the clock does not end the contract."""
         return self.terms.renewal.auto and not self.opted_out and self.end_at is not None
+
+    @property
+    def lapses_at(self) -> datetime | None:
+        """When the clock ends the term: not while it is renewed, nor while a hold that extends it is open."""
+        held = any(hold.extends_term for hold in self.holds)
+        return None if self.renews or held else self.end_at
 
     def billing_share(self, line: LineState) -> Decimal:
         """The part of its price that a line earns now: 0 when it is not billed, less than 1 in some holds."""

@@ -171,7 +171,7 @@ def test_one_account_that_cannot_be_checked_holds_up_no_other(
 def test_a_terminated_contract_is_settled_when_all_is_billed_and_paid(
     world: World, deal: Deal, clock: Any
 ) -> None:
-    deal.edit("terminate", {}, effective_at=APRIL)
+    deal.edit("terminate", {"cause": "mutual"}, effective_at=APRIL)
     work()
     assert deal.account.billing_status == "invoiced"
     world.pay_in("50,000.00")
@@ -183,7 +183,7 @@ def test_a_terminated_contract_is_settled_when_all_is_billed_and_paid(
 def test_a_contract_that_ends_with_time_unbilled_is_not_settled(world: World, clock: Any) -> None:
     deal = world.live()
     clock(MARCH + 10 * DAY)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert deal.account.billing_status == "current"
     assert deal.account.committed_minor == usd("28,970.00"), "set aside for the invoice to come"
@@ -194,7 +194,7 @@ def test_a_contract_that_ends_owing_nothing_is_settled_at_once(world: World, clo
     deal = world.live()
     deal.edit("suspend", {"reason": "seller_fault", "billing": "stop"})
     clock(MARCH + 10 * DAY)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert deal.account.billing_status == "settled"
     assert wallet(world.acme) == (usd("150,000.00"), 0, 0)
@@ -203,7 +203,7 @@ def test_a_contract_that_ends_owing_nothing_is_settled_at_once(world: World, clo
 def test_a_termination_of_the_future_settles_when_it_takes_effect(world: World, clock: Any) -> None:
     deal = world.live()
     deal.edit("suspend", {"reason": "seller_fault", "billing": "stop"})
-    deal.edit("terminate", {"when": "date"}, effective_at=MARCH + 10 * DAY)
+    deal.edit("terminate", {"when": "date", "cause": "mutual"}, effective_at=MARCH + 10 * DAY)
     work()
     assert deal.account.billing_status == "not_billing"
     clock(MARCH + 10 * DAY)
@@ -216,7 +216,7 @@ def test_a_termination_of_the_future_settles_when_it_takes_effect(world: World, 
 def test_an_invoice_that_comes_after_all_was_settled_starts_over(
     world: World, deal: Deal, clock: Any
 ) -> None:
-    deal.edit("terminate", {}, effective_at=APRIL)
+    deal.edit("terminate", {"cause": "mutual"}, effective_at=APRIL)
     world.pay_in("38,970.00")
     assert deal.account.billing_status == "settled"
     owe(deal, net=100)

@@ -95,7 +95,7 @@ def test_money_set_aside_without_any_ledger_account_is_found(world: World) -> No
 def test_a_contract_that_ended_and_never_got_its_last_invoice_is_found(world: World, clock: Any) -> None:
     deal = world.live()
     clock(MARCH + 10 * DAY)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert ours() == []
     clock(MARCH + 14 * DAY)

@@ -46,7 +46,7 @@ def test_going_live_creates_one_customer_and_one_subscription(openmeter: OpenMet
 def test_nothing_reaches_openmeter_before_the_contract_runs(openmeter: OpenMeter, world: World) -> None:
     world.pay_in("150,000.00")
     deal = world.signed()
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert not SubscriptionSync.objects.exists()
     assert openmeter.requests() == 0
@@ -70,7 +70,7 @@ def test_a_subscription_whose_creation_was_not_answered_ends_with_the_contract(
     """The worker died before it could note it, and the contract was terminated before another looked."""
     deal = world.live()
     SubscriptionSync.objects.update(subscription_id="", applied_version=0)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert [row["status"] for row in openmeter.effects("subscription")] == ["inactive"]
     assert deal.sync.ended_at == MARCH
@@ -166,7 +166,7 @@ def test_a_hold_that_goes_on_billing_changes_nothing_there(openmeter: OpenMeter,
 def test_termination_cancels_the_subscription(openmeter: OpenMeter, world: World) -> None:
     deal = world.live()
     openmeter.at(MARCH + 10 * DAY)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert [row["status"] for row in openmeter.effects("subscription")] == ["inactive"]
     assert deal.sync.ended_at == MARCH + 10 * DAY
@@ -176,7 +176,7 @@ def test_an_edit_of_the_future_reaches_openmeter_when_it_takes_effect(
     openmeter: OpenMeter, world: World
 ) -> None:
     deal = world.live()
-    deal.edit("terminate", {"when": "date"}, effective_at=MARCH + 10 * DAY)
+    deal.edit("terminate", {"when": "date", "cause": "mutual"}, effective_at=MARCH + 10 * DAY)
     work()
     assert [row["status"] for row in openmeter.effects("subscription")] == ["active"]
     assert not SubscriptionChange.objects.filter(version=5).exists()

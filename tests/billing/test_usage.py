@@ -228,13 +228,13 @@ def test_a_contract_that_does_not_run_yet_takes_no_usage(api: Api, world: World)
 
 def test_after_its_end_a_contract_takes_only_usage_from_before(world: World, deal: Deal, clock: Any) -> None:
     clock(MARCH + 10 * HOUR)
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     clock(MARCH + 20 * HOUR)
     assert deal.use("1", days=0.2).accepted == 1
     with pytest.raises(InvalidInput):
         deal.use("1", days=0.5)
     cancelled = world.draft()
-    cancelled.edit("terminate", {})
+    cancelled.edit("terminate", {"cause": "mutual"})
     with pytest.raises(StateConflict):
         cancelled.use("1", days=0.8)
 

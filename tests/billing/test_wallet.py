@@ -68,7 +68,7 @@ def test_a_contract_without_downpayment_needs_no_money_to_go_live(world: World) 
 def test_cancelled_before_it_ran_everything_goes_back_and_nothing_is_wanted(world: World) -> None:
     world.pay_in("12,000.00")
     deal = world.signed()
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert wallet(world.acme) == (usd("12,000.00"), 0, 0)
     assert deal.account.committed_wanted_minor == 0
@@ -84,7 +84,7 @@ def test_a_contract_cancelled_before_its_signature_was_worked_off_keeps_no_money
     deal = world.draft()
     for stage in ("submit", "signed"):
         deal.edit("activate", {"stage": stage})
-    deal.edit("terminate", {})
+    deal.edit("terminate", {"cause": "mutual"})
     work()
     assert wallet(world.acme) == (usd("150,000.00"), 0, 0)
     assert deal.account.billing_status == "settled"
@@ -95,7 +95,7 @@ def test_money_given_back_is_set_aside_for_a_contract_that_waits(world: World) -
     first = world.signed()
     second = world.signed(downpayment="12,000.00")
     assert second.account.downpayment_wanted_minor == usd("12,000.00")
-    first.edit("terminate", {})
+    first.edit("terminate", {"cause": "mutual"})
     work()
     assert second.account.downpayment_wanted_minor == 0
     assert wallet(world.acme) == (0, usd("12,000.00"), usd("3,000.00"))

@@ -286,7 +286,7 @@ def test_each_section_is_allowed_in_its_statuses_and_in_no_other(status: str, se
 
 @pytest.mark.django_db
 def test_an_ended_contract_takes_references_and_nothing_else(draft: Contract) -> None:
-    ended = edit(draft, "terminate", {}, reason="Enough.").contract
+    ended = edit(draft, "terminate", {"cause": "mutual"}, reason="Enough.").contract
     with pytest.raises(StateConflict):
         edit(ended, NAME, {"payment": {"net_days": 30}})
     noted = edit(ended, NAME, {"references": {"notes": "Box 12"}}).contract

@@ -83,7 +83,7 @@ def test_the_latest_correction_of_a_target_wins(grown: Contract, servers: UUID) 
 
 
 def test_a_termination_that_is_voided_brings_the_contract_back(active: Contract) -> None:
-    ended = edit(active, "terminate", {}, at=TENTH, reason="By mistake").contract
+    ended = edit(active, "terminate", {"cause": "mutual"}, at=TENTH, reason="By mistake").contract
     assert ended.status == "terminated"
     back = correct(ended, target_seq=ended.version, mode="void").contract
     assert (back.status, back.end_at) == ("active", active.end_at)

@@ -40,7 +40,7 @@ def story(contract: Contract, line: UUID) -> Any:
     early = MARCH + timedelta(days=4)
     edit(contract, "change_quantity", body | {"delta": 1}, at=LATER, effective_at=early, reason="Forgotten")
     edit(contract, "correct", {"target_seq": 5, "mode": "void"}, at=LATER, reason="Never agreed")
-    return edit(contract, "terminate", {}, at=LATER, reason="Over").contract
+    return edit(contract, "terminate", {"cause": "mutual"}, at=LATER, reason="Over").contract
 
 
 def test_at_any_two_instants_sql_says_what_the_fold_says(active: Contract, servers: UUID) -> None:

@@ -161,8 +161,11 @@ def test_signatures_are_kept_and_only_of_parties(draft: Contract, parties: Parti
     stranger = {**signature, "party": str(parties.partner.pk)}
     error = refused(lambda: edit(draft, "activate", {"stage": "signed", "signatures": [stranger]}))
     assert pointers(error) == {("/payload/signatures/0/party", "not_a_party")}
-    signed = edit(draft, "activate", {"stage": "signed", "signatures": [signature]}).contract
-    assert [item.name for item in signed.current.signatures] == ["A. Buyer"]
+    seller = {**signature, "party": str(parties.seller.pk), "name": "S. Seller"}
+    alone = {"stage": "signed", "signatures": [signature]}
+    assert refused(lambda: edit(draft, "activate", alone)).code == "not_signed"
+    signed = edit(draft, "activate", {"stage": "signed", "signatures": [signature, seller]}).contract
+    assert [item.name for item in signed.current.signatures] == ["A. Buyer", "S. Seller"]
 
 
 # Refusals
@@ -170,7 +173,8 @@ def test_signatures_are_kept_and_only_of_parties(draft: Contract, parties: Parti
 
 LINE = "the servers' line"
 BAD_PAYLOADS: list[Any] = [
-    ("add_product", {"line_id": "x"}, {("/line_id", "invalid_uuid"), ("/product", "required"),
+    ("add_product", {"line_id": "x"}, {("/line_id", "invalid_uuid")}),
+    ("add_product", {"line_id": "01956f1c-3c00-7000-8000-00000000a009"}, {("/product", "required"),
      ("/seller_id", "required"), ("/price", "required")}),
     ("change_quantity", {"line_id": LINE, "quantity": -1}, {("/quantity", "quantity_negative")}),
     ("change_quantity", {"line_id": LINE, "delta": -3}, {("/delta", "quantity_negative")}),
@@ -304,7 +308,7 @@ def test_a_removed_or_unknown_line_and_the_last_one_cannot_be_removed(
 
 
 def test_the_status_at_the_effective_instant_decides_and_is_named(active: Contract, draft: Contract) -> None:
-    edit(active, "terminate", {}, at=LATER, reason="Over")
+    edit(active, "terminate", {"cause": "mutual"}, at=LATER, reason="Over")
     error = refused(lambda: edit(active, "suspend", {"reason": "buyer"}, at=LATER + timedelta(days=1)))
     assert isinstance(error, StateConflict)
     assert error.code == "invalid_state"
@@ -385,7 +389,8 @@ def test_a_back_dated_edit_that_breaks_a_later_one_is_refused_and_names_it(
 
 def test_a_termination_at_the_period_end_waits_and_then_takes_effect_once(active: Contract) -> None:
     april = datetime(2027, 4, 1, tzinfo=UTC)
-    planned = edit(active, "terminate", {"when": "end_of_period"}, at=LATER, reason="Moving out")
+    leaving = {"when": "end_of_period", "cause": "mutual"}
+    planned = edit(active, "terminate", leaving, at=LATER, reason="Moving out")
     assert planned.edit.effective_at == april
     assert (planned.contract.status, planned.contract.next_due_at) == ("active", april)
     assert (last_event().type, last_event().payload["pending"]) == ("contract.terminated", True)
@@ -412,7 +417,7 @@ def test_a_fixed_term_expires_by_the_clock_and_says_so(active: Contract) -> None
 
 def test_an_edit_first_lets_the_clock_catch_up(active: Contract) -> None:
     edit(active, "suspend", {"reason": "maintenance"}, at=MARCH, effective_at=LATER)
-    edit(active, "terminate", {}, at=LATER + timedelta(days=1), reason="Over")
+    edit(active, "terminate", {"cause": "mutual"}, at=LATER + timedelta(days=1), reason="Over")
     types = OutboxEvent.objects.order_by("id").values_list("type", flat=True)
     assert list(types)[-2:] == ["contract.took_effect", "contract.terminated"]
     log = TransitionLog.objects.filter(object_id=str(active.pk)).order_by("id")
@@ -483,7 +488,7 @@ def test_recorded_at_increases_strictly_and_the_hashes_chain(active: Contract) -
 def test_an_actor_needs_the_permission_of_the_operation(active: Contract) -> None:
     clerk = Actor(type="api_key", id="1", permissions=frozenset({"contracts.edit_contract"}))
     with pytest.raises(PermissionDenied):
-        edit(active, "terminate", {}, actor=clerk, reason="No")
+        edit(active, "terminate", {"cause": "mutual"}, actor=clerk, reason="No")
     assert ContractEdit.objects.filter(operation="terminate").count() == 0
 
 

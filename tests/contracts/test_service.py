@@ -129,7 +129,7 @@ def test_a_hold_that_keeps_access_blocks_nothing(named: Contract) -> None:
 def test_a_contracts_end_deprovisions_and_voiding_it_takes_that_back(named: Contract) -> None:
     live = edit(named, "activate", {"stage": "live"}).contract
     record(report("in_service", MARCH))
-    ended = edit(live, "terminate", {}, at=NOON, reason="Over")
+    ended = edit(live, "terminate", {"cause": "mutual"}, at=NOON, reason="Over")
     follow(live, NOON)
     assert state_of() == "deprovisioning"
     correction = {"target_seq": ended.edit.seq, "mode": "void"}
@@ -214,7 +214,7 @@ def test_a_unit_that_the_contract_does_not_name_is_placed_by_its_first_report(
     record(report("down", NOON, "x-1"))
     assert state_of("x-1") == "down"
     assert ServiceEvent.objects.filter(unit_id="x-1", source="contract").get().state == "not_started"
-    edit(active, "terminate", {}, at=NOON, reason="Over")
+    edit(active, "terminate", {"cause": "mutual"}, at=NOON, reason="Over")
     follow(active)
     assert state_of("x-1") == "deprovisioning"
 

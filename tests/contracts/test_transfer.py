@@ -184,7 +184,7 @@ def test_only_a_running_contract_or_one_about_to_run_changes_hands(deal: Deal, s
     if stage == "suspended":
         edit(deal.contract, "suspend", {"reason": "buyer"}, at=JUNE)
     elif stage == "terminated":
-        edit(deal.contract, "terminate", {}, at=JUNE, reason="over")
+        edit(deal.contract, "terminate", {"cause": "mutual"}, at=JUNE, reason="over")
     given = {"effective_at": MARCH - DAY} if stage == "draft" else {}
     code, _ = deal.refused(deal.to_globex(), **given)
     assert code in ("invalid_state", "effective_before_start")

@@ -155,7 +155,7 @@ def terminated_mid_period(world: World) -> None:
         world.operate(
             deal.contract,
             "terminate",
-            {"when": "immediate", "cause": "convenience"},
+            {"when": "immediate", "cause": "mutual"},
             reason="The buyer no longer needs the servers.",
         )
         world.until_synced(deal.contract)

@@ -40,6 +40,10 @@ class Operation(Generic[P]):
         """Statuses at `effective_at` in which the operation may be recorded."""
         return EDITABLE
 
+    def refused_as(self, state: ContractState) -> str:
+        """The code under which a status is refused that is not allowed."""
+        return "invalid_state"
+
     def effective_at(self, payload: P, state: ContractState, at: datetime) -> datetime | None:
         """The instant that the payload itself fixes (such as the period's end), or None."""
         return None
@@ -85,7 +89,7 @@ def check_allowed(op: Operation[P], state: ContractState, payload: P, at: dateti
         raise StateConflict(
             f"The contract is {state.status.replace('_', ' ')} at {at:%Y-%m-%d %H:%M} UTC; "
             f"{op.label.lower()} needs it to be {' or '.join(sorted(allowed)).replace('_', ' ')}.",
-            code="invalid_state",
+            code=op.refused_as(state),
             contract_status=state.status,
             allowed=sorted(allowed),
         )

@@ -1,49 +1,122 @@
-"""terminate: end a running contract, or cancel one that never ran."""
+"""terminate: end a running contract, or cancel one that never ran.
+
+What leaving early costs, and what becomes of what is unused, used last, committed and lent, is said here
+and kept with the ending; the money follows from it as from any other state.
+"""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
+from commerce.errors import Conflict
+from contracts.rules import schema
+from contracts.rules.operations.agreed import period_of
 from contracts.rules.operations.base import RUNNING, Operation, operation
-from contracts.rules.periods import billing_period
-from contracts.rules.state import FINAL, ContractState, evolve
+from contracts.rules.operations.fees import EarlyFee, fee_faults
+from contracts.rules.operations.financing import Clause, settled
+from contracts.rules.operations.products import forfeited_until
+from contracts.rules.state import FINAL, Charge, ContractState, Ending, LineState, evolve
 
 _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
 
 
 @dataclass(frozen=True)
 class Terminate:
-    """`date` means the edit's own `effective_at`."""
+    """`date` means the edit's own `effective_at`. Who leaves a term early for convenience is told the fee,
+    if one of none. `financing` stands in for what each loan says of itself, `commitment` likewise.
+    """
 
-    when: Literal["immediate", "end_of_period", "date"] = "immediate"
+    when: Literal["immediate", "end_of_period", "end_of_term", "date"] = "immediate"
     cause: Literal["convenience", "breach_buyer", "breach_seller", "non_payment", "mutual", "duplicate"] = (
         "convenience"
     )
+    early_fee: EarlyFee | None = None
+    unused: Literal["credit", "refund", "forfeit"] = "credit"
+    final_usage: Literal["bill", "skip"] = "bill"
+    commitment: Literal["full", "prorate", "waive"] | None = None
+    financing: Clause | None = None
+    notice_given_at: datetime | None = None
 
 
 @operation
-class TerminateOperation(Operation):
+class TerminateOperation(Operation[Terminate]):
     name, label = "terminate", "Terminate"
     permission = "contracts.terminate_contract"
     reason_required = True
+    before_clock = True
     payload = Terminate
 
     def allowed(self, payload: Terminate) -> frozenset[str]:
         return RUNNING | _BEFORE_START
 
+    def refused_as(self, state: ContractState) -> str:
+        return "already_terminated" if state.status in ("terminated", "cancelled") else "invalid_state"
+
     def effective_at(self, payload: Terminate, state: ContractState, at: datetime) -> datetime | None:
-        if payload.when == "end_of_period" and state.start_at:
-            return billing_period(state.billing.anchor_day, state.start_at, at).end
-        return None
+        if payload.when == "end_of_term" and state.end_at is None:
+            raise Conflict("An evergreen contract has no end of term.", pointer="/when", code="term_required")
+        if payload.when == "end_of_period":
+            return period_of(state, at).end
+        return state.end_at if payload.when == "end_of_term" else None
+
+    def needs_approval(self, state: ContractState, payload: Terminate, at: datetime) -> str:
+        waived = payload.early_fee is not None and payload.early_fee.kind == "none"
+        return "The fee for leaving early is waived." if waived and _bound(state, at) else ""
+
+    def check(self, state: ContractState, payload: Terminate, at: datetime) -> None:
+        if faults := list(fee_faults(payload.early_fee)):
+            raise schema.invalid(faults)
+        if state.status not in RUNNING:
+            return
+        if payload.cause == "convenience" and payload.early_fee is None and _bound(state, at):
+            raise Conflict(
+                "The contract is bound for longer: name the fee for leaving early.",
+                pointer="/early_fee",
+                code="fee_required",
+            )
+        days = state.terms.renewal.notice_days
+        if payload.notice_given_at and at - payload.notice_given_at < timedelta(days=days):
+            raise Conflict(
+                f"A termination takes {days} days' notice.",
+                pointer="/notice_given_at",
+                code="notice_too_short",
+            )
 
     def apply(self, state: ContractState, payload: Terminate, at: datetime) -> ContractState:
-        if state.status in FINAL:
+        if state.status in FINAL or not state.exists:
             return state
-        status = "cancelled" if state.status in _BEFORE_START else "terminated"
-        return evolve(state, status=status, end_at=at, holds=())
+        if state.status in _BEFORE_START:
+            return evolve(state, status="cancelled", end_at=at, holds=(), financings={}, charges=())
+        fee = payload.early_fee.of(_bound(state, at), at) if payload.early_fee else 0
+        after = settled(state, at, payload.financing)
+        if fee:
+            after = evolve(after, charges=(*after.charges, Charge("early_fee", "early_fee", at, fee)))
+        if payload.unused == "forfeit":
+            after = evolve(
+                after,
+                lines={
+                    id_: evolve(line, paid_until=forfeited_until(state, line, at)) if line.live else line
+                    for id_, line in after.lines.items()
+                },
+            )
+        ending = Ending(at, payload.cause, payload.unused, payload.final_usage, payload.commitment)
+        return evolve(after, status="terminated", end_at=at, holds=(), ending=ending)
 
     def event(self, payload: Terminate, before: ContractState) -> str:
         return "contract.cancelled" if before.status in _BEFORE_START else "contract.terminated"
 
     def buyer_may(self, payload: Terminate, state: ContractState) -> bool:
-        return payload.cause == "convenience"
+        own = Terminate(payload.when, early_fee=None, notice_given_at=payload.notice_given_at)
+        return payload == own
+
+
+def _bound(state: ContractState, at: datetime) -> list[tuple[LineState, datetime]]:
+    """The lines that are agreed for longer, and until when; a trial binds none."""
+    if state.trial is not None or state.status not in RUNNING:
+        return []
+    lines = [
+        (line, max(end for end in (state.end_at, line.min_term_until, at) if end is not None))
+        for line in state.live_lines
+        if line.kind == "recurring"
+    ]
+    return [(line, until) for line, until in lines if until > at]
