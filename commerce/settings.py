@@ -244,6 +244,8 @@ WEBHOOK_LOG_DAYS = env.int("WEBHOOK_LOG_DAYS", default=90)
 
 SEASONING_DAYS = env.int("SEASONING_DAYS", default=7)
 PAYOUT_APPROVAL_LIMIT_MINOR = env.int("PAYOUT_APPROVAL_LIMIT_MINOR", default=10_000_000)
+# So many contracts one person may change at once alone.
+BULK_APPROVAL_LIMIT = env.int("BULK_APPROVAL_LIMIT", default=100)
 EXPORTS_DIR = env.str("EXPORTS_DIR", default="")
 EXPORTS_KEEP_DAYS = env.int("EXPORTS_KEEP_DAYS", default=7)
 

@@ -170,7 +170,10 @@ class ConsoleAdmin(ModelAdmin):
         ]
 
     def body(self, request: HttpRequest, obj: Model) -> dict[str, Any]:
-        """Panels and timeline; of a page with tabs only what is on the one that `?tab=` names."""
+        """Panels and timeline; of a page with tabs only what is on the one that `?tab=` names.
+
+        What comes first of all (order 0), such as what is held up, is above the tabs.
+        """
         panels = [
             panel
             for panel in registry.panels(self.opts.label_lower)
@@ -178,6 +181,8 @@ class ConsoleAdmin(ModelAdmin):
         ]
         if not self.tabbed:
             return {"panels": _rendered(panels, obj, request), "timeline": timeline_of(obj)}
+        urgent = [panel for panel in panels if panel.order == 0]
+        panels = [panel for panel in panels if panel.order]
         titles = {slugify(title): title for title in (panel.tab or panel.title for panel in panels)}
         slugs = list(dict.fromkeys([*list(titles)[:1], "timeline", *titles]))
         chosen = request.GET.get("tab", "")
@@ -188,6 +193,7 @@ class ConsoleAdmin(ModelAdmin):
                 {"title": titles.get(slug, "Timeline"), "url": _tab(request, slug), "current": slug == chosen}
                 for slug in slugs
             ],
+            "urgent": _rendered(urgent, obj, request),
             "panels": _rendered(own, obj, request),
             "timeline": timeline_of(obj) if chosen == "timeline" else None,
         }

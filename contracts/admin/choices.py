@@ -13,15 +13,17 @@ from django.utils.html import strip_tags
 
 from commerce.parties.models import Organization
 from contracts.admin.words import Names, percent, phrase, rate
-from contracts.models import Contract, Product
+from contracts.models import Contract, Offer, Product
 from contracts.rules.fold import Edit
 from contracts.rules.state import ContractState, LineState
 
 Choices = list[tuple[str, str]]
 
-PRODUCTS_SHOWN = 500
+PRODUCTS_SHOWN = OFFERS_SHOWN = 500
 _LINES = frozenset({"line_id", "line_ids", "lines", "scope", "collateral", "depends_on"})
-PARTIES = frozenset({"buyer_id", "seller_id", "partner_id", "new_party_id", "lender_id", "id", "party_id"})
+PARTIES = frozenset(
+    {"buyer_id", "seller_id", "partner_id", "new_party_id", "old_party_id", "lender_id", "party_id", "id"}
+)
 # Operations that make something and give it its id.
 _MAKES = {
     "add_product": frozenset({"line_id"}),
@@ -49,6 +51,20 @@ LABELS = {
     "seller_id": "Seller",
     "buyer_id": "Buyer",
     "new_party_id": "New party",
+    "old_party_id": "Party that leaves",
+    "offer_id": "Offer",
+    "unit_ids": "Units",
+    "min_term_months": "Minimum term (months)",
+    "term_months": "Term (months)",
+    "interest_only_months": "Months of interest only",
+    "term_no": "Number of the term",
+    "sla_policy": "SLA policy",
+    "end_at": "Ends",
+    "add_units": "Units to add",
+    "release_units": "Units to release",
+    "bill_from": "Billed from",
+    "effective": "its instant",
+    "in_service": "service",
     "target_seq": "Edit to correct",
     "sla": "SLA",
     "po_number": "PO number",
@@ -78,10 +94,10 @@ LABELS = {
 }
 HELP = {
     "delta": "Changes by so many and carries through edits that come later; or give a quantity.",
-    "quantity": "Exactly so many.",
     "rate": "Per unit and month, or per metered unit.",
     "anchor_day": "Day of the month on which a period begins.",
     "unit_ids": "Serial numbers, separated by commas.",
+    "offer_id": "Gives product, seller, price and minimum term; leave those empty then.",
     "labels": "Separated by commas.",
     "prorate_bounds": "Whether tiers, included units and minimums shrink in a period that is cut short.",
 }
@@ -134,6 +150,8 @@ class Offered:
             ]
         if name == "product":
             return _products()
+        if name == "offer_id":
+            return _offers(self.currency)
         if name == "party" and self.operation == "activate":
             return _parties(self.state)
         return None
@@ -177,6 +195,24 @@ def _products() -> Choices | None:
         Product.objects.filter(active=True).order_by("name").values_list("code", "name")[: PRODUCTS_SHOWN + 1]
     )
     return found if len(found) <= PRODUCTS_SHOWN else None
+
+
+def _offers(currency: str) -> Choices | None:
+    """Live offers in the contract's currency; an id is typed where they are too many."""
+    found = Offer.objects.filter(status=Offer.Status.LIVE).select_related("seller", "product", "stock")
+    offers = list(
+        (found.filter(currency=currency) if currency else found).order_by("-id")[: OFFERS_SHOWN + 1]
+    )
+    if len(offers) > OFFERS_SHOWN:
+        return None
+    return [
+        (str(offer.pk), f"{offer.product.name}, {offer.seller.name} ({offer.code}), {_left(offer)}")
+        for offer in offers
+    ]
+
+
+def _left(offer: Offer) -> str:
+    return "any number" if offer.stock.free is None else f"{offer.stock.free:,} free"
 
 
 def _parties(state: ContractState) -> Choices:

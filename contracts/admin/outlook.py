@@ -9,9 +9,9 @@ from django.utils.safestring import SafeString
 
 from commerce.actor import Actor
 from commerce.console.charts import table
-from commerce.console.format import badge, instant, money
+from commerce.console.format import badge, instant
 from contracts import services
-from contracts.admin.bills import Difference, differences
+from contracts.admin.bills import shown_differences, touches_past
 from contracts.admin.comparing import differing
 from contracts.admin.titles import title_of
 from contracts.admin.words import Change, changed, names_of, shown_changes
@@ -66,7 +66,6 @@ def outlook(
     found = differing(was, will)
     names = names_of(*(state for _, _, *states in found for state in states))
     said = [(start, end, changed(old, new, names)) for start, end, old, new in found]
-    bills = differences(was, will, at=at)
     return Outlook(
         before=preview.before,
         after=preview.after,
@@ -76,8 +75,8 @@ def outlook(
             for start, end, changes in _merged(said)[:STRETCHES_SHOWN]
         ],
         more=max(0, len(_merged(said)) - STRETCHES_SHOWN),
-        bills=_bills(bills, preview.after.currency),
-        warnings=_warnings(preview, bills),
+        bills=shown_differences(preview.bills, preview.after.currency),
+        warnings=_warnings(preview, at),
         approval=preview.approval,
         seen=_seen(preview, operations),
     )
@@ -113,31 +112,9 @@ def _merged(
     return merged
 
 
-def _bills(found: Sequence[Difference], currency: str) -> SafeString:
-    rows = [
-        (
-            one.label,
-            money(one.before, currency),
-            money(one.after, currency),
-            money(one.after - one.before, currency),
-        )
-        for one in found
-    ]
-    total: Sequence[Any] = ()
-    if rows:
-        sums = [sum(one.before for one in found), sum(one.after for one in found)]
-        total = ("In all", *(money(minor, currency) for minor in (*sums, sums[1] - sums[0])))
-    return table(
-        ["Period", ">Expected before", ">Expected after", ">Difference"],
-        rows,
-        empty="No period's expected charges change.",
-        total=total,
-    )
-
-
-def _warnings(preview: Preview, bills: Sequence[Difference]) -> list[str]:
+def _warnings(preview: Preview, at: datetime) -> list[str]:
     found = []
-    if any(one.is_past and one.after != one.before for one in bills):
+    if touches_past(preview.bills, preview.after, at):
         found.append(
             "Periods that are over change: what was billed for them is made good by memos, not rewritten."
         )

@@ -24,6 +24,7 @@ from commerce.console.registry import (
     register_timeline,
 )  # fmt: skip
 from commerce.parties.models import Organization
+from contracts.admin.bills import bill_of_period
 from contracts.admin.choices import HOLD_REASONS
 from contracts.admin.comparing import comparison
 from contracts.admin.instants import edits_of, view_of
@@ -137,7 +138,7 @@ def terms(contract: Contract, request: HttpRequest) -> SafeString:
             blocks.append(
                 (in_words(section).capitalize() if section != "sla" else "SLA", _fields(found, names, unit))
             )
-    return format_html_join("", "<h3>{}</h3>{}", blocks)
+    return format_html_join("", "<h3>{}</h3>{}", (block for block in blocks if block[1]))
 
 
 def _fields(entry: dict[str, Any], names: Any, currency: str) -> SafeString:
@@ -147,7 +148,9 @@ def _fields(entry: dict[str, Any], names: Any, currency: str) -> SafeString:
         if value not in (None, "", [], {})
         and not key.endswith(("discount_id", "commitment_id", "financing_id"))
     }
-    return facts({key[:1].upper() + key[1:]: value for key, value in found.items()})
+    return (
+        facts({key[:1].upper() + key[1:]: value for key, value in found.items()}) if found else SafeString()
+    )
 
 
 def signatures(contract: Contract, request: HttpRequest) -> SafeString:
@@ -266,6 +269,7 @@ register_panel(CONTRACT, title="Agreements", render=agreements, order=3, tab=TER
 register_panel(CONTRACT, title="Terms", render=terms, order=4, tab=TERMS_TAB)
 register_panel(CONTRACT, title="Signatures", render=signatures, order=5, tab=TERMS_TAB)
 register_panel(CONTRACT, title="Versions", render=log, order=6)
+register_panel(CONTRACT, title="What it bills", render=bill_of_period, order=9)
 register_panel(CONTRACT, title="Every change, in business time", render=instants, order=7, tab="Timeline")
 register_panel(CONTRACT, title="Compare", render=comparison, order=8)
 register_panel(

@@ -32,11 +32,13 @@ from contracts.admin.choices import HELP, LABELS, PARTIES, Offered
 from contracts.rules import schema
 from contracts.rules.operations import REGISTRY
 from contracts.rules.schema import Between, Pattern, Server, Share
+from contracts.rules.state import NOBODY
 from contracts.rules.terms import Amount
 
 ABSENT: Any = object()
 Json = dict[str, Any]
 SPARE_ROWS, MOST_ROWS = 3, 200
+ALWAYS_OPEN = frozenset({"payload.price", "payload.replacement"})
 LONG_TEXT = 120
 
 
@@ -260,7 +262,7 @@ class PayloadForm(forms.Form):
             "about": node.about,
             "optional": node.optional,
             "children": children,
-            "open": _touched(children),
+            "open": node.name in ALWAYS_OPEN or _touched(children),
         }
 
 
@@ -325,7 +327,7 @@ class _Builder:
         """The node of one field; `loose`: in a section that may be left empty, nothing is preset."""
         bare, rules = _bare(hint)
         nullable = _nullable(hint)
-        default = None if item.default is dataclasses.MISSING else item.default
+        default = None if item.default in (dataclasses.MISSING, NOBODY, "") else item.default
         has_default = (
             item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
         )
@@ -368,6 +370,8 @@ class _Builder:
         choices = self.offered.choices(name)
         many = get_origin(bare) is tuple or _is_scope(bare)
         if choices is not None and many:
+            if not options["help_text"]:
+                options["help_text"] = "None chosen: all of them." if _is_scope(bare) else "Any number."
             return _Several(choices, all_when_none=required and _is_scope(bare), options=options)
         if choices is not None:
             return _select(choices, blank or not required, options, coerce=int if bare is int else str)
@@ -430,7 +434,7 @@ class _Several(forms.MultipleChoiceField):
     def __init__(self, choices: Sequence[tuple[str, str]], all_when_none: bool, options: Json) -> None:
         self.all_when_none = all_when_none
         widget = UnfoldAdminSelectMultipleWidget(attrs={"size": max(2, min(6, len(choices)))})
-        options |= {"required": False, "help_text": options["help_text"] or "None chosen: all of them."}
+        options["required"] = False
         super().__init__(choices=choices, widget=widget, **options)
 
     def clean(self, value: Any) -> Any:

@@ -36,8 +36,23 @@ _COLLECTIONS = {
     "commitments": "Commitment",
     "financings": "Financing",
 }
-_HIDDEN = frozenset({"version", "line_id", "discount_id", "commitment_id", "financing_id", "state_hash"})
+_HIDDEN = frozenset({"version", "line_id", "discount_id", "commitment_id", "financing_id", "currency"})
+_UNSAID: tuple[Any, ...] = (None, "", [], {}, False, 0, "0")
+_WORDS = {
+    "P1M": "monthly",
+    "P3M": "quarterly",
+    "P1Y": "yearly",
+    "all": "everything",
+    "wallet_auto": "from the wallet",
+    "card_auto": "by card",
+    "bank_invoice": "by bank transfer",
+    "openmeter": "OpenMeter",
+    "modern_treasury": "Modern Treasury",
+    "30_360": "30/360",
+    "actual_365": "actual/365",
+}
 _NAMES = {
+    "line_id": "line",
     "seller_id": "seller",
     "buyer_id": "buyer",
     "partner_id": "partner",
@@ -142,12 +157,14 @@ def phrase(key: str, value: Any, names: Names, currency: str) -> Any:
         return percent(value)
     if key == "rate":
         return _decimal(Decimal(value), currency)
-    return value.replace("_", " ")
+    return _WORDS.get(value) or value.replace("_", " ")
 
 
 def payload_in_words(payload: Mapping[str, Any], names: Names, currency: str) -> Any:
     """What was entered for an operation, field by field."""
-    return _object(payload, names, currency)
+    return _object(
+        payload, names, currency, hidden=frozenset({"discount_id", "commitment_id", "financing_id"})
+    )
 
 
 def percent(share: Any) -> str:
@@ -182,6 +199,11 @@ def _fields(
             if word
         ]
         said = " ".join(words)
+        if key == "live":
+            said, sides = (
+                title,
+                [badge("live", "good") if side else badge("removed", "bad") for side in sides],
+            )
         found.append(Change(said if title else said[:1].upper() + said[1:], *sides))
     return found
 
@@ -190,8 +212,8 @@ def in_words(key: str) -> str:
     return _NAMES.get(key) or key.removesuffix("_minor").removesuffix("_at").replace("_", " ")
 
 
-def _object(value: Mapping[str, Any], names: Names, currency: str) -> Any:
-    """A line by quantity and price, an amount as money, anything else by its own fields."""
+def _object(value: Mapping[str, Any], names: Names, currency: str, hidden: frozenset[str] = _HIDDEN) -> Any:
+    """A line by quantity and price, an amount as money, anything else by its own fields but the usual ones."""
     currency = value.get("currency") or currency
     if value.keys() == {"amount_minor", "currency"}:
         return money(value["amount_minor"], currency)
@@ -206,7 +228,7 @@ def _object(value: Mapping[str, Any], names: Names, currency: str) -> Any:
         (
             (in_words(key), phrase(key, inner, names, currency))
             for key, inner in value.items()
-            if key not in _HIDDEN and key != "currency" and inner not in (None, "", [], {})
+            if key not in hidden and inner not in _UNSAID
         ),
     )
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, transaction
 from django.db.models import Count, QuerySet, Sum
@@ -38,8 +39,6 @@ REQUEST, CANCEL, CHECKER = "contracts.request_bulkplan", "contracts.cancel_bulkp
 # What says the same of every contract, but for the line that it is about.
 OPERATIONS = ("change_price", "change_terms", "suspend", "resume", "terminate")
 MOST_CONTRACTS = 20_000
-ALONE = 100
-"""So many contracts one person may change alone."""
 BUDGET_SECONDS = 5.0
 
 Outcome = BulkPlanRow.Outcome
@@ -156,9 +155,7 @@ def confirm_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = ""
             at=at,
         )
         return states.transition(row, "ask", actor=actor, at=at, reason=why, approval=approval)
-    return states.transition(
-        row, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor))
-    )
+    return states.transition(row, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor)))
 
 
 def cancel_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = "") -> BulkPlan:
@@ -169,8 +166,9 @@ def cancel_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = "")
 
 def two_people(plan: BulkPlan, count: int) -> str:
     """Why a second person has to agree; empty when nobody has to."""
-    if count > ALONE:
-        return f"More than {ALONE} contracts are changed by two people."
+    alone = settings.BULK_APPROVAL_LIMIT
+    if count > alone:
+        return f"More than {alone:,} contracts are changed by two people."
     needing = plan.rows.filter(outcome=Outcome.READY).exclude(needs_approval="")
     return needing.values_list("needs_approval", flat=True).first() or ""
 
@@ -328,9 +326,7 @@ def _user(pk: int) -> Any:
 
 def _run_approved(*, approval: Approval, actor: Actor, at: datetime) -> BulkPlan:
     plan = BulkPlan.objects.get(pk=approval.arguments["plan"])
-    return states.transition(
-        plan, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor))
-    )
+    return states.transition(plan, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor)))
 
 
 def _describe(approval: Approval) -> str:

@@ -92,8 +92,8 @@ def test_what_was_seen_is_what_is_recorded(browser: Browser, active: Contract, s
     data = {"line_id": str(servers), "quantity": "5", "effective_at": "2027-03-16T12:00:00"}
     found = services.preview_edit(
         contract_id=active.pk, operation="change_quantity",
-        payload={"line_id": str(servers), "quantity": 5}, expected_version=4, actor=Actor.system("t"), at=MARCH,
-        effective_at=MARCH + timedelta(days=15, hours=12), reason="x",
+        payload={"line_id": str(servers), "quantity": 5}, expected_version=4, actor=Actor.system("t"),
+        at=MARCH, effective_at=MARCH + timedelta(days=15, hours=12), reason="x",
     )  # fmt: skip
     assert act(operator, active, "change-quantity", **data).status_code == 302
     recorded = ContractEdit.objects.get(contract=active, seq=5)
@@ -196,7 +196,8 @@ def test_a_correction_begins_with_what_it_replaces_and_two_people_agree(
     text = text_of(chosen)
     assert 'value="7"' in text.partition('name="payload.replacement.payload.quantity"')[2].partition(">")[0]
     posted = {
-        **hidden(chosen), "payload.target_seq": "5", "payload.mode": "replace", "payload.money": "post_difference",
+        **hidden(chosen), "payload.target_seq": "5", "payload.mode": "replace",
+        "payload.money": "post_difference",
         "payload.replacement.payload.line_id": str(servers), "payload.replacement.payload.quantity": "4",
         "reason": "Typed wrong", "step": "preview",
     }  # fmt: skip

@@ -1,0 +1,79 @@
+"""A contract as a document: its hash is of what was agreed, and stays while it is signed."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from contracts.models import Contract
+from contracts.rules.document import content_hash
+from contracts.services.documents import as_pdf, contract_document
+from tests.contracts.conftest import MARCH, Parties, edit
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_hash_stays_while_the_document_is_signed_and_changes_with_what_is_agreed(
+    draft: Contract, servers: UUID
+) -> None:
+    hashes = [content_hash(draft.current)]
+    for stage in ("submit", "signed", "live"):
+        draft = edit(draft, "activate", {"stage": stage}).contract
+        hashes.append(content_hash(draft.current))
+    assert len(set(hashes)) == 1
+    after = edit(draft, "suspend", {"reason": "maintenance"}).contract
+    assert content_hash(after.current) == hashes[0]
+    edit(draft, "resume", {"reason": "maintenance"}, at=MARCH + timedelta(days=1))
+    changed = edit(draft, "change_quantity", {"line_id": str(servers), "quantity": 3}).contract
+    assert content_hash(changed.current) != hashes[0]
+
+
+def test_a_document_says_what_was_agreed_at_its_instants(active: Contract, servers: UUID) -> None:
+    edit(active, "change_quantity", {"line_id": str(servers), "quantity": 7}, at=MARCH + timedelta(days=3))
+    active.refresh_from_db()
+    now, then = contract_document(contract=active), contract_document(contract=active, valid_at=MARCH)
+    rows = {section.title: section.rows for section in now.sections}
+    assert ("Buyer", "Acme") in rows["Parties"]
+    assert any(row[0] == "h100-server" and row[2] == "7" for row in rows["Services"])
+    assert now.sha256 != then.sha256
+    assert then.sha256 == contract_document(contract=active, valid_at=MARCH).sha256
+
+
+def test_a_seller_reads_its_own_lines_and_the_hash_of_the_whole(active: Contract, parties: Parties) -> None:
+    whole = contract_document(contract=active)
+    mine = contract_document(contract=active, viewer=parties.seller.pk)
+    assert mine.sha256 == whole.sha256
+    titles = [section.title for section in mine.sections]
+    assert "Payment" not in titles
+    assert "Bridge" not in str(mine.sections)
+
+
+def test_the_pdf_is_the_same_file_twice_and_holds_its_hash(active: Contract) -> None:
+    found = contract_document(contract=active)
+    first = as_pdf(found)
+    assert first == as_pdf(found)
+    assert first.startswith(b"%PDF-")
+    assert found.sha256.encode() in first
+
+
+def test_page_and_pdf_are_for_whoever_may_see_the_contract(
+    browser: Callable[[str], Client], active: Contract
+) -> None:
+    page, pdf = (
+        reverse(f"admin:contracts_contract_{name}", args=[active.pk]) for name in ("document", "pdf")
+    )
+    viewer = browser("viewer")
+    found = contract_document(contract=active)
+    text = viewer.get(page).content.decode()
+    assert found.sha256 in text
+    assert "18,000.00 USD / server-month" in text
+    file: Any = viewer.get(pdf)
+    assert (file["Content-Type"], file.content[:5]) == ("application/pdf", b"%PDF-")
+    assert found.sha256[:8] in file["Content-Disposition"]
+    assert viewer.get(f"{page}?valid_at=2020-01-01T00:00").status_code == 404
+    assert Client().get(pdf).status_code == 302
+    assert browser("admin").get(pdf).status_code == 403
