@@ -90,7 +90,7 @@ def apart(state: ContractState) -> list[Apart]:
 
 def _item(state: ContractState, line: LineState, quantity: int) -> Item:
     left, free = _left(state, line), _free_units(state, line)
-    percentage = (1 - left) * 100 if _writable(left) else Decimal(0)
+    percentage = ((1 - left) * 100).normalize() if _writable(left) else Decimal(0)
     if line.kind == "usage" and line.price.model != "flat":
         # OpenMeter bounds what is left after a discount, and we what it is before: then they stay ours.
         minimum, maximum = line.price.min_minor, line.price.max_minor
@@ -116,7 +116,7 @@ def _item(state: ContractState, line: LineState, quantity: int) -> Item:
         line.product_code,
         "once" if once else "flat",
         line.price,
-        amount=_decimal(minor).scaleb(-exponent(line.price.currency)),
+        amount=_decimal(minor).scaleb(-exponent(line.price.currency)).normalize(),
         percentage=percentage,
     )
 
@@ -183,7 +183,7 @@ def _writable(left: Decimal) -> bool:
 
 
 def _major(price: Price, minor: int | None) -> Decimal | None:
-    return None if minor is None else Decimal(minor).scaleb(-exponent(price.currency))
+    return None if minor is None else Decimal(minor).scaleb(-exponent(price.currency)).normalize()
 
 
 def _decimal(value: Fraction) -> Decimal:

@@ -12,7 +12,7 @@ from billing.services.invoices import (
 )
 from billing.services.pay_ins import poll_incoming_payments, refresh_incoming_payment
 from billing.services.subscriptions import sync_subscription
-from billing.services.usage import accept_usage, forward_usage
+from billing.services.usage import accept_usage, forward_usage, metered
 from billing.services.verification import accept_invoice
 from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
 
@@ -28,6 +28,7 @@ __all__ = [
     "confirm_invoice",
     "follow_contract",
     "forward_usage",
+    "metered",
     "open_account",
     "poll_incoming_payments",
     "poll_invoices",

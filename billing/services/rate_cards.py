@@ -53,7 +53,9 @@ def rate_card(item: Item, billing: Billing) -> RateCard:
 def _price(price: Price) -> UnitPrice | TieredPrice | PackagePrice:
     if price.model in ("graduated", "volume"):
         places = exponent(price.currency)
-        tiers = tuple(Tier(t.up_to, t.rate, Decimal(t.flat_minor).scaleb(-places)) for t in price.tiers)
+        tiers = tuple(
+            Tier(t.up_to, t.rate, Decimal(t.flat_minor).scaleb(-places).normalize()) for t in price.tiers
+        )
         return TieredPrice("graduated" if price.model == "graduated" else "volume", tiers)
     if price.model == "package" and price.package_size:
         return PackagePrice(price.rate, price.package_size)

@@ -196,7 +196,9 @@ class World:
         servers: int = 2,
         start: datetime = MARCH,
         payment: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Deal:
+        """`more` goes into the payload as it is."""
         line_ids = [uuid7(), uuid7()]
         seller, metering = (*sellers, self.northwind, self.northwind)[:2]
         commitment = {"downpayment": {"amount_minor": usd(downpayment), "currency": "USD"}}
@@ -229,7 +231,7 @@ class World:
             ],
         }  # fmt: skip
         made = contracts.create_contract(
-            payload=payload, actor=SYSTEM, at=now(), idempotency_key=f"create-{next(_numbers)}"
+            payload=payload | more, actor=SYSTEM, at=now(), idempotency_key=f"create-{next(_numbers)}"
         )
         return Deal(made.contract, *line_ids)
 
