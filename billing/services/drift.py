@@ -8,7 +8,6 @@ question for a person, and the next comparison that finds none settles it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +16,10 @@ from django.db.models import F
 
 from billing.models import SubscriptionSync
 from billing.rules.drift import reasons
-from billing.rules.rating import rate_period
 from billing.rules.verification import Difference, compare, explained
 from billing.services.batches import each
 from billing.services.questions import settle_question
+from billing.services.rating import rate
 from billing.services.subscriptions import (
     MARKER,
     cycle_of,
@@ -32,7 +31,6 @@ from billing.services.subscriptions import (
     wanted_cards,
 )
 from billing.services.terms import RUNNING, owner_at, state_of
-from billing.services.usage import metered
 from billing.services.verification import minor_units_of
 from commerce.actor import Actor
 from commerce.console.services import open_review
@@ -161,11 +159,7 @@ def _money(sync: SubscriptionSync, edits: list[Edit], state: ContractState, at: 
         return
     start = max(periods[0].start, cycle_since(edits, at), owner.since)
     end = min(filter(None, (periods[0].end, owner.until, state.end_at)))
-    ours = [
-        line
-        for line in rate_period(edits, start=start, end=end, usage=partial(metered, sync.contract_id))
-        if line.kind != "one_off"
-    ]
+    ours = [line for line in rate(sync.contract_id, edits, start=start, end=end) if line.kind != "one_off"]
     theirs = [
         (line_of(line.feature_key), minor_units_of(line.net, state.currency))
         for line in openmeter.client().gathering(sync.customer_id)

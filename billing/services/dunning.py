@@ -5,18 +5,16 @@ the contract for non-payment, and whatever clears the debt resumes it in the sam
 """
 
 from datetime import datetime
-from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 
 from billing.models import OPEN_STATUSES, BillingAccount, Invoice, InvoiceStatus
 from billing.rules import status as rule
-from billing.rules.rating import rate_period
 from billing.services.batches import each
 from billing.services.questions import settle_question
+from billing.services.rating import rate
 from billing.services.terms import ENDED, RUNNING, Owner, owner_of, state_of
-from billing.services.usage import metered
 from billing.services.wallet import follow_owner, give_back
 from commerce.actor import Actor
 from commerce.console.services import open_review
@@ -100,13 +98,7 @@ def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner 
         return False
     end = min(ends)
     since = max(account.invoiced_through or contract.start_at, owner.since)
-    owed = rate_period(
-        edits,
-        start=since,
-        end=end,
-        usage=partial(metered, contract.id),
-        in_service=contracts.line_service(contract.id),
-    )
+    owed = rate(contract.id, edits, start=since, end=end)
     return any(line.net_minor for line in owed)
 
 

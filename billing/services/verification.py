@@ -6,18 +6,17 @@ terms. A draft shows what they come to; they are written once, when it is verifi
 
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 
 from django.db import transaction
 
 from billing.models import Invoice, InvoiceLine, InvoiceStatus, NumberSeries
 from billing.rules.drift import reasons
-from billing.rules.rating import RatedLine, rate_period
+from billing.rules.rating import RatedLine
 from billing.rules.verification import Difference, compare, explained
 from billing.services.questions import settle_question
+from billing.services.rating import rate
 from billing.services.subscriptions import followed_at, is_behind, lag, line_of
 from billing.services.terms import live_since
-from billing.services.usage import metered
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.errors import Retryable, StateConflict
@@ -25,7 +24,7 @@ from commerce.money import Money, exponent, round_half_up
 from commerce.outbox import append
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from contracts.rules.fold import Edit
-from contracts.services import contract_edits, line_service
+from contracts.services import contract_edits
 
 
 def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor, at: datetime) -> Invoice:
@@ -85,13 +84,7 @@ def minor_units_of(amount: Decimal, currency: str) -> int:
 
 def _rate(invoice: Invoice, edits: list[Edit]) -> list[RatedLine]:
     """Our lines; the invoice's amounts become their sums."""
-    lines = rate_period(
-        edits,
-        start=invoice.period_start,
-        end=invoice.period_end,
-        usage=partial(metered, invoice.contract_id),
-        in_service=line_service(invoice.contract_id),
-    )
+    lines = rate(invoice.contract_id, edits, start=invoice.period_start, end=invoice.period_end)
     invoice.net_minor = sum(line.net_minor for line in lines)
     invoice.tax_minor = sum(line.tax_minor for line in lines)
     invoice.total_minor = invoice.net_minor + invoice.tax_minor

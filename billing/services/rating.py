@@ -1,0 +1,18 @@
+"""What a contract owes for a stretch of time, with the usage and the service that were reported to us."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from billing.rules.rating import RatedLine, rate_period
+from billing.services.usage import metered
+from contracts.rules.fold import Edit
+from contracts.services import line_service
+
+
+def rate(contract_id: UUID, edits: Sequence[Edit], *, start: datetime, end: datetime) -> list[RatedLine]:
+    """The lines owed for [start, end), as known now."""
+    return rate_period(
+        edits, start=start, end=end, usage=partial(metered, contract_id), in_service=line_service(contract_id)
+    )
