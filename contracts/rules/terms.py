@@ -15,6 +15,7 @@ from contracts.rules.schema import Between, Minor, Pattern, Share, Text
 
 Currency = Annotated[str, Pattern("[A-Z]{3}", "three capital letters")]
 Days = Annotated[int, Between(0, 365)]
+AnchorDay = Annotated[int, Between(1, 31, below="anchor_day_invalid", above="anchor_day_invalid")]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Amount:
 class Billing:
     """A billing period is one `cadence` long and starts on `anchor_day`, clamped to the month's end."""
 
-    anchor_day: Annotated[int, Between(1, 31)] = 1
+    anchor_day: AnchorDay = 1
     cadence: Literal["P1M", "P3M", "P1Y"] = "P1M"
     when: Literal["in_advance", "in_arrears"] = "in_arrears"
 

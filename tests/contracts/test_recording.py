@@ -234,7 +234,7 @@ def changed(payload: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("/currency", "usd", "invalid_format"),
         ("/start_at", "2027-03-01T00:00:00", "invalid_instant"),
         ("/start_at", "yesterday", "invalid_instant"),
-        ("/billing/anchor_day", 32, "out_of_range"),
+        ("/billing/anchor_day", 32, "anchor_day_invalid"),
         ("/term/months", None, "term_invalid"),
         ("/number", "x\u0000", "invalid_format"),
         ("/surprise", 1, "unknown_field"),

@@ -6,16 +6,25 @@ platform's terms as they are when the edit is recorded, or to nothing.
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from commerce.errors import Conflict
 from contracts.rules import schema
 from contracts.rules.operations.base import EDITABLE, RUNNING, Operation, operation
 from contracts.rules.periods import Cadence, billing_period
 from contracts.rules.platform import PER_CONTRACT, PlatformDefaults
-from contracts.rules.schema import Between, Patch
+from contracts.rules.schema import Patch
 from contracts.rules.state import FINAL, Commitment, ContractState, evolve
-from contracts.rules.terms import Payment, References, Renewal, SettlementTerms, Sla, Tax, contradictions
+from contracts.rules.terms import (
+    AnchorDay,
+    Payment,
+    References,
+    Renewal,
+    SettlementTerms,
+    Sla,
+    Tax,
+    contradictions,
+)
 
 S = TypeVar("S")
 
@@ -29,7 +38,7 @@ _BUYERS = {"payment": {"collection", "method_ref"}, "renewal": {"auto"}}
 class Cycle:
     """Of the billing what may change while a contract runs: what comes next begins with a stub."""
 
-    anchor_day: Annotated[int, Between(1, 31)] = 1
+    anchor_day: AnchorDay = 1
     cadence: Literal["P1M", "P3M", "P1Y"] = "P1M"
 
 

@@ -6,14 +6,14 @@ is unpaid, credited, prepaid and lent goes as the parties say, and all of them h
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from commerce.errors import Conflict, InvalidInput
 from contracts.rules.operations.base import Operation, operation
 from contracts.rules.operations.financing import settled
-from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, Signature, Transfer, evolve
+from contracts.rules.terms import AnchorDay
 
 _ALLOWED = frozenset({"pending_activation", "active"})
 
@@ -34,7 +34,7 @@ class TransferOwnership:
     prepaid: Literal["stays", "moves"] = "stays"
     financing: Literal["novate", "payoff"] = "novate"
     anchor: Literal["keep", "new_day"] = "keep"
-    anchor_day: Annotated[int, Between(1, 31)] | None = None
+    anchor_day: AnchorDay | None = None
     end_old: Literal["immediate", "end_of_term"] = "immediate"
 
 
