@@ -419,7 +419,7 @@ def contract_postings(contract: Contract, request: HttpRequest) -> SafeString:
     )
 
 
-register_panel("contracts.contract", title="Billing", render=contract_billing, order=20)
+register_panel("contracts.contract", title="Billing", render=contract_billing, order=20, tab="Invoices")
 register_panel("contracts.contract", title="Invoices", render=contract_invoices, order=21)
 register_panel(
     "contracts.contract",

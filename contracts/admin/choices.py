@@ -101,6 +101,16 @@ HELP = {
     "labels": "Separated by commas.",
     "prorate_bounds": "Whether tiers, included units and minimums shrink in a period that is cut short.",
 }
+ABOUT = {
+    "price": "A rate, or tiers, each up to so many units and the last without end.",
+    "replacement": "It counts instead of what was recorded, in the same place of the log.",
+    "early_fee": "What leaving before the agreed time costs, or that it is waived.",
+    "uplift": "What renewal does to unit prices.",
+    "settlement": "How the seller's money is divided, and when it is released.",
+    "sla": "What is credited when a service is down.",
+    "references": "What the parties call it; nothing here changes money.",
+    "funded_by": "Who bears what the buyer is spared.",
+}
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,8 @@ class Offered:
         if name in _LINES and self.contract is not None:
             lines = self.state.lines.values() if self.target else self.state.live_lines
             return [(str(line.line_id), line_label(line)) for line in lines]
+        if name == "replaces":
+            return self._kept("financing_id")
         if name in _KEPT:
             return [(self.new_id, _KEPT[name][1]), *self._kept(name)]
         if name == "reason" and self.operation == "resume":

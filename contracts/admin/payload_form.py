@@ -28,7 +28,7 @@ from unfold.widgets import (
 from commerce.errors import FieldError
 from commerce.money import exponent
 from commerce.parties.models import Organization
-from contracts.admin.choices import HELP, LABELS, PARTIES, Offered
+from contracts.admin.choices import ABOUT, HELP, LABELS, PARTIES, Offered
 from contracts.rules import schema
 from contracts.rules.operations import REGISTRY
 from contracts.rules.schema import Between, Pattern, Server, Share
@@ -320,8 +320,7 @@ class _Builder:
             node = self.node(f"{name}.{item.name}", item, hints[item.name], loose, given.get(item.name))
             if node is not None:
                 children[item.name] = node
-        about = "" if name == "payload" else " ".join((kind.__doc__ or "").split())
-        return Group(name, title, "" if about.startswith(f"{kind.__name__}(") else about, children, optional)
+        return Group(name, title, ABOUT.get(name.rpartition(".")[2], ""), children, optional)
 
     def node(self, path: str, item: Any, hint: Any, loose: bool, given: Any) -> Node | None:
         """The node of one field; `loose`: in a section that may be left empty, nothing is preset."""

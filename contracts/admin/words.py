@@ -202,7 +202,7 @@ def _fields(
         if key == "live":
             said, sides = (
                 title,
-                [badge("live", "good") if side else badge("removed", "bad") for side in sides],
+                [badge("live", "good") if side == "yes" else badge("removed", "bad") for side in sides],
             )
         found.append(Change(said if title else said[:1].upper() + said[1:], *sides))
     return found
@@ -213,7 +213,7 @@ def in_words(key: str) -> str:
 
 
 def _object(value: Mapping[str, Any], names: Names, currency: str, hidden: frozenset[str] = _HIDDEN) -> Any:
-    """A line by quantity and price, an amount as money, anything else by its own fields but the usual ones."""
+    """A line by quantity and price, an amount as money, anything else by those fields that say something."""
     currency = value.get("currency") or currency
     if value.keys() == {"amount_minor", "currency"}:
         return money(value["amount_minor"], currency)

@@ -51,7 +51,8 @@ def many(payload: dict[str, Any]) -> list[Contract]:
 def planned(actor: Actor, **given: Any) -> BulkPlan:
     arguments = {
         "operation": "suspend", "payload": SUSPEND,
-        "chosen": Chosen(numbers=("B-001", "B-101", "B-201", "B-301")), "reason": "Power works", "actor": actor, "at": MARCH, **given,
+        "chosen": Chosen(numbers=("B-001", "B-101", "B-201", "B-301")),
+        "reason": "Power works", "actor": actor, "at": MARCH, **given,
     }  # fmt: skip
     return bulk.plan_bulk(**arguments)
 
