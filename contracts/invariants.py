@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import connection, models
+from django.db.models import Exists, OuterRef
 
 from commerce import clock
 from commerce.invariants import Finding, invariant
-from contracts.models import Contract, Reservation, UnitStatus
+from contracts.models import Contract, Reservation, ScheduledCommand, UnitStatus
 from contracts.rules import fold
-from contracts.services import projection, reservations, service_status, terms
+from contracts.rules.operations.base import RUNNING
+from contracts.services import projection, reservations, schedule, service_status, terms
 
 SAMPLE = 500
 OVERDUE = timedelta(days=1)
@@ -131,6 +133,42 @@ def units_are_folds() -> Iterator[Finding]:
 def overdue_units() -> Iterator[Finding]:
     for unit in UnitStatus.objects.due(clock.now() - OVERDUE)[:100]:
         yield Finding(f"unit_status:{unit.pk}", f"Unit {unit.unit_id} should have changed and has not.")
+
+
+@invariant("I5", "What was scheduled has been done")
+def overdue_commands() -> Iterator[Finding]:
+    overdue = ScheduledCommand.objects.due(clock.now() - OVERDUE).select_related("contract")
+    for command in overdue.order_by("due_at")[:100]:
+        said = f": {command.last_error}" if command.last_error else "."
+        yield Finding(
+            f"scheduled_command:{command.pk}", f"{command} was due {command.due_at:%Y-%m-%d %H:%M} UTC{said}"
+        )
+
+
+@invariant("I5", "A term that is over was renewed, or somebody is asked")
+def forgotten_renewals() -> Iterator[Finding]:
+    open_ones = ScheduledCommand.objects.filter(
+        contract=OuterRef("pk"),
+        kind=ScheduledCommand.Kind.RENEWAL,
+        status__in=(ScheduledCommand.Status.PLANNED, ScheduledCommand.Status.BLOCKED),
+    )
+    over = Contract.objects.filter(
+        status__in=RUNNING, end_at__lt=clock.now() - OVERDUE, state__terms__renewal__auto=True
+    ).exclude(state__holds__contains=[{"extends_term": True}])
+    for contract in over.filter(~Exists(open_ones))[:100]:
+        yield Finding(f"contract:{contract.pk}", f"The term of {contract} is over, and nobody renews it.")
+
+
+@invariant("I7", "The schedule of a contract is what its log implies")
+def schedules_follow_logs() -> Iterator[Finding]:
+    for contract in _sample():
+        log = projection.load_edits(contract.pk)
+        if keys := schedule.differing(contract, log, contract.projected_at):
+            yield Finding(
+                f"contract:{contract.pk}",
+                f"{contract} is not scheduled as its log says; run contracts_schedule plan {contract}.",
+                {"keys": keys},
+            )
 
 
 def _sample() -> list[Contract]:

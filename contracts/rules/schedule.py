@@ -58,24 +58,22 @@ def _renewal(contract_id: UUID, state: ContractState, late: Mapping[int, datetim
         return []
     if any(hold.extends_term and hold.resume_at is None for hold in state.holds):
         return []  # the end of the term is known when the hold is lifted
-    number = state.term_no + 1
-    terms = {"term_no": number}
-    days = timedelta(days=state.terms.renewal.notice_days)
+    number, terms = state.term_no + 1, state.terms.renewal
+    days = timedelta(days=terms.notice_days)
     begun = state.term_start_at or state.start_at or state.end_at
-    renews_at = max(state.end_at, late[number] + days) if number in late else state.end_at
+    if number in late:
+        renews_at = cutoff = max(state.end_at, late[number] + days)
+    else:
+        renews_at, cutoff = state.end_at, state.end_at - timedelta(days=terms.opt_out_days)
+    told = {"term_no": number, "opt_out_until": instant(cutoff)}
+    renewal = {"mode": "new_term", "term_no": number, "trigger": "auto"}
     commands = [
-        Command(f"optout:{contract_id}:{number}", "opt_out", renews_at, payload=terms),
-        Command(
-            f"renew:{contract_id}:{number}",
-            "renewal",
-            renews_at,
-            "renew",
-            {"mode": "new_term", **terms, "trigger": "auto"},
-        ),
+        Command(f"optout:{contract_id}:{number}", "opt_out", cutoff, payload=told),
+        Command(f"renew:{contract_id}:{number}", "renewal", renews_at, "renew", renewal),
     ]
     if days:
         due = max(state.end_at - days, begun)
-        commands.append(Command(f"notice:{contract_id}:{number}", "notice", due, payload=terms))
+        commands.append(Command(f"notice:{contract_id}:{number}", "notice", due, payload=told))
     return commands
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from commerce.actor import Actor
 from commerce.errors import Conflict
 from commerce.parties.models import Organization
 from contracts.models import Contract, Offer, ScheduledCommand
@@ -14,6 +15,8 @@ from contracts.services import edits
 from contracts.services.admission import Planned
 from contracts.services.offers import BLOCKED
 from contracts.services.terms import platform_terms
+
+SCHEDULER = Actor.system("contracts.scheduler")
 
 Json = dict[str, Any]
 RenewalGuard = Callable[[Contract, ContractState, Renew, datetime], None]
@@ -47,14 +50,17 @@ def at_list_prices(contract: Contract, payload: Json) -> Json:
     return {**payload, "reprice": listed}
 
 
-def _check_renewals(*, contract: Contract, planned: Sequence[Planned], at: datetime, **_: Any) -> None:
+def _check_renewals(
+    *, contract: Contract, planned: Sequence[Planned], actor: Actor, at: datetime, **_: Any
+) -> None:
     for plan in planned:
         payload = plan.edit.payload
         if not isinstance(payload, Renew) or payload.mode == "lapse":
             continue
         _check_reinstatement(contract, at)
         if payload.trigger == "auto":
-            _check_window(contract, payload, at)
+            if actor != SCHEDULER:  # which does nothing before it is due
+                _check_window(contract, payload, at)
             _check_supply(plan.before)
         for guard in _guards:
             guard(contract, plan.before, payload, plan.edit.effective_at)

@@ -23,7 +23,7 @@ from commerce.console.services import clear_reviews, open_review
 from commerce.crash import crash_point
 from commerce.errors import CommerceError, StateConflict
 from commerce.outbox import append
-from commerce.states import transition
+from commerce.states import transition, transition_all
 from contracts.models import Contract, ScheduledCommand
 from contracts.rules import fold
 from contracts.rules.fold import Edit, Instant
@@ -31,14 +31,14 @@ from contracts.rules.schedule import ORDER, WAITING, Command, implied
 from contracts.rules.schema import dump, instant
 from contracts.rules.state import ContractState
 from contracts.services import edits, projection, renewals
+from contracts.services.renewals import SCHEDULER
 from contracts.services.terms import platform_terms
 
 log = logging.getLogger(__name__)
 
-SCHEDULER = Actor.system("contracts.scheduler")
 SUBJECT = "contracts.scheduledcommand"
 PER_CONTRACT = 12
-BATCH = 50
+BATCH = 100
 MAX_ATTEMPTS = 12
 LATE = timedelta(hours=1)
 
@@ -73,6 +73,19 @@ def plan(contract: Contract, log: Sequence[Edit], at: datetime) -> list[Command]
     return _implied(contract, steps, at, _rows(contract, steps[-1].state))
 
 
+def differing(contract: Contract, log: Sequence[Edit], at: datetime) -> list[str]:
+    """Keys that the log implies and nobody has planned, or that are planned otherwise than it implies."""
+    wanted = {command.key: command for command in plan(contract, log, at)}
+    rows = list(contract.schedule.filter(Q(key__in=wanted) | Q(status=Status.PLANNED)))
+    found = wanted.keys() - {row.key for row in rows if row.status != Status.CANCELLED}
+    for row in rows:
+        command = wanted.get(row.key)
+        moved = command is None or command.due_at != row.due_at
+        if row.status == Status.PLANNED and moved and row.kind != Kind.ACTIVATION_TIMEOUT:
+            found.add(row.key)  # a timeout is as long as the platform's terms were when it was planned
+    return sorted(found)
+
+
 @transaction.atomic
 def replan_contract(*, contract_id: UUID, actor: Actor, at: datetime) -> int:
     """`replan` a contract by its log as it stands; how many commands were added, moved or withdrawn."""
@@ -80,13 +93,12 @@ def replan_contract(*, contract_id: UUID, actor: Actor, at: datetime) -> int:
     return replan(contract, projection.load_edits(contract_id), actor=actor, at=at)
 
 
-@transaction.atomic
 def replan(contract: Contract, log: Sequence[Edit], *, actor: Actor, at: datetime) -> int:
     """Bring the schedule of a locked contract in line with its whole `log`, which may be about to be written.
 
-    Called in the transaction of every edit. Commands that are not implied any more are cancelled, others
-    moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for a
-    person until its occasion has passed. Returns how many rows it touched.
+    A hook calls it in the transaction of every edit. Commands that are not implied any more are cancelled,
+    others moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for
+    a person until its occasion has passed. Returns how many rows it touched.
     """
     steps = fold.timeline(log)
     rows = _rows(contract, steps[-1].state)
@@ -227,8 +239,17 @@ def _run_some(at: datetime, limit: int, tired: Sequence[UUID]) -> tuple[int, lis
         )
         contracts = {row.pk: row for row in claimed}
         commands = _first_of_each(contracts, at)
+        done = {command.pk: seq for command in commands if (seq := _run(command, at)) is not None}
+        transition_all(
+            [command for command in commands if command.pk in done],
+            "finish",
+            actor=SCHEDULER,
+            at=at,
+            arguments={pk: {"finished_at": at, "result_seq": seq or None} for pk, seq in done.items()},
+        )
         for command in commands:
-            _run(command, at)
+            if command.pk in done and command.kind == Kind.NOTICE and at > command.due_at + LATE:
+                replan(command.contract, projection.load_edits(command.contract_id), actor=SCHEDULER, at=at)
         crash_point("contracts.before_schedule_commit")
     return len(contracts), [command.contract_id for command in commands]
 
@@ -244,10 +265,14 @@ def _first_of_each(contracts: dict[UUID, Contract], at: datetime) -> list[Schedu
     return list(first.values())
 
 
-def _run(command: ScheduledCommand, at: datetime) -> None:
+def _run(command: ScheduledCommand, at: datetime) -> int | None:
+    """The number of the edit that it recorded, 0 for a command that only tells; None when it is not done."""
     try:
         with transaction.atomic():
-            _perform(command, at)
+            if command.operation:
+                return _record(command, _payload(command), REASONS[Kind(command.kind)])
+            _tell(command, at)
+            return 0
     except (SoftTimeLimitExceeded, OperationalError):  # the whole batch, at another time
         raise
     except CommerceError as error:
@@ -260,27 +285,45 @@ def _run(command: ScheduledCommand, at: datetime) -> None:
     except Exception as error:  # the tick's edge: one broken contract must not hold up the others
         log.exception("a scheduled command failed", extra={"command": command.key})
         _note_failure(command, error, at)
+    return None
 
 
-def _perform(command: ScheduledCommand, at: datetime) -> None:
-    if command.operation:
-        payload = command.payload
-        if command.kind == Kind.RENEWAL:
-            payload = renewals.at_list_prices(command.contract, payload)
-        seq = _record(command, payload, REASONS[Kind(command.kind)])
-        transition(command, "finish", actor=SCHEDULER, at=at, finished_at=at, result_seq=seq)
-        return
-    contract, log_ = command.contract, []
+def _payload(command: ScheduledCommand) -> dict[str, Any]:
+    if command.kind == Kind.RENEWAL:
+        return renewals.at_list_prices(command.contract, command.payload)
+    return command.payload
+
+
+def _tell(command: ScheduledCommand, at: datetime) -> None:
+    """Say what comes, after what the clock did before. A notice is given when it is sent, all else as of its
+    instant; one that is late postpones the renewal.
+    """
+    contract = command.contract
     if contract.next_due_at and contract.next_due_at <= command.due_at:
-        log_ = projection.load_edits(contract.pk)
-        contract, _ = projection.catch_up(contract, log_, at=command.due_at)
-    transition(command, "finish", actor=SCHEDULER, at=at, finished_at=at)
-    if command.kind == Kind.NOTICE:
-        if at > command.due_at + LATE:
-            replan(contract, log_ or projection.load_edits(contract.pk), actor=SCHEDULER, at=at)
-        _tell(contract, "contract.renewal_due", command, at)
-    else:
-        _tell(contract, "contract.opt_out_closed", command, command.due_at)
+        contract, _ = projection.catch_up(contract, projection.load_edits(contract.pk), at=command.due_at)
+    state, until = contract.current, command.payload["opt_out_until"]
+    given = command.kind == Kind.NOTICE
+    if given and at > command.due_at + LATE:
+        days = timedelta(days=state.terms.renewal.notice_days)
+        until = instant(max(state.end_at or at, at + days))
+    append(
+        "contract",
+        contract.pk,
+        "contract.renewal_due" if given else "contract.opt_out_closed",
+        {
+            "contract_id": str(contract.pk),
+            "number": contract.number,
+            "buyer_id": str(contract.buyer_id),
+            "version": contract.version,
+            "term_no": command.payload["term_no"],
+            "term_ends_at": instant(state.end_at) if state.end_at else None,
+            "opt_out_until": until,
+            "uplift": dump(state.terms.renewal.uplift),
+            "edits": [],
+        },
+        at=at if given else command.due_at,
+        actor=SCHEDULER,
+    )
 
 
 def _record(command: ScheduledCommand, payload: dict[str, Any], reason: str) -> int:
@@ -333,29 +376,6 @@ def _note_failure(command: ScheduledCommand, error: Exception, at: datetime) -> 
     if command.attempts >= MAX_ATTEMPTS:
         detail = f"It failed {command.attempts} times: {command.last_error}"
         _block(command, CommerceError(detail, code="failed_repeatedly"), at)
-
-
-def _tell(contract: Contract, event: str, command: ScheduledCommand, at: datetime) -> None:
-    state = contract.current
-    renewal = command.contract.schedule.get(kind=Kind.RENEWAL, payload__term_no=command.payload["term_no"])
-    append(
-        "contract",
-        contract.pk,
-        event,
-        {
-            "contract_id": str(contract.pk),
-            "number": contract.number,
-            "buyer_id": str(contract.buyer_id),
-            "version": contract.version,
-            "term_no": command.payload["term_no"],
-            "term_ends_at": instant(state.end_at) if state.end_at else None,
-            "opt_out_until": instant(renewal.due_at),
-            "uplift": dump(state.terms.renewal.uplift),
-            "edits": [],
-        },
-        at=at,
-        actor=SCHEDULER,
-    )
 
 
 def _clear(command: ScheduledCommand, actor: Actor, at: datetime, reason: str) -> None:

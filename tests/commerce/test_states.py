@@ -16,7 +16,7 @@ from commerce.models import TransitionLog
 from commerce.outbox import catalog, registry
 from commerce.outbox.models import OutboxEvent
 from commerce.parties.models import Organization
-from commerce.states import available, transition
+from commerce.states import available, transition, transition_all
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
 SYSTEM = Actor.system("test")
@@ -190,3 +190,44 @@ def test_of_two_at_the_same_time_one_wins_and_the_other_is_told(organization_of:
     assert outcomes.count("state_conflict") == 3
     assert TransitionLog.objects.filter(object_id=str(seller.pk)).count() == 1
     assert OutboxEvent.objects.filter(aggregate_id=str(seller.pk)).count() == 1
+
+
+def questions(count: int) -> list[ReviewItem]:
+    return [
+        open_review(
+            kind="test", subject_type="parties.organization", subject_id=n, title="A thing",
+            actor=SYSTEM, at=AT,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_many_rows_move_together_and_say_what_one_would(db: None) -> None:
+    items = questions(3)
+    logged, told = counts()
+    arguments = {item.pk: {"by": f"clerk {n}", "claimed_at": AT} for n, item in enumerate(items)}
+
+    fresh = transition_all(items, "claim", actor=SYSTEM, at=AT, reason="ready", arguments=arguments)
+
+    stored = ReviewItem.objects.in_bulk([item.pk for item in items])
+    assert {item.status for item in fresh} == {"claimed"} == {item.status for item in stored.values()}
+    assert [stored[item.pk].assignee for item in items] == ["clerk 0", "clerk 1", "clerk 2"]
+    lines = TransitionLog.objects.filter(name="claim")
+    assert {(line.source, line.target, line.reason) for line in lines} == {("open", "claimed", "ready")}
+    assert TransitionLog.objects.count() == logged + 3
+    assert OutboxEvent.objects.count() >= told
+
+
+def test_of_many_rows_none_moves_when_one_may_not(db: None) -> None:
+    items = questions(2)
+    arguments = {item.pk: {"by": "clerk", "claimed_at": AT} for item in items}
+    transition(items[1], "claim", actor=SYSTEM, at=AT, by="clerk", claimed_at=AT)
+    before = counts()
+
+    with pytest.raises(StateConflict):
+        transition_all(items, "claim", actor=SYSTEM, at=AT, arguments=arguments)
+
+    items[0].refresh_from_db()
+    assert items[0].status == "open"
+    assert counts() == before
+    assert transition_all([], "claim", actor=SYSTEM, at=AT) == []
