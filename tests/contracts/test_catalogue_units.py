@@ -6,14 +6,19 @@ from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict
+from commerce.errors import CommerceError, Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.models import TransitionLog
+from commerce.outbox import drain
 from contracts import services
 from contracts.models import Contract, Offer, Reservation, ReservedUnit, Stock
+from contracts.rules import fold
 from contracts.services.reservations import HOLD
+from contracts.tasks import release_holds, take_effect
 from tests.contracts.conftest import MARCH, OPERATOR, Parties, create, edit
 from tests.contracts.test_catalogue_offers import block, draft_on, events, faults, key_of, live
 
@@ -250,6 +255,24 @@ def test_a_running_line_grows_on_an_offer_that_was_withdrawn(offer: Offer, paylo
     assert stock(offer) == (0, 5)
 
 
+def test_the_clock_and_the_relay_give_back_what_a_planned_end_frees(
+    offer: Offer, payload: dict[str, Any], clock: Any
+) -> None:
+    contract = running(offer, payload, quantity=4)
+    edit(contract, "terminate", {"when": "date", "cause": "mutual"}, at=LATER, effective_at=MAY, reason="No.")
+    held = draft_on(offer, payload, quantity=3).reservations.get()
+    drain(groups=["contracts.reservations"])
+    assert stock(offer) == (3, 4)
+    clock(MAY)
+    take_effect()
+    drain(groups=["contracts.reservations"])
+    assert stock(offer) == (3, 0)
+    assert release_holds() == 1
+    assert stock(offer) == (0, 0)
+    held.refresh_from_db()
+    assert (held.status, held.released_at) == ("released", MAY)
+
+
 # Versions, capacity, named units
 
 
@@ -412,3 +435,75 @@ def test_units_that_are_given_back_may_be_named_again(offer: Offer, payload: dic
     assert not ReservedUnit.objects.exists()
     draft_on(offer, payload, quantity=1, unit_ids=["rack-2"])
     assert ReservedUnit.objects.get().unit_id == "rack-2"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("order"), st.integers(1, 6)),
+    st.tuples(st.just("change"), st.integers(0, 7)),
+    st.tuples(st.just("plan"), st.integers(0, 7)),
+    st.tuples(st.sampled_from(["sign", "end", "expire"]), st.just(0)),
+    st.tuples(st.just("capacity"), st.integers(0, 12)),
+)
+
+
+@given(st.lists(STEPS, min_size=4, max_size=12))
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_in_whatever_order_contracts_have_what_they_need_and_no_more_than_there_is(
+    offer: Offer, payload: dict[str, Any], steps: list[tuple[str, int]]
+) -> None:
+    with transaction.atomic():
+        own = live(offer.seller, code=uuid7().hex)
+        contracts: list[Contract] = []
+        at = MARCH
+        for step, number in steps:
+            at += timedelta(hours=1)
+            before = stock(own)
+            try:
+                with transaction.atomic():
+                    _take(step, number, own, payload, contracts, at)
+            except CommerceError:
+                assert stock(own) == before
+            capacity = Stock.objects.get(pk=own.stock_id).capacity
+            assert capacity is not None
+            assert sum(stock(own)) <= capacity
+            for contract in Contract.objects.filter(pk__in=[contract.pk for contract in contracts]):
+                rows = {row.status: row.quantity for row in contract.reservations.exclude(status="released")}
+                most = _most(contract, at)
+                if contract.status in ("pending_activation", "active"):
+                    assert rows == ({"committed": most} if most else {})
+                elif contract.status == "draft":
+                    assert rows in ({}, {"held": most})
+                else:
+                    assert rows == {}
+        assert not findings()
+        transaction.set_rollback(True)
+
+
+def _take(
+    step: str, number: int, own: Offer, payload: dict[str, Any], contracts: list[Contract], at: datetime
+) -> None:
+    given: dict[str, Any] = {"at": at}
+    if step == "order":
+        contracts.append(draft_on(own, payload, quantity=number))
+    elif step == "capacity":
+        services.set_capacity(offer_id=own.pk, capacity=number, actor=OPERATOR, **given)
+    elif step == "expire":
+        services.release_expired_holds(at=MARCH + 2 * HOLD)
+    elif not contracts:
+        return
+    elif step == "change":
+        requantify(contracts[-1], number, **given)
+    elif step == "plan":
+        requantify(contracts[-1], number, effective_at=MAY, **given)
+    elif step == "sign":
+        for stage in ("submit", "signed", "live"):
+            edit(contracts[-1], "activate", {"stage": stage}, **given)
+    else:
+        edit(contracts[-1], "terminate", {"cause": "mutual"}, reason="No.", **given)
+
+
+def _most(contract: Contract, at: datetime) -> int:
+    """The most that its line has at `at` or later."""
+    log = services.contract_edits(contract.pk)
+    found = (fold.fold(log, valid_at=instant) for instant in (at, MAY))
+    return max(line.quantity for state in found for line in state.live_lines)
