@@ -5,11 +5,9 @@ caller's hand; here it only scales what bounds a price (tiers, included units, m
 that only where the price says so.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
-from itertools import pairwise
 from math import ceil
 
 from commerce.money import exponent, round_half_up
@@ -124,19 +122,6 @@ def credit(posted_minor: int, retained_minor: int, adjusted_minor: int = 0) -> i
     """
     left = max(0, posted_minor + adjusted_minor)
     return -min(max(0, posted_minor - retained_minor), left)
-
-
-def tiers_fault(tiers: Sequence[Tier]) -> str:
-    """Why these are not tiers, in a sentence; "" when they ascend and only the last is without end."""
-    bounds = [tier.up_to for tier in tiers]
-    if not bounds or bounds[-1] is not None:
-        return "The last tier has no upper bound."
-    finite = [bound for bound in bounds if bound is not None]
-    if len(finite) != len(bounds) - 1 or any(bound <= 0 for bound in finite):
-        return "Every tier but the last has an upper bound above zero."
-    if any(later <= earlier for earlier, later in pairwise(finite)):
-        return "Each tier ends above the one before it."
-    return ""
 
 
 def _part(price: Price, tier: Tier, units: Fraction) -> TierPart:

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from contracts.rules.commitments import Window, window
 from contracts.rules.fold import Instant, at_instant
 from contracts.rules.operations.base import RUNNING
-from contracts.rules.periods import billing_period
+from contracts.rules.periods import periods_between
 from contracts.rules.segments import ALWAYS, Stretch, periods_of, stretches
 from contracts.rules.state import Commitment, ContractState
 
@@ -77,11 +77,8 @@ def _full_windows(
             yield period.start, period.end, period.full
     elif stretch.value.window == "quarter":
         anchor_day = at_instant(instants, stretch.start).billing.anchor_day
-        at = stretch.start
-        while at < last:
-            period = billing_period(anchor_day, stretch.start, at, "P3M")
+        for period in periods_between(anchor_day, stretch.start, last, "P3M"):
             yield period.start, period.end, period.full
-            at = period.end
     else:
         for term in _terms(instants):
             end = term.end or stretch.end

@@ -4,17 +4,21 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contracts.rules.desired import difference_of
 from contracts.rules.lines import DesiredLine
+from contracts.rules.operations.commitment import SetCommitment
 from contracts.rules.operations.correct import Correct
+from contracts.rules.operations.discounts import ApplyDiscount, Funding
 from contracts.rules.operations.holds import Resume, Suspend
 from contracts.rules.operations.prices import ChangePrice
 from contracts.rules.operations.products import AddProduct, ChangeQuantity, RemoveProduct
 from contracts.rules.operations.terminate import Terminate
 from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.service import InService
-from contracts.rules.state import Tier
+from contracts.rules.state import Amount, Tier
 from contracts.rules.terms import Billing, Tax, Terms
 from tests.contracts.logs import (
     BUYER,
@@ -22,6 +26,7 @@ from tests.contracts.logs import (
     SELLER,
     SERVERS,
     SETUP,
+    Step,
     at,
     contract,
     desired,
@@ -252,3 +257,63 @@ def test_what_is_charged_once_is_charged_when_it_begins_and_for_what_is_added() 
     assert told(desired(edits, "2026-03-10", "2026-04-01")) == [("one_off", "03-10 03-10", 50_000)]
     assert told(desired(edits, "2026-04-01", "2026-05-01")) == [("one_off", "04-05 04-05", 25_000)]
     assert desired(edits, "2026-05-01", "2026-06-01") == []
+
+
+# Any log
+
+
+def steps(draw: st.DrawFn) -> Step:
+    """An edit that may or may not make sense where it falls: the fold takes it as it comes."""
+    line = draw(st.sampled_from([SERVERS, HOURS]))
+    share = Decimal(draw(st.integers(0, 100))) / 100
+    amount = draw(st.integers(0, 5_000_000))
+    ids = st.integers(100, 102).map(lambda no: UUID(int=no))
+    choices: list[tuple[str, object]] = [
+        ("change_quantity", ChangeQuantity(SERVERS, quantity=draw(st.integers(0, 9)))),
+        ("change_price", ChangePrice(line, usd(str(draw(st.integers(0, 20_000)))))),
+        ("suspend", Suspend(draw(st.sampled_from(["buyer", "seller_fault"])), billing="stop")),
+        ("resume", Resume(draw(st.sampled_from(["buyer", "seller_fault"])))),
+        ("remove_product", RemoveProduct(line)),
+        ("transfer_ownership", TransferOwnership("buyer", draw(st.sampled_from([NEW_BUYER, BUYER])))),
+        ("terminate", Terminate("date", unused=draw(st.sampled_from(["credit", "forfeit"])))),
+        ("apply_discount", ApplyDiscount(draw(ids), kind="percent", percent=share)),
+        (
+            "apply_discount",
+            ApplyDiscount(draw(ids), kind="fixed_per_period", amount=Amount(amount, "USD"),
+                          funded_by=Funding("split", share)),
+        ),
+        ("apply_discount", ApplyDiscount(draw(ids), kind="free_units", units=Decimal(amount % 12))),
+        (
+            "set_commitment",
+            SetCommitment(draw(ids), kind="minimum_spend", amount_minor=amount, overage_factor=1 + share,
+                          window=draw(st.sampled_from(["period", "quarter", "term"]))),
+        ),
+        (
+            "set_commitment",
+            SetCommitment(draw(ids), kind="minimum_quantity", units=Decimal(amount % 90), scope=(HOURS,),
+                          overage_factor=1 + share, rollover_units=Decimal(amount % 7)),
+        ),
+        ("correct", Correct(draw(st.integers(2, 9)), "void")),
+    ]  # fmt: skip
+    operation, payload = draw(st.sampled_from(choices))
+    return operation, payload, f"2026-{draw(st.integers(1, 6)):02}-{draw(st.integers(1, 28)):02}"
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.composite(steps)(), max_size=8))
+def test_any_log_bills_each_thing_once_and_never_less_than_nothing(history: list[Step]) -> None:
+    edits = contract("2026-01-10", [servers(), hours(usd("1.50", included=Decimal(3)))], *history, months=6)
+    used = {HOURS: [(f"2026-{month:02}-{day:02}", "17.25") for month in range(1, 8) for day in (3, 13, 23)]}
+    whole = desired(edits, "2026-01-01", "2026-09-01", used)
+    months = [desired(edits, f"2026-{m:02}-01", f"2026-{m + 1:02}-01", used) for m in range(1, 9)]
+    assert total(whole) == sum(map(total, months))
+    assert len({(*vars(line).items(),) for line in whole}) == len(whole)
+    assert all((line.net_minor <= 0) == (line.kind == "discount") for line in whole if line.net_minor)
+    charges = [line for line in whole if line.kind in ("recurring", "usage", "discount")]
+    for start, line_id in {(line.start, line.line_id) for line in charges}:
+        of_it = [line for line in charges if (line.start, line.line_id) == (start, line_id)]
+        assert total(of_it) >= 0
+        assert sum(line.tax_minor for line in of_it) == 0
+    changed = difference_of(edits[:4], edits, start=at("2026-01-01"), end=at("2026-09-01"), usage=nothing)
+    unused = [desired(log, "2026-01-01", "2026-09-01") for log in (edits[:4], edits)]
+    assert sum(one.net_minor for one in changed) == total(unused[1]) - total(unused[0])

@@ -5,7 +5,6 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -253,20 +252,3 @@ def test_a_true_up_is_split_over_sellers_whole_even_when_nothing_was_used(
 ) -> None:
     assert sum(commitments.by_weight(amount, weights)) == amount
     assert sum(commitments.by_weight(amount, [0] * len(weights))) == amount
-
-
-@pytest.mark.parametrize(
-    ("bounds", "fault"),
-    [
-        ([5, 10, None], ""),
-        ([None], ""),
-        ([], "The last tier has no upper bound."),
-        ([5, 10], "The last tier has no upper bound."),
-        ([None, None], "Every tier but the last has an upper bound above zero."),
-        ([0, None], "Every tier but the last has an upper bound above zero."),
-        ([10, 10, None], "Each tier ends above the one before it."),
-    ],
-)
-def test_tiers_ascend_and_only_the_last_is_open(bounds: list[int | None], fault: str) -> None:
-    tiers = [Tier(None if bound is None else Decimal(bound), Decimal(1)) for bound in bounds]
-    assert charges.tiers_fault(tiers) == fault
