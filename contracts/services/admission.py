@@ -23,7 +23,7 @@ from contracts.rules.operations import Operation, named
 from contracts.rules.operations.correct import Correct, Replacement, check_correction
 from contracts.rules.platform import steep_rise
 from contracts.rules.state import ContractState
-from contracts.services.catalog import resolve
+from contracts.services.catalog import offers_of, resolve
 from contracts.services.terms import platform_terms
 
 FINANCE = "contracts.backdate_contract"
@@ -174,7 +174,7 @@ def _resolved(target: Edit, replacement: Replacement, at: datetime) -> Replaceme
     with pointing(pointer):
         if target.operation == "create" and parsed.number is None:
             parsed = replace(parsed, number=target.payload.number)
-        parsed = resolve(parsed, at=at)
+        parsed = resolve(parsed, at=at, sold=offers_of(target.payload))
     return Replacement(schema.dump(parsed), replacement.effective_at, op.op_version)
 
 
@@ -220,13 +220,15 @@ def check_dating(
     def refuse(code: str, detail: str, pointer: str = "/effective_at") -> None:
         raise InvalidInput(detail, pointer=pointer, code=code)
 
-    first, limits = new.seq == 1, platform_terms(at).limits
+    first = new.seq == 1
     if earliest and new.effective_at < earliest:
         refuse("effective_before_start", f"The contract exists since {earliest:%Y-%m-%d %H:%M} UTC.")
     if first and new.effective_at > at:
         refuse("effective_in_future", "A contract is created now; its start may lie ahead.")
-    if new.effective_at > at + timedelta(days=limits.max_ahead_days):
-        refuse("limit_exceeded", f"At most {limits.max_ahead_days} days ahead.")
+    if new.effective_at > at:
+        ahead = platform_terms(at).limits.max_ahead_days
+        if new.effective_at > at + timedelta(days=ahead):
+            refuse("limit_exceeded", f"At most {ahead} days ahead.")
     if len(new.reason) > 500 or "\x00" in new.reason:
         refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
     backdated = not first and new.effective_at < at
@@ -234,6 +236,7 @@ def check_dating(
         why = "An edit in the past" if backdated else f"{op.label}"
         refuse("reason_required", f"{why} needs a reason.", "/reason")
     if backdated and actor.type != "system":
+        limits = platform_terms(at).limits
         days = limits.backdate_finance_days if actor.has_perm(FINANCE) else limits.backdate_ops_days
         if new.effective_at < at - timedelta(days=days):
             raise PermissionDenied(

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -446,7 +447,5 @@ def _announce(contract: Contract, plan: Planned, row: ContractEdit, *, actor: Ac
         at=at,
         actor=actor,
     )
-    log.info(
-        "contract edited",
-        extra={"contract": contract.number, "operation": row.operation, "version": row.seq, "by": str(actor)},
-    )
+    facts = {"contract": contract.number, "operation": row.operation, "version": row.seq, "by": str(actor)}
+    transaction.on_commit(partial(log.info, "contract edited", extra=facts))

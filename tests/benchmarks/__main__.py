@@ -13,6 +13,7 @@ from tests.benchmarks import report, server
 from tests.benchmarks.run import Run
 
 BENCHMARKS = {
+    "contracts": "tests.benchmarks.contracts",
     "ledger": "tests.benchmarks.ledger",
     "partitions": "tests.benchmarks.partitions",
     "outbox": "tests.benchmarks.outbox",
