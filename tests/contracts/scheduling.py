@@ -23,7 +23,7 @@ def renewing(
     live: bool = True,
     **more: Any,
 ) -> Contract:
-    """A running contract with a fixed term; it renews by itself and without notice unless `renewal` says so."""
+    """A running contract with a fixed term; it renews by itself, without notice, unless `renewal` says so."""
     body = deepcopy(payload) | {
         "start_at": f"{start}T00:00:00Z",
         "term": {"kind": "fixed", "months": months},

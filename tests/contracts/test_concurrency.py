@@ -15,6 +15,7 @@ from commerce.outbox.models import OutboxEvent
 from contracts import services
 from contracts.models import Contract, ContractEdit
 from tests.contracts.conftest import MARCH, create, edit
+from tests.contracts.scheduling import day, renewing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -91,3 +92,22 @@ def test_a_due_instant_takes_effect_once_beside_other_ticks_and_an_editor(
     assert OutboxEvent.objects.filter(type="contract.took_effect").count() == 1
     contract = Contract.objects.get(pk=active.pk)
     assert (contract.status, contract.current.lines[servers].quantity) == ("suspended", 3)
+
+
+def test_two_executors_at_once_do_each_command_once(payload: dict[str, Any]) -> None:
+    contracts = [renewing(payload, "2027-03-01") for _ in range(6)]
+    at = day("2027-06-02")
+
+    results = together(*(lambda: services.run_due(at=at),) * 3)
+
+    while services.run_due(at=at):  # what one left because another held it
+        pass
+    assert all(isinstance(result, int) for result in results), results
+    for contract in contracts:
+        renewals = contract.edits.filter(operation="renew").order_by("seq")
+        assert [row.effective_at for row in renewals] == [
+            day("2027-04-01"), day("2027-05-01"), day("2027-06-01")
+        ]  # fmt: skip
+        told = OutboxEvent.objects.filter(aggregate_id=str(contract.pk), type="contract.renewed")
+        assert told.count() == 3
+        assert not contract.schedule.filter(status="planned", due_at__lte=at).exists()
