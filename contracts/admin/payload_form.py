@@ -370,7 +370,7 @@ class _Builder:
         many = get_origin(bare) is tuple or _is_scope(bare)
         if choices is not None and many:
             if not options["help_text"]:
-                options["help_text"] = "None chosen: all of them." if _is_scope(bare) else "Any number."
+                options["help_text"] = "All of them, when nothing is chosen." if _is_scope(bare) else "Any number."
             return _Several(choices, all_when_none=required and _is_scope(bare), options=options)
         if choices is not None:
             return _select(choices, blank or not required, options, coerce=int if bare is int else str)
