@@ -44,7 +44,6 @@ class PlatformTermsViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Com
     queryset = PlatformTerms.objects.all()
     serializer_class = PlatformTermsSerializer
     lookup_field = "version"
-    lookup_value_regex = "[0-9]{1,9}"
 
     @extend_schema(responses=PlatformTermsSerializer)
     @action(detail=False, query_serializer=AtQuery)

@@ -415,7 +415,7 @@ def _operation(deal: Deal) -> tuple[str, str, Any]:
 def test_a_wrong_parameter_is_named_at_every_list(platform: Api, ours: Deal, query: str) -> None:
     lists = (
         "organizations/", "contracts/", "products/", "invoices/", "billing-accounts/", "pay-ins/",
-        "ledger/accounts/", "ledger/transactions/", "settlements/", "payouts/",
+        "ledger/accounts/", "ledger/transactions/", "settlements/", "payouts/", "platform-terms/",
         f"contracts/{ours.contract.pk}/edits/", f"organizations/{ours.seller.pk}/references/",
         f"ledger/accounts/{ours.wallet.pk}/statement/",
     )  # fmt: skip

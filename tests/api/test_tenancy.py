@@ -73,6 +73,7 @@ PLACES: list[Place] = [
     ("GET", "webhook-messages/{}/", lambda d: str(d.webhook.pk), None),
     ("GET", "webhook-messages/{}/attempts/", lambda d: str(d.webhook.pk), None),
     ("POST", "webhook-messages/{}/resend/", lambda d: str(d.webhook.pk), None),
+    ("GET", "platform-terms/{}/", lambda d: "1", None),
     ("PUT", "payout-policies/{}/", lambda d: str(d.seller.pk), {"mode": "on_request"}),
 ]
 LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
@@ -88,7 +89,10 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("webhook-endpoints/", lambda d: ({str(d.webhook.endpoint_id)}, set())),
 ]
 # Of the platform's keys alone.
-OURS = {"GET approvals/", "GET ledger/periods/", "GET ledger/seals/"}
+OURS = {
+    *("GET approvals/", "GET ledger/periods/", "GET ledger/seals/"),
+    *("GET platform-terms/", "GET platform-terms/current/"),
+}
 SHARED = {"GET products/", "GET products/{}/", "GET webhook-event-types/"}
 # An export's file is not there until a worker has made it.
 FILES = {"GET exports/{}/file/"}
