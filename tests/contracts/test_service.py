@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commerce.actor import Actor
-from commerce.errors import InvalidInput, PermissionDenied
+from commerce.errors import InvalidInput, PermissionDenied, StateConflict
 from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.outbox import drain
@@ -443,6 +443,26 @@ def test_a_planned_window_begins_and_ends_by_itself(named: Contract) -> None:
         assert state_of() == state
     (served,) = services.uptime(named.pk, start=MARCH, end=window + 2 * HOUR).values()
     assert (served.down, served.served) == (timedelta(0), window - MARCH)
+
+
+# Going live
+
+
+def test_what_is_billed_from_service_goes_live_when_a_unit_delivers(named: Contract) -> None:
+    record(report("provisioning", MARCH), report("in_service", MARCH + HOUR))
+    for at, code in ((MARCH, "not_in_service"), (MARCH + HOUR - MINUTE, "not_in_service")):
+        payload = {"stage": "live", "bill_from": "in_service", "service_activation_at": at.isoformat()}
+        with pytest.raises(StateConflict) as refused:
+            edit(named, "activate", payload, at=NOON, reason="Delivered")
+        assert refused.value.code == code
+        assert Contract.objects.get(pk=named.pk).status == "pending_activation"
+    payload["service_activation_at"] = (MARCH + HOUR).isoformat()
+    live = edit(named, "activate", payload, at=NOON, reason="Delivered").contract
+    assert (live.status, live.current.live_at) == ("active", MARCH + HOUR)
+
+
+def test_what_is_billed_from_another_date_waits_for_no_unit(named: Contract) -> None:
+    assert edit(named, "activate", {"stage": "live"}).contract.status == "active"
 
 
 # Reading
