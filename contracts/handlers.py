@@ -26,6 +26,7 @@ def give_back_units(event: OutboxEvent) -> None:
     "contract.resumed",
     "contract.terminated",
     "contract.cancelled",
+    "contract.renewed",
     "contract.corrected",
     "contract.took_effect",
     "contract.expired",

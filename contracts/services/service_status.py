@@ -34,9 +34,7 @@ log = logging.getLogger(__name__)
 
 CLOCK = Actor.system("contracts.service")
 
-_LOCK = (
-    "SELECT pg_advisory_xact_lock(hashtextextended('service:' || id, 0)) FROM unnest(%s::text[]) id"
-)
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('service:' || id, 0)) FROM unnest(%s::text[]) id"
 _FOLDED = ("state", "since", "first_at", "irregular", "next_due_at")
 _SHOWN = (*_FOLDED, "projected_at")
 
