@@ -363,14 +363,20 @@ register_panel(
 
 
 def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
-    account = BillingAccount.objects.filter(contract=contract).first()
+    """The newest owner's; earlier ones have their own pages."""
+    account = BillingAccount.objects.filter(contract=contract).order_by("-owner_epoch").first()
     if account is None:
         return nothing("Billing begins when the contract is signed.")
-    sync = SubscriptionSync.objects.filter(contract=contract).first()
+    sync = SubscriptionSync.objects.filter(contract=contract, owner_epoch=account.owner_epoch).first()
     followed: SafeString | str = "not yet created"
     if sync and sync.subscription_id:
         versions = f"at version {sync.applied_version} of {contract.version}"
-        followed = format_html('{} <span class="c-mono">{}</span>', versions, sync.subscription_id)
+        followed = format_html(
+            '<a href="{}">{}</a> <span class="c-mono">{}</span>',
+            admin_url(sync),
+            versions,
+            sync.subscription_id,
+        )
     return facts(
         {
             "Billing status": format_html(
@@ -409,12 +415,12 @@ def contract_invoices(contract: Contract, request: HttpRequest) -> SafeString:
 def contract_postings(contract: Contract, request: HttpRequest) -> SafeString:
     """What the contract and its invoices set aside, gave back and collected."""
     invoices = Invoice.objects.filter(contract=contract).order_by("-id").values_list("pk", flat=True)[:24]
-    account = BillingAccount.objects.filter(contract=contract).values_list("pk", flat=True).first()
+    accounts = BillingAccount.objects.filter(contract=contract).values_list("pk", flat=True)
     return postings(
         [
             *(f"contract:{contract.pk}:v{version}" for version in range(1, contract.version + 1)),
             *(f"invoice:{pk}" for pk in invoices),
-            f"billing_account:{account}:settled",
+            *(f"billing_account:{pk}:settled" for pk in accounts),
         ]
     )
 
