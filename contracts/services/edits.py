@@ -280,6 +280,7 @@ def record(
     line_segments.project(contract, steps, recorded_at=rows[0].recorded_at, since=since)
     for plan, row in zip(planned, rows, strict=True):
         _announce(contract, plan, row, actor=actor, at=at)
+    projection.tell_of_clock(contract, edits, steps, since=since, until=shown_at)
     return BatchResult(contract, rows, planned=planned)
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, cast
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -138,17 +139,40 @@ def catch_up(contract: Contract, edits: Sequence[Edit], *, at: datetime) -> tupl
     due = [step for step in steps if contract.projected_at < step.at <= at]
     for step in due:
         contract = refresh(contract, steps, actor=CLOCK, at=step.at)
-        append(
-            "contract",
-            contract.pk,
-            "contract.took_effect" if step.edits else "contract.expired",
-            _arrival(contract, before, step),
-            at=step.at,
-            actor=CLOCK,
-        )
+        _tell(contract, before, step)
         before = step.state
     log.info("contract took effect", extra={"contract": contract.number, "instants": len(due)})
     return contract, len(due)
+
+
+def tell_of_clock(
+    contract: Contract, was: Sequence[Edit], steps: Sequence[Instant], *, since: datetime, until: datetime
+) -> None:
+    """Tell of what the clock does between the two only because of edits recorded after the log `was`.
+
+    A contract that opts out when its term is over ends at that instant: no later tick comes by it.
+    """
+    ticks = [
+        (before.state, step)
+        for before, step in pairwise(steps)
+        if not step.edits and since <= step.at <= until
+    ]
+    told = {step.at for step in fold.timeline(was) if not step.edits} if ticks else set()
+    for before, step in ticks:
+        if step.at not in told:
+            _tell(contract, before, step)
+
+
+def _tell(contract: Contract, before: ContractState, step: Instant) -> None:
+    expired = step.state.status == "expired" != before.status
+    append(
+        "contract",
+        contract.pk,
+        "contract.expired" if expired else "contract.took_effect",
+        _arrival(contract, before, step),
+        at=step.at,
+        actor=CLOCK,
+    )
 
 
 def delta(

@@ -17,7 +17,7 @@ from contracts.rules import fold
 from contracts.rules.operations.renew import raised, rises_over, term_end
 from contracts.rules.state import ContractState, Price, Tier
 from tests.contracts.conftest import edit
-from tests.contracts.scheduling import day, renewing, rows, tick
+from tests.contracts.scheduling import day, events_of, renewing, rows, tick
 
 UPLIFT = {"uplift": {"kind": "percent", "value": "0.035", "cap": "0.05"}}
 
@@ -205,6 +205,7 @@ def test_a_trial_ends_by_the_clock_and_a_contract_that_ends_with_it_is_not_renew
 
     state = now(contract)
     assert (state.status, state.trial) == (status, None)
+    assert events_of(contract)[-1][:2] == ("contract.took_effect", day("2027-03-15"))
     assert state.bills(line) == (on_end == "convert")
     tick(day("2027-05-01"))
     assert contract.edits.filter(operation="renew").exists() == (on_end == "convert")

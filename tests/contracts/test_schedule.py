@@ -187,6 +187,8 @@ def test_a_notice_that_came_late_postpones_the_renewal_and_keeps_the_right_to_op
     tick(day("2027-04-20"))
     assert renewals_of(contract) == []
     assert status_of(contract) == "expired"
+    [ended] = [occurred for kind, occurred, _ in events_of(contract) if kind == "contract.expired"]
+    assert ended == day("2027-04-10")
 
 
 def test_a_postponed_renewal_still_takes_effect_where_the_term_ended(payload: dict[str, Any]) -> None:
@@ -225,6 +227,7 @@ def test_a_rule_that_refuses_a_renewal_asks_a_person_and_the_end_policy_holds(
     item = ReviewItem.objects.get(kind="renewal_blocked")
     assert (item.subject_id, item.evidence["code"]) == (str(command.pk), "past_due_block")
     assert status_of(contract) == "expired"
+    assert [kind for kind, _, _ in events_of(contract)].count("contract.expired") == 1
     assert [row.payload["mode"] for row in contract.edits.filter(operation="renew")] == ["lapse"]
     tick(day("2027-05-01"))
     assert contract.edits.filter(operation="renew").count() == 1
