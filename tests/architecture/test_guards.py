@@ -31,6 +31,7 @@ ANY_VALUE = {
     "date": "'2027-03-01'",
     "ARRAY": "'{}'",
     "bytea": "'x'",
+    "tstzrange": "tstzrange(now(), NULL)",
 }
 MODELS = apps.get_models()
 STATES = [
