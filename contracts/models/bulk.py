@@ -80,7 +80,8 @@ class BulkPlan(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.get_operation_display().capitalize()} on {self.size:,} contracts"
+        contracts = "contract" if self.size == 1 else "contracts"
+        return f"{self.get_operation_display().capitalize()} on {self.size:,} {contracts}"
 
     @property
     def is_under_way(self) -> bool:

@@ -1,5 +1,6 @@
 """One operation on many contracts: planned, previewed, confirmed, run row by row, exactly what was seen."""
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -233,3 +235,20 @@ def test_from_the_console_a_plan_is_made_seen_and_confirmed(
     assert browser("viewer").get(new).status_code == 403
     with pytest.raises(InvalidInput):
         planned(Actor.for_user(User.objects.get(username="operator")), chosen=Chosen())
+
+
+def test_the_command_shows_plans_and_carries_on_with_them(
+    people: dict[str, Actor], many: list[Contract], clock: Any, capsys: Any
+) -> None:
+    plan = planned(people["operator"])
+    call_command("contracts_bulk", "run")
+    plan.refresh_from_db()
+    assert plan.status == "ready"
+    capsys.readouterr()
+    call_command("contracts_bulk", "--json", "show", str(plan.pk))
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["rows"]["excluded"] == 2
+    assert {row["contract"] for row in shown["remarks"]} == {"B-201", "B-301"}
+    call_command("contracts_bulk", "list", "--status", "ready")
+    assert str(plan.pk) in capsys.readouterr().out
+    assert edits() == 1
