@@ -11,8 +11,18 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         from billing import events, handlers, invariants  # noqa: F401
         from billing.services import require_downpayment, reversals  # noqa: F401
+        from billing.services.prepayments import keep_unpaid_on_hold, keep_what_was_drawn
+        from billing.services.renewals import require_paid_up
         from billing.services.usage import metered
-        from contracts.services import register_activation_guard, register_usage_source
+        from contracts.services import (
+            register_activation_guard,
+            register_edit_hook,
+            register_renewal_guard,
+            register_usage_source,
+        )
 
         register_usage_source(metered)
         register_activation_guard(require_downpayment)
+        register_renewal_guard(require_paid_up)
+        register_edit_hook(keep_what_was_drawn)
+        register_edit_hook(keep_unpaid_on_hold)

@@ -62,6 +62,15 @@ def look_at_the_accounts(event: OutboxEvent) -> None:
     services.follow_contract(
         contract_id=event.aggregate_id, version=event.payload["to_version"], actor=RELAY, at=clock.now()
     )
+    follow_the_prepayment(event)
+
+
+@on("contract.commitment_set", "contract.commitment_ended", group="billing.account")
+def follow_the_prepayment(event: OutboxEvent) -> None:
+    if services.moves_prepayment(event.payload):
+        services.follow_prepayment(
+            contract_id=event.aggregate_id, version=event.payload["to_version"], actor=RELAY, at=clock.now()
+        )
 
 
 @on("billing_account.status_changed", group="billing.collection")

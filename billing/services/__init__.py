@@ -11,6 +11,7 @@ from billing.services.invoices import (
     report_paid,
 )
 from billing.services.pay_ins import poll_incoming_payments, refresh_incoming_payment
+from billing.services.prepayments import follow_prepayment, moves_prepayment
 from billing.services.subscriptions import sync_subscription
 from billing.services.usage import accept_usage, forward_usage, metered
 from billing.services.verification import accept_invoice
@@ -27,8 +28,10 @@ __all__ = [
     "collect_invoice",
     "confirm_invoice",
     "follow_contract",
+    "follow_prepayment",
     "forward_usage",
     "metered",
+    "moves_prepayment",
     "open_account",
     "poll_incoming_payments",
     "poll_invoices",

@@ -1,0 +1,106 @@
+"""A prepayment that changes while its contract runs: not once it was drawn, and the wallet follows.
+
+Before the contract runs it is signed anew, and signing sets aside what it then asks for.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.models import BillingAccount, BillingStatus
+from billing.services.terms import RUNNING, contract_state
+from billing.services.wallet import downpayment_of, set_aside
+from commerce.actor import Actor
+from commerce.errors import Conflict
+from commerce.ids import uuid7
+from commerce.money import Money
+from contracts.models import Contract
+from contracts.rules.operations.holds import Resume
+from contracts.services.admission import FINANCE, Planned
+from ledger import services as ledger
+from ledger.rules import recipes
+
+OVERDUE = (BillingStatus.PAST_DUE, BillingStatus.DELINQUENT, BillingStatus.COLLECTIONS)
+DOWNPAYMENT = "/terms/commitment/downpayment"
+
+
+def keep_what_was_drawn(*, contract: Contract, planned: Sequence[Planned], **_: Any) -> None:
+    """Conflict (downpayment_already_drawn) when an edit changes a prepayment that invoices have drawn on."""
+    for i, plan in enumerate(planned):
+        asked = downpayment_of(plan.before)
+        if asked == downpayment_of(plan.after):
+            continue
+        account = _account(contract.pk)
+        drawn = asked - account.downpayment_wanted_minor - account.downpayment_minor if account else 0
+        if drawn > 0:
+            raise Conflict(
+                f"{Money(drawn, contract.currency)} of the prepayment were drawn already.",
+                pointer=f"{_place(planned, i)}/commitment_id",
+                code="downpayment_already_drawn",
+            )
+
+
+def keep_unpaid_on_hold(*, contract: Contract, planned: Sequence[Planned], actor: Actor, **_: Any) -> None:
+    """Conflict (still_past_due) when a person lifts a hold for non-payment of what is still overdue.
+
+    Dunning lifts it when it is paid; finance may override it.
+    """
+    for i, plan in enumerate(planned):
+        payload = plan.edit.payload
+        if not isinstance(payload, Resume) or payload.reason != "non_payment" or actor.has_perm(FINANCE):
+            continue
+        account = _account(contract.pk)
+        if account and account.billing_status in OVERDUE:
+            raise Conflict(
+                f"The contract is {account.billing_status.replace('_', ' ')}.",
+                pointer=f"{_place(planned, i)}/reason",
+                code="still_past_due",
+            )
+
+
+def moves_prepayment(change: Mapping[str, Any]) -> bool:
+    """Whether a contract's event says that its prepayment is another from now on."""
+    touched = {*change["before"], *change["after"]}
+    return not change.get("pending") and any(pointer.startswith(DOWNPAYMENT) for pointer in touched)
+
+
+@transaction.atomic
+def follow_prepayment(*, contract_id: UUID | str, version: int, actor: Actor, at: datetime) -> None:
+    """Set aside what a running contract's prepayment asks for now, or give back what it asks for no more."""
+    account = _account(contract_id, lock=True)
+    if account is None or account.contract.status not in RUNNING:
+        return
+    asked = downpayment_of(contract_state(account.contract_id, valid_at=at))
+    source = f"contract:{account.contract_id}:v{version}"
+    surplus = max(0, account.downpayment_minor - asked)
+    if surplus:
+        ledger.post(
+            entries=recipes.uncommit(
+                buyer=account.buyer_id,
+                downpayment=Money(surplus, account.currency),
+                expected=Money(0, account.currency),
+            ),
+            key=f"{source}:prepayment:{uuid7()}",
+            source=source,
+            recipe="uncommit",
+            description=f"Back from {account.contract.number}",
+            at=at,
+            actor=actor,
+        )
+    account.downpayment_minor -= surplus
+    account.downpayment_wanted_minor = asked - account.downpayment_minor
+    account.save(update_fields=["downpayment_minor", "downpayment_wanted_minor"])
+    set_aside(account=account, source=source, actor=actor, at=at)
+
+
+def _account(contract_id: UUID | str, *, lock: bool = False) -> BillingAccount | None:
+    """The account of the contract's owner of today."""
+    accounts = BillingAccount.objects.filter(contract_id=contract_id).order_by("-owner_epoch")
+    return (accounts.select_for_update() if lock else accounts).first()
+
+
+def _place(planned: Sequence[Planned], i: int) -> str:
+    return f"/operations/{i}/payload" if len(planned) > 1 else "/payload"
