@@ -139,8 +139,11 @@ def test_a_difference_stops_the_invoice_and_asks_a_person(
     [item] = reviews("invoice_difference")
     assert item.value_minor == 500
     assert item.evidence["differences"] == [
-        {"line_id": str(deal.servers), "ours_minor": 3_600_000, "theirs_minor": 3_600_500, "allowed_minor": 0}
-    ]
+        {
+            "line_id": str(deal.servers), "ours_minor": 3_600_000, "theirs_minor": 3_600_500,
+            "allowed_minor": 0, "expected": [],
+        }
+    ]  # fmt: skip
     assert wallet(world.acme) == before
     assert (happened("invoice.verified"), happened("invoice.issued"), posted("collect")) == (0, 0, 0)
     assert openmeter.counts("issuing_synchronized") == {}
