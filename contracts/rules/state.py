@@ -86,7 +86,8 @@ class LineSettlement:
 class LineState:
     """One line; a removed line stays, no longer live, so that its history keeps its seller.
 
-    `paid_until`: removed, yet billed until then, because what was unused is forfeited.
+    `paid_until`: removed, yet billed until then, because what was unused is forfeited. `renewed_price_at`:
+    when a price took effect that was agreed for a new term, which an uplift then leaves alone.
     """
 
     line_id: UUID
@@ -105,6 +106,7 @@ class LineState:
     end_at: datetime | None = None
     min_term_until: datetime | None = None
     paid_until: datetime | None = None
+    renewed_price_at: datetime | None = None
     sla_policy: str = ""
     tax_code: str = ""
     settlement: LineSettlement | None = None

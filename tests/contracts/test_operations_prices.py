@@ -14,6 +14,7 @@ from contracts.rules.state import Price, Tier
 from tests.contracts.operating import (
     ACTIVE,
     DRAFT,
+    HOURS,
     LINES,
     NOW,
     SERVERS,
@@ -57,6 +58,18 @@ def test_a_share_moves_every_rate_of_the_price_and_leaves_other_lines_alone() ->
 )
 def test_a_price_changes_now_with_the_next_period_or_with_the_next_term(when: str, expected: Any) -> None:
     assert instant(ACTIVE, "change_price", {**LOWER, "when": when}) == expected
+
+
+def test_a_price_that_was_agreed_for_the_next_term_is_not_raised_once_more_by_its_renewal() -> None:
+    end = ACTIVE.end_at
+    assert end is not None
+    uplift = {"uplift": {"kind": "percent", "value": "0.1"}}
+    agreed = admit(ACTIVE, "change_price", {**LOWER, "when": "renewal"}, at=end)
+    renewed = admit(agreed, "renew", uplift, at=end)
+    assert renewed.lines[SERVERS].price.rate == Decimal("17000.00")
+    assert renewed.lines[HOURS].price.rate == Decimal("2.20")
+    again = admit(renewed, "renew", uplift, at=renewed.end_at)
+    assert again.lines[SERVERS].price.rate == Decimal("18700.00")
 
 
 def test_an_evergreen_contract_has_no_renewal_to_change_a_price_at() -> None:

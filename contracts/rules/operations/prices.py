@@ -25,7 +25,8 @@ from contracts.rules.state import ContractState, LineState, Price, evolve
 class ChangePrice:
     """Exactly one: `price` replaces the whole price; `percent` is a share of it (0.035 raises, -0.1 lowers).
 
-    `notice_given_at` is when the buyer was told of a rise; without it two people agree to one.
+    `notice_given_at` is when the buyer was told of a rise; without it two people agree to one. A price of the
+    next term (`renewal`) is agreed for it: the uplift of the renewal does not raise it once more.
     """
 
     line_id: UUID
@@ -82,7 +83,8 @@ class ChangePriceOperation(AgreedOperation[ChangePrice]):
         line = state.lines.get(payload.line_id)
         if line is None or not line.live:
             return state
-        return self.resigned(state.with_line(evolve(line, price=payload.of(line))))
+        renewed = at if payload.when == "renewal" else line.renewed_price_at
+        return self.resigned(state.with_line(evolve(line, price=payload.of(line), renewed_price_at=renewed)))
 
     def event(self, payload: ChangePrice, before: ContractState) -> str:
         return "contract.price_changed"

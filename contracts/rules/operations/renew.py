@@ -235,8 +235,13 @@ def _priced(state: ContractState, payload: Renew) -> Iterator[LineState]:
     for line in state.live_lines:
         if line.line_id in listed:
             yield evolve(line, price=evolve(listed[line.line_id], currency=state.currency))
-        elif uplift.kind == "percent" and line.kind != "one_off":
+        elif uplift.kind == "percent" and line.kind != "one_off" and not _agreed_anew(state, line):
             yield evolve(line, price=raised(line.price, uplift.value))
+
+
+def _agreed_anew(state: ContractState, line: LineState) -> bool:
+    """Whether the line has a price since the end of the term that was agreed for the next one."""
+    return line.renewed_price_at is not None and line.renewed_price_at == state.end_at
 
 
 def _check_prices(state: ContractState, payload: Renew) -> None:
