@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
 
 from billing import services
 from billing.models import SubscriptionSync
 from billing.services.rate_cards import item_key
+from commerce.api.services import issue_key
+from commerce.console.format import admin_url
 from commerce.ids import uuid7
+from commerce.parties.models import Organization
 from tests.billing.conftest import CUT, MARCH, SYSTEM, Deal, OpenMeter, World, happened, now, reviews, work
 
 pytestmark = pytest.mark.django_db
@@ -229,3 +234,41 @@ def test_an_operator_asks_and_the_worker_does(
     work()
     assert openmeter.items(deal) == {"contract", item_key(deal.servers), item_key(deal.burst)}
     assert deal.sync.checked_at == now()
+
+
+def test_the_platform_reads_what_differs_and_why_and_the_buyer_does_not(
+    openmeter: OpenMeter, world: World
+) -> None:
+    deal = world.live()
+    openmeter.at(MARCH + 10 * DAY)
+    deal.edit("change_quantity", {"line_id": str(deal.servers), "quantity": 3}, effective_at=MARCH + 2 * DAY)
+    work()
+    [row] = rows(deal)
+
+    def read(organization: Organization) -> dict[str, Any]:
+        _, plain = issue_key(
+            organization=organization, scopes=("invoices:read",), label="test", actor=SYSTEM, at=MARCH
+        )
+        url = f"/api/v1/billing-accounts/{deal.account.pk}/"
+        answer = Client().get(url, headers={"Authorization": f"Bearer {plain}"})
+        assert answer.status_code == 200, answer.content
+        return dict(answer.json()["subscription"])
+
+    assert read(world.platform)["drift"] == [row]
+    assert not {"drift", "checked_at"} & set(read(world.acme))
+
+
+def test_the_console_shows_the_reason(openmeter: OpenMeter, world: World, admin_client: Client) -> None:
+    deal = world.live()
+    fixed = {"kind": "fixed_per_period", "amount": {"amount_minor": 5000, "currency": "USD"}}
+    deal.edit("apply_discount", {"discount_id": str(uuid7()), "scope": [str(deal.servers)], **fixed})
+    work()
+    rows(deal)
+    listed = admin_client.get(reverse("admin:billing_subscriptionsync_changelist")).content.decode()
+    assert "drift: expected" in listed
+    shown = admin_client.get(admin_url(deal.sync)).content.decode()
+    assert "a fixed discount" in shown
+    assert "no reason known" not in shown
+    tamper(openmeter, deal, removal(item_key(deal.burst)))
+    rows(deal)
+    assert "no reason known" in admin_client.get(admin_url(deal.sync)).content.decode()
