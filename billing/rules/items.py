@@ -57,7 +57,7 @@ def items(state: ContractState, in_service: Mapping[UUID, int]) -> list[Item]:
         return []
     found = []
     for line in state.lines.values():
-        quantity = line.quantity
+        quantity = line.billable
         if line.bill_from == "in_service":
             quantity = min(quantity, in_service.get(line.line_id, 0))
         if quantity and state.bills(line):

@@ -210,6 +210,7 @@ def _next_tick(state: ContractState) -> datetime | None:
     ends = [line.paid_until for line in state.lines.values() if line.paid_until]
     if state.status in RUNNING:
         ends += [line.end_at for line in state.lines.values() if line.end_at and line.live]
+        ends += [line.billed_until for line in state.lines.values() if line.billed_until]
         ends += [discount.ends_at for discount in state.discounts.values() if discount.ends_at]
         ends += [commitment.ends_at for commitment in state.commitments.values() if commitment.ends_at]
         if state.trial and state.trial.until:
@@ -235,6 +236,11 @@ def _tick(state: ContractState, at: datetime) -> ContractState:
         }
     if state.status not in RUNNING:
         return evolve(state, **changes)
+    if any(over(line.billed_until) for line in state.lines.values()):
+        changes["lines"] = {
+            id_: evolve(line, billed_quantity=None, billed_until=None) if over(line.billed_until) else line
+            for id_, line in changes.get("lines", state.lines).items()
+        }
     for name in ("discounts", "commitments"):
         held = getattr(state, name)
         if any(over(item.ends_at) for item in held.values()):

@@ -156,7 +156,7 @@ def _cycles(instants: Sequence[Instant]) -> list[Stretch[Cycle]]:
 
 def _earning(state: ContractState) -> Iterator[tuple[UUID, Earning]]:
     for line in state.lines.values():
-        share = state.billing_share(line) if line.quantity else None
+        share = state.billing_share(line) if line.billable else None
         if share:
             yield line.line_id, (line, share, state.buyer_id, state.owner_epoch)
 
@@ -170,7 +170,7 @@ def _segment(stretch: Stretch[Earning]) -> Segment:
         unit=line.unit,
         meter=line.meter,
         seller_id=line.seller_id,
-        quantity=line.quantity,
+        quantity=line.billable,
         price=line.price,
         valid_from=stretch.start,
         valid_to=stretch.end,

@@ -88,6 +88,7 @@ class LineState:
 
     `paid_until`: removed, yet billed until then, because what was unused is forfeited. `renewed_price_at`:
     when a price took effect that was agreed for a new term, which an uplift then leaves alone.
+    `billed_quantity` stands in for the quantity until `billed_until`.
     """
 
     line_id: UUID
@@ -107,9 +108,16 @@ class LineState:
     min_term_until: datetime | None = None
     paid_until: datetime | None = None
     renewed_price_at: datetime | None = None
+    billed_quantity: int | None = None
+    billed_until: datetime | None = None
     sla_policy: str = ""
     tax_code: str = ""
     settlement: LineSettlement | None = None
+
+    @property
+    def billable(self) -> int:
+        """The units that are billed: those of before for the rest of a period that was not prorated."""
+        return self.quantity if self.billed_quantity is None else self.billed_quantity
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ from uuid import UUID
 import pytest
 
 from commerce.errors import Conflict
+from contracts.rules.fold import Edit, fold
+from contracts.rules.segments import billable_segments
 from contracts.rules.state import Charge, Commitment, LineSettlement, LineState, Price, Trial
 from tests.contracts.operating import (
     ACTIVE,
+    BUYER,
     DRAFT,
     HOURS,
     LINES,
@@ -23,6 +26,7 @@ from tests.contracts.operating import (
     approval,
     days,
     instant,
+    parsed,
     refusal,
 )
 
@@ -216,6 +220,31 @@ def test_a_quantity_changes_now_or_with_the_next_period() -> None:
     assert instant(ACTIVE, "change_quantity", {**LINE, "quantity": 3}) is None
     later = {**LINE, "quantity": 3, "proration": "next_period"}
     assert instant(ACTIVE, "change_quantity", later) == JULY
+
+
+def test_a_change_that_is_not_prorated_leaves_the_bill_of_the_period_as_it_was() -> None:
+    free = {**LINE, "quantity": 5, "proration": "none"}
+    line = admit(ACTIVE, "change_quantity", free).lines[SERVERS]
+    assert (line.quantity, line.billable, line.billed_until) == (5, 2, JULY)
+    more = admit(admit(ACTIVE, "change_quantity", free), "change_quantity", {**LINE, "delta": 1})
+    assert (more.lines[SERVERS].quantity, more.lines[SERVERS].billable) == (6, 3)
+    assert admit(DRAFT, "change_quantity", free).lines[SERVERS].billable == 5
+
+
+@pytest.mark.parametrize("quantity", [5, 0])
+def test_the_next_period_bills_what_there_is(quantity: int) -> None:
+    create = {"buyer_id": str(BUYER), "currency": "USD", "start_at": "2027-03-01T00:00:00Z",
+              "lines": [{**ADD, "line_id": str(SERVERS), "quantity": 2}]}  # fmt: skip
+    steps = [
+        ("create", create, START),
+        *(("activate", {"stage": stage}, START) for stage in ("submit", "signed", "live")),
+        ("change_quantity", {**LINE, "quantity": quantity, "proration": "none"}, NOW),
+    ]
+    log = [Edit(i, name, parsed(name, body), at, at) for i, (name, body, at) in enumerate(steps, 1)]
+    found = billable_segments(log, start=START, end=JULY + days(30))
+    expected = [(2, START, JULY), (quantity, JULY, JULY + days(30))]
+    assert [(s.quantity, s.valid_from, s.valid_to) for s in found] == [one for one in expected if one[0]]
+    assert fold(log, valid_at=NOW).lines[SERVERS].quantity == quantity
 
 
 @pytest.mark.parametrize(("window", "units"), [("period", 2), ("quarter", 6), ("term", 24)])

@@ -78,7 +78,8 @@ class RemoveProduct:
 class ChangeQuantity:
     """Exactly one: `quantity` pins the value, `delta` carries through edits that come later.
 
-    `prorate` takes effect now, `next_period` when the next billing period begins.
+    `prorate` takes effect now, `next_period` when the next billing period begins, `none` now, but for the
+    bill of the period, which stays what it was.
     """
 
     line_id: UUID
@@ -86,7 +87,7 @@ class ChangeQuantity:
     delta: Annotated[int, Between(-1_000_000, 1_000_000)] | None = None
     add_units: Units = ()
     release_units: Units = ()
-    proration: Literal["prorate", "next_period"] = "prorate"
+    proration: Literal["prorate", "next_period", "none"] = "prorate"
 
     def of(self, line: LineState) -> int:
         return self.quantity if self.quantity is not None else line.quantity + (self.delta or 0)
@@ -316,6 +317,12 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
         if line is None or not line.live:
             return state
         changed = evolve(line, quantity=max(0, payload.of(line)), unit_ids=payload.units_of(line))
+        if payload.proration == "none" and state.status in RUNNING:
+            until = period_of(state, at).end
+            changed = evolve(changed, billed_quantity=line.billable, billed_until=until)
+        elif line.billed_quantity is not None:
+            billed = max(0, line.billed_quantity + changed.quantity - line.quantity)
+            changed = evolve(changed, billed_quantity=billed)
         return self.resigned(state.with_line(changed)) if changed != line else state
 
     def event(self, payload: ChangeQuantity, before: ContractState) -> str:
