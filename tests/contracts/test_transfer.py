@@ -1,7 +1,8 @@
 """Another party takes a place in a contract: who, from when, with whose consent, and who sees what of it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -276,3 +277,17 @@ def test_the_status_never_moves_with_the_owner(deal: Deal) -> None:
     assert {step.state.status for step in timeline(deal.log) if step.at >= JUNE} == {"active", "expired"}
     with pytest.raises((StateConflict, InvalidInput)):
         deal.transfer(deal.to_globex(), at=JUNE + 400 * DAY)
+
+
+def test_a_loan_that_is_paid_off_is_owed_by_the_buyer_who_leaves(deal: Deal) -> None:
+    loan = Financing(
+        financing_id=deal.contract.pk, principal_minor=120000, apr=Decimal(0), term_months=12,
+        first_due_on=date(2027, 4, 1), since=MARCH,
+    )  # fmt: skip
+    lent = evolve(fold(deal.log, valid_at=JUNE), financings={loan.financing_id: loan})
+    operation = services.edits.named("transfer_ownership")
+    for how, owed in (("novate", []), ("payoff", [JUNE - timedelta(microseconds=1)])):
+        payload = services.edits.schema.parse(operation.payload, deal.to_globex(financing=how))
+        after = operation.apply(lent, payload, JUNE)
+        assert [charge.at for charge in after.charges] == owed, how
+        assert (after.financings[loan.financing_id].closed_at is None) == (how == "novate")
