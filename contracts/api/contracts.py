@@ -23,6 +23,7 @@ from commerce.errors import NotFound
 from commerce.money import Money
 from commerce.parties.models import Organization
 from contracts import services
+from contracts.api.documents import Documented
 from contracts.api.editing import IF_MATCH, OPERATION_SCHEMA, Editing, OperationSerializer
 from contracts.api.representations import (
     BilledOtherwiseSerializer,
@@ -37,6 +38,7 @@ from contracts.api.representations import (
     document,
     represent,
 )
+from contracts.api.schedule import Scheduled
 from contracts.api.service import ContractServiceSerializer, represent_service
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
@@ -163,7 +165,7 @@ _OPERATION_EXAMPLES = [
 ]
 
 
-class ContractViewSet(Editing, mixins.ListModelMixin, CommerceViewSet):
+class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, CommerceViewSet):
     """Each party sees its own part of its contracts; the platform and the buyer record operations."""
 
     scope = "contracts"
@@ -337,7 +339,7 @@ class ContractViewSet(Editing, mixins.ListModelMixin, CommerceViewSet):
         for name in ("from_version", "to_version"):
             version = self.query.get(name, len(learned))
             if version not in learned:
-                raise NotFound(f"The contract has no version {version}.", pointer=f"/{name}")
+                raise NotFound(f"The contract has no version {version}.", pointer=f"?{name}")
             found.append(learned[version])
         return found[0], found[1]
 

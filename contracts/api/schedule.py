@@ -1,19 +1,16 @@
 """What a contract is scheduled for over HTTP: for its buyer and the platform."""
 
 from typing import Any
-from uuid import UUID
 
-from django.db.models import QuerySet
-from django.shortcuts import get_object_or_404
+from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from commerce.api.serializers import InstantField
-from commerce.api.views import CommerceViewSet
-from commerce.parties.models import Organization
-from contracts.models import Contract, ScheduledCommand
+from contracts.models import ScheduledCommand
 from contracts.rules.schema import instant
 from contracts.services.upcoming import Upcoming, upcoming
 
@@ -35,20 +32,16 @@ class ScheduleSerializer(serializers.Serializer):
     items = UpcomingSerializer(many=True)
 
 
-class ContractScheduleViewSet(CommerceViewSet):
-    """What comes next for a contract, in the order of its instants."""
-
-    scope = "contracts"
-    queryset = Contract.objects.all()
-    serializer_class = ScheduleSerializer
-
-    def visible(self, queryset: QuerySet, organization: Organization) -> QuerySet:
-        return queryset.filter(buyer=organization)
+class Scheduled:
+    """The schedule's action of the contracts' view set."""
 
     @extend_schema(responses=ScheduleSerializer)
-    def retrieve(self, request: Request, contract_id: UUID) -> Response:
+    @action(detail=True, query_serializer=None)
+    def schedule(self: Any, request: Request, pk: Any = None) -> Response:
         """Scheduled commands that are open, edits that take effect later, and what the clock will do."""
-        contract = get_object_or_404(self.get_queryset(), pk=contract_id)
+        contract = self.get_object()
+        if self.viewer not in ("platform", contract.buyer_id):
+            raise Http404
         return Response({"items": [_item(item) for item in upcoming(contract, at=self.at)]})
 
 

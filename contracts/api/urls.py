@@ -1,12 +1,10 @@
 """The addresses of contracts and of the catalogue."""
 
-from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from contracts.api.catalogue import OfferViewSet, ProductViewSet
 from contracts.api.contracts import ContractViewSet
 from contracts.api.platform_terms import PlatformTermsViewSet
-from contracts.api.schedule import ContractScheduleViewSet
 from contracts.api.service import ServiceEventViewSet
 
 router = SimpleRouter()
@@ -15,7 +13,4 @@ router.register("products", ProductViewSet, basename="product")
 router.register("offers", OfferViewSet, basename="offer")
 router.register("platform-terms", PlatformTermsViewSet, basename="platform-terms")
 router.register("service-events", ServiceEventViewSet, basename="service-event")
-urlpatterns = [
-    path("contracts/<uuid:contract_id>/schedule/", ContractScheduleViewSet.as_view({"get": "retrieve"})),
-    *router.urls,
-]
+urlpatterns = router.urls

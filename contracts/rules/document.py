@@ -50,7 +50,11 @@ class Document:
 
 def content_hash(state: ContractState) -> str:
     """SHA-256 of what the parties of this state have agreed to, in hexadecimal."""
-    body = state.to_json()
+    return hash_of(state.to_json())
+
+
+def hash_of(body: Json) -> str:
+    """The same of a state's JSON, whole or as far as somebody may see it."""
     return digest({name: body[name] for name in _AGREED if name in body})
 
 

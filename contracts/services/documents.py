@@ -41,7 +41,8 @@ def contract_document(
 ) -> Document:
     """The contract as it stood at `valid_at` (as it is shown, when absent), as known at `known_at`.
 
-    A party sees its own part; the hash is always that of the whole. NotFound when there was none then.
+    A party sees its own part and its hash: that of the whole would let it guess at the rest until the
+    digests agree. NotFound when there was none then.
     """
     state = contract.current
     if valid_at or known_at:
@@ -55,7 +56,7 @@ def contract_document(
         title=f"Contract {contract.number}",
         status=state.status,
         sections=list(document.sections(body, _names(state))),
-        sha256=document.content_hash(state),
+        sha256=document.hash_of(body),
         valid_at=valid_at or contract.projected_at,
         known_at=known_at,
         version=state.version,
