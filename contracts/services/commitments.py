@@ -7,7 +7,7 @@ from typing import Any
 
 from commerce.errors import Conflict
 from contracts.models import Contract
-from contracts.rules.fold import Edit, timeline
+from contracts.rules.fold import Instant
 from contracts.rules.operations.commitment import SetCommitment
 from contracts.rules.state import Commitment
 from contracts.rules.windows import committed_of
@@ -16,7 +16,7 @@ from contracts.services.bills import desired
 
 
 def keep_what_was_used(
-    *, contract: Contract, before: Sequence[Edit], planned: Sequence[Planned], **_: Any
+    *, contract: Contract, was: Sequence[Instant], planned: Sequence[Planned], **_: Any
 ) -> None:
     """Conflict (reduction_below_used) when less is committed than the running window has used by then."""
     for i, plan in enumerate(planned):
@@ -27,7 +27,7 @@ def keep_what_was_used(
         new = plan.after.commitments.get(payload.commitment_id)
         if old is None or new is None or not (new.amount_minor < old.amount_minor or new.units < old.units):
             continue
-        used = _used(contract, before, old, plan)
+        used = _used(contract, was, old, plan)
         if used > (new.units if new.kind == "minimum_quantity" else new.amount_minor):
             at = f"/operations/{i}" if len(planned) > 1 else ""
             field = "units" if new.kind == "minimum_quantity" else "amount_minor"
@@ -39,10 +39,10 @@ def keep_what_was_used(
             )
 
 
-def _used(contract: Contract, log: Sequence[Edit], commitment: Commitment, plan: Planned) -> Decimal:
+def _used(contract: Contract, was: Sequence[Instant], commitment: Commitment, plan: Planned) -> Decimal:
     """What the window that runs has used before the edit: metered units, or minor units net of discounts."""
     at = plan.edit.effective_at
-    for committed in committed_of(timeline(log), at + timedelta(microseconds=1)):
+    for committed in committed_of(was, at + timedelta(microseconds=1)):
         place = committed.at(at)
         if committed.commitment != commitment or place is None:
             continue

@@ -16,12 +16,13 @@ from django.db import connection, transaction
 
 from commerce.actor import Actor
 from commerce.console.models import Approval
+from commerce.crash import crash_point
 from commerce.errors import Conflict, InvalidInput, PermissionDenied
 from commerce.ids import uuid7
 from commerce.outbox import append
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
-from contracts.rules.fold import Edit
+from contracts.rules.fold import Edit, Instant
 from contracts.rules.operations import named
 from contracts.rules.operations.create import Create
 from contracts.rules.state import ContractState, digest
@@ -92,9 +93,9 @@ def register_activation_guard(guard: ActivationGuard) -> None:
 
 
 def register_edit_hook(hook: EditHook) -> None:
-    """Call `hook(contract=, before=, after=, planned=, actor=, at=)` in the transaction of every edit.
+    """Call `hook(contract=, was=, will=, planned=, actor=, at=)` in the transaction of every edit.
 
-    `before` and `after` are whole logs, `planned` the new edits; what it raises refuses them all.
+    `was` and `will` are the timelines without and with the edits `planned`; what it raises refuses them all.
     """
     if hook not in _hooks:
         _hooks.append(hook)
@@ -150,7 +151,7 @@ def create_contract(
     del shown["status"]
     contract = Contract(number=parsed.number or "", **shown, projected_at=at)
     contract.save(force_insert=True)
-    _run_hooks(contract, [], [new], [planned], actor, at)
+    _run_hooks(contract, [], steps, [planned], actor, at)
     [row] = _insert(contract, [planned], None, actor, key, request_hash)
     contract = projection.refresh(contract, steps, actor=actor, at=at, reason=reason)
     line_segments.project(contract, steps, recorded_at=row.recorded_at)
@@ -271,16 +272,16 @@ def record(
     if approval is None and not approved:
         admission.check_approval(planned, actor)
     _guard_activation(contract, planned)
-    _run_hooks(contract, edits, after, planned, actor, at)
+    was, will = fold.timeline(edits), fold.timeline(after)
+    _run_hooks(contract, was, will, planned, actor, at)
     rows = _insert(contract, planned, edits[-1], actor, key, request_hash, approval)
     shown_at = max(at, contract.projected_at)
     reason = next((request.reason for request in operations if request.reason), "")
-    steps = fold.timeline(after)
-    contract = projection.refresh(contract, steps, actor=actor, at=shown_at, reason=reason)
-    line_segments.project(contract, steps, recorded_at=rows[0].recorded_at, since=since)
+    contract = projection.refresh(contract, will, actor=actor, at=shown_at, reason=reason)
+    line_segments.project(contract, will, recorded_at=rows[0].recorded_at, since=since)
     for plan, row in zip(planned, rows, strict=True):
         _announce(contract, plan, row, actor=actor, at=at)
-    projection.tell_of_clock(contract, edits, steps, since=since, until=shown_at)
+    projection.tell_of_clock(contract, was, will, since=since, until=shown_at)
     return BatchResult(contract, rows, planned=planned)
 
 
@@ -367,14 +368,14 @@ def _guard_activation(contract: Contract, planned: Sequence[Planned]) -> None:
 
 def _run_hooks(
     contract: Contract,
-    before: Sequence[Edit],
-    after: Sequence[Edit],
+    was: Sequence[Instant],
+    will: Sequence[Instant],
     planned: Sequence[Planned],
     actor: Actor,
     at: datetime,
 ) -> None:
     for hook in _hooks:
-        hook(contract=contract, before=before, after=after, planned=planned, actor=actor, at=at)
+        hook(contract=contract, was=was, will=will, planned=planned, actor=actor, at=at)
 
 
 def _insert(
@@ -429,6 +430,7 @@ def _insert(
 
 
 def _announce(contract: Contract, plan: Planned, row: ContractEdit, *, actor: Actor, at: datetime) -> None:
+    crash_point("contracts.edit_recorded")
     append(
         "contract",
         contract.pk,
@@ -448,5 +450,7 @@ def _announce(contract: Contract, plan: Planned, row: ContractEdit, *, actor: Ac
         at=at,
         actor=actor,
     )
+    crash_point("contracts.edit_told")
+    transaction.on_commit(lambda: crash_point("contracts.edit_committed"))
     facts = {"contract": contract.number, "operation": row.operation, "version": row.seq, "by": str(actor)}
     transaction.on_commit(partial(log.info, "contract edited", extra=facts))

@@ -146,18 +146,18 @@ def catch_up(contract: Contract, edits: Sequence[Edit], *, at: datetime) -> tupl
 
 
 def tell_of_clock(
-    contract: Contract, was: Sequence[Edit], steps: Sequence[Instant], *, since: datetime, until: datetime
+    contract: Contract, was: Sequence[Instant], will: Sequence[Instant], *, since: datetime, until: datetime
 ) -> None:
-    """Tell of what the clock does between the two only because of edits recorded after the log `was`.
+    """Tell of what the clock does between the two only because of edits recorded after the timeline `was`.
 
     A contract that opts out when its term is over ends at that instant: no later tick comes by it.
     """
     ticks = [
         (before.state, step)
-        for before, step in pairwise(steps)
+        for before, step in pairwise(will)
         if not step.edits and since <= step.at <= until
     ]
-    told = {step.at for step in fold.timeline(was) if not step.edits} if ticks else set()
+    told = {step.at for step in was if not step.edits}
     for before, step in ticks:
         if step.at not in told:
             _tell(contract, before, step)

@@ -20,10 +20,9 @@ from commerce.errors import Conflict, NotFound, StateConflict
 from commerce.outbox import append
 from contracts.models import Contract, Offer, Reservation, ReservedUnit, Stock
 from contracts.rules import fold
-from contracts.rules.fold import Edit
+from contracts.rules.fold import Instant
 from contracts.rules.state import FINAL
 from contracts.services import projection
-from contracts.services.catalog import offers_of
 from contracts.services.offers import sale_fault
 
 log = logging.getLogger(__name__)
@@ -56,11 +55,12 @@ class Needs:
 def hold_for_edit(
     *,
     contract: Contract,
-    before: Sequence[Edit],
-    after: Sequence[Edit],
+    was: Sequence[Instant],
+    will: Sequence[Instant],
     planned: Sequence[Any],
     actor: Actor,
     at: datetime,
+    **_: Any,
 ) -> None:
     """Take for a locked contract what an edit asks for, and give back what it frees.
 
@@ -68,11 +68,11 @@ def hold_for_edit(
     offer_withdrawn, offer_not_yet_valid, offer_expired, product_inactive, seller_blocked. Lines that the
     edit leaves as they were are asked for again only when the contract's status moves.
     """
-    was, now = _needs(before, at), _needs(after, at)
-    if was == now or not (was.units or now.units):
+    had, now = _needs(was, at), _needs(will, at)
+    if had == now or not (had.units or now.units):
         return
-    moved = was.status != now.status
-    asked = {key for key, need in now.units.items() if moved or need != was.units.get(key)}
+    moved = had.status != now.status
+    asked = {key for key, need in now.units.items() if moved or need != had.units.get(key)}
     places = _places(planned)
     _fit(contract, now, asked, places, actor=actor, at=at, moved=moved)
 
@@ -83,7 +83,9 @@ def refit_reservations(*, contract_id: UUID, actor: Actor, at: datetime) -> None
     if not Reservation.objects.open().filter(contract=contract_id).exists():
         return
     contract = projection.lock(contract_id)
-    _fit(contract, _needs(projection.load_edits(contract.pk), at), set(), {}, actor=actor, at=at)
+    _fit(
+        contract, _needs(fold.timeline(projection.load_edits(contract.pk)), at), set(), {}, actor=actor, at=at
+    )
 
 
 @transaction.atomic
@@ -118,10 +120,9 @@ def release_expired_holds(*, at: datetime, limit: int = 200) -> int:
     return count
 
 
-def _needs(edits: Sequence[Edit], at: datetime) -> Needs:
-    if not any(offers_of(edit.payload) for edit in fold.resolve(edits)):
+def _needs(steps: Sequence[Instant], at: datetime) -> Needs:
+    if not steps or not any(line.offer_id for line in steps[-1].state.lines.values()):
         return Needs()
-    steps = fold.timeline(edits)
     present = fold.at_instant(steps, at)
     units: dict[Key, Need] = {}
     for state in (present, *(step.state for step in steps if step.at > at)):

@@ -90,17 +90,16 @@ def differing(contract: Contract, log: Sequence[Edit], at: datetime) -> list[str
 def replan_contract(*, contract_id: UUID, actor: Actor, at: datetime) -> int:
     """`replan` a contract by its log as it stands; how many commands were added, moved or withdrawn."""
     contract = projection.lock(contract_id)
-    return replan(contract, projection.load_edits(contract_id), actor=actor, at=at)
+    return replan(contract, _steps(contract_id), actor=actor, at=at)
 
 
-def replan(contract: Contract, log: Sequence[Edit], *, actor: Actor, at: datetime) -> int:
-    """Bring the schedule of a locked contract in line with its whole `log`, which may be about to be written.
+def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: datetime) -> int:
+    """Bring the schedule of a locked contract in line with a timeline, which may be about to be written.
 
     A hook calls it in the transaction of every edit. Commands that are not implied any more are cancelled,
     others moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for
     a person until its occasion has passed. Returns how many rows it touched.
     """
-    steps = fold.timeline(log)
     rows = _rows(contract, steps[-1].state)
     touched = 0
     wanted = {command.key: command for command in _implied(contract, steps, at, rows)}
@@ -249,7 +248,7 @@ def _run_some(at: datetime, limit: int, tired: Sequence[UUID]) -> tuple[int, lis
         )
         for command in commands:
             if command.pk in done and command.kind == Kind.NOTICE and at > command.due_at + LATE:
-                replan(command.contract, projection.load_edits(command.contract_id), actor=SCHEDULER, at=at)
+                replan(command.contract, _steps(command.contract_id), actor=SCHEDULER, at=at)
         crash_point("contracts.before_schedule_commit")
     return len(contracts), [command.contract_id for command in commands]
 
@@ -392,8 +391,12 @@ def _holding(key: str) -> Iterator[None]:
         _in_hand.reset(token)
 
 
-def _follow(*, contract: Contract, after: Sequence[Edit], actor: Actor, at: datetime, **_: Any) -> None:
-    replan(contract, after, actor=actor, at=at)
+def _steps(contract_id: UUID) -> list[Instant]:
+    return fold.timeline(projection.load_edits(contract_id))
+
+
+def _follow(*, contract: Contract, will: Sequence[Instant], actor: Actor, at: datetime, **_: Any) -> None:
+    replan(contract, will, actor=actor, at=at)
 
 
 edits.register_edit_hook(_follow)
