@@ -86,7 +86,10 @@ class BillsQuery(KnownQuery):
     end = InstantField(help_text="Until this instant, at most three years later.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if not attrs["start"] < attrs["end"] <= attrs["start"] + LONGEST:
+        for name in ("start", "end"):
+            if not schema.EARLIEST <= attrs[name] <= schema.LATEST:
+                raise serializers.ValidationError({name: "The instant must lie between 2000 and 2200."})
+        if not timedelta() < attrs["end"] - attrs["start"] <= LONGEST:
             raise serializers.ValidationError({"end": "The end lies after the start, at most three years."})
         return attrs
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)?")
 _DECIMAL = re.compile(r"-?\d{1,18}(?:\.(\d+))?")
-_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def _read_date(data: str, fail: Any) -> date | None:
         value = date.fromisoformat(data)
     except ValueError:
         return fail("invalid_date", "Must be a date, e.g. 2027-03-01.")
-    if not _EARLIEST.date() <= value < _LATEST.date():
+    if not EARLIEST.date() <= value < LATEST.date():
         return fail("invalid_date", "The date must lie between 2000 and 2200.")
     return value
 
@@ -366,7 +366,7 @@ def _read_instant(data: str, fail: Any) -> datetime | None:
         value = value.astimezone(UTC)
     except (ValueError, OverflowError):
         return fail("invalid_instant", "Must be an RFC 3339 instant, e.g. 2027-03-01T00:00:00Z.")
-    if not _EARLIEST <= value < _LATEST:
+    if not EARLIEST <= value < LATEST:
         return fail("invalid_instant", "The instant must lie between 2000 and 2200.")
     return value
 

@@ -48,11 +48,15 @@ class Planned:
 
 @contextmanager
 def pointing(prefix: str) -> Iterator[None]:
-    """Put `prefix` before the pointers of a CommerceError: the rules know only the payload."""
+    """Put `prefix` before the pointers of a CommerceError: the rules know only the payload.
+
+    A refusal of the whole operation points at the operation.
+    """
     try:
         yield
     except CommerceError as error:
-        error.errors = [replace(item, pointer=prefix + item.pointer) for item in error.errors]
+        whole = [FieldError("", error.code, error.detail)] if prefix else []
+        error.errors = [replace(item, pointer=prefix + item.pointer) for item in error.errors or whole]
         raise
 
 

@@ -236,9 +236,11 @@ def record(
 ) -> BatchResult:
     """`approved` leaves out the question for a second person: a preview writes nothing."""
     key = _key(idempotency_key)
-    for request in operations:
-        if approval is None:
-            actor.require(named(request.operation).permission)
+    for place, request in enumerate(operations):
+        with pointing(pointer.format(place)):
+            permission = named(request.operation).permission
+            if approval is None:
+                actor.require(permission)
     contract = projection.lock(contract_id)
     admission.check_is_buyer(contract.buyer_id, actor)
     request_hash = _request_hash(operations)
