@@ -14,6 +14,7 @@ from django.utils.html import strip_tags
 from commerce.parties.models import Organization
 from contracts.admin.words import Names, percent, phrase, rate
 from contracts.models import Contract, Offer, Product
+from contracts.rules.document import content_hash
 from contracts.rules.fold import Edit
 from contracts.rules.state import ContractState, LineState
 
@@ -51,6 +52,7 @@ LABELS = {
     "seller_id": "Seller",
     "buyer_id": "Buyer",
     "new_party_id": "New party",
+    "doc_sha256": "Document",
     "old_party_id": "Party that leaves",
     "offer_id": "Offer",
     "unit_ids": "Units",
@@ -93,6 +95,7 @@ LABELS = {
     **HOLD_REASONS,
 }
 HELP = {
+    "doc_sha256": "What was signed, as its document says at the foot of each page.",
     "delta": "Changes by so many and carries through edits that come later; or give a quantity.",
     "rate": "Per unit and month, or per metered unit.",
     "anchor_day": "Day of the month on which a period begins.",
@@ -142,7 +145,15 @@ class Offered:
 
     def choices(self, name: str) -> Choices | None:
         """What to choose from for a field of that name; None when it is entered freely."""
-        if name in _LINES and self.contract is not None:
+        if name == "product":
+            return _products()
+        if name == "offer_id":
+            return _offers(self.currency)
+        return self._own(name) if self.contract is not None else None
+
+    def _own(self, name: str) -> Choices | None:
+        """What the contract itself has to choose from."""
+        if name in _LINES:
             lines = self.state.lines.values() if self.target else self.state.live_lines
             return [(str(line.line_id), line_label(line)) for line in lines]
         if name == "replaces":
@@ -152,20 +163,12 @@ class Offered:
         if name == "reason" and self.operation == "resume":
             return [(hold.reason, HOLD_REASONS.get(hold.reason, hold.reason)) for hold in self.state.holds]
         if name == "target_seq":
-            return [
-                (
-                    str(edit.seq),
-                    f"#{edit.seq} {edit.operation.replace('_', ' ')}, from {edit.effective_at:%-d %b %Y}",
-                )
-                for edit in reversed(self.edits)
-                if edit.operation != "correct"
-            ]
-        if name == "product":
-            return _products()
-        if name == "offer_id":
-            return _offers(self.currency)
+            return [(str(edit.seq), _edit_label(edit)) for edit in reversed(self.edits) if _is_target(edit)]
         if name == "party" and self.operation == "activate":
             return _parties(self.state)
+        if name == "doc_sha256":
+            sha256 = content_hash(self.state)
+            return [(sha256, f"the contract's document, {sha256[:12]}…")]
         return None
 
     def now(self, path: str) -> str:
@@ -190,6 +193,14 @@ class Offered:
 def line_label(line: LineState) -> str:
     """ "2 × h100-server at 18,000.00 USD" """
     return f"{line.quantity:,} × {line.product_code} at {rate(line.price)}"
+
+
+def _is_target(edit: Edit) -> bool:
+    return edit.operation != "correct"
+
+
+def _edit_label(edit: Edit) -> str:
+    return f"#{edit.seq} {edit.operation.replace('_', ' ')}, from {edit.effective_at:%-d %b %Y}"
 
 
 def _entry_label(entry: object) -> str:

@@ -75,7 +75,7 @@ def _product(line: LineState) -> SafeString:
     return (
         format_html('{}<br><span class="c-help">{}</span>', line.product_code, notes)
         if notes
-        else SafeString(line.product_code)
+        else format_html("{}", line.product_code)
     )
 
 

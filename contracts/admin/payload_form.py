@@ -316,8 +316,7 @@ class _Builder:
             if top and item.name in self.fixed:
                 children[item.name] = Fixed(f"{name}.{item.name}", self.fixed[item.name])
                 continue
-            loose = optional and not given
-            node = self.node(f"{name}.{item.name}", item, hints[item.name], loose, given.get(item.name))
+            node = self.node(f"{name}.{item.name}", item, hints[item.name], optional, given.get(item.name))
             if node is not None:
                 children[item.name] = node
         return Group(name, title, ABOUT.get(name.rpartition(".")[2], ""), children, optional)
@@ -370,7 +369,7 @@ class _Builder:
         many = get_origin(bare) is tuple or _is_scope(bare)
         if choices is not None and many:
             if not options["help_text"]:
-                options["help_text"] = "All of them, when nothing is chosen." if _is_scope(bare) else "Any number."
+                options["help_text"] = "All, when nothing is chosen." if _is_scope(bare) else "Any number."
             return _Several(choices, all_when_none=required and _is_scope(bare), options=options)
         if choices is not None:
             return _select(choices, blank or not required, options, coerce=int if bare is int else str)
@@ -395,8 +394,8 @@ class _Builder:
             return forms.IntegerField(
                 min_value=low, max_value=high, widget=UnfoldAdminIntegerFieldWidget, **options
             )
-        if bare is Decimal and _is_share(rules):
-            options["label"] = f"{label} (%)"
+        if bare is Decimal and (name == "percent" or _is_share(rules)):
+            options["label"] = "Percent" if name == "percent" else f"{label} (%)"
             return PercentField(
                 max_digits=16, decimal_places=12, widget=UnfoldAdminDecimalFieldWidget, **options
             )
