@@ -24,7 +24,7 @@ _PAYLOAD = frozenset(
     {
         *("currency", "start_at", "number", "term", "terms", "billing", "access", "stage", "when"),
         *("line_id", "product", "seller_id", "quantity", "delta", "price", "kind", "unit", "meter"),
-        "offer_id",
+        *("offer_id", "percent", "basis", "notice_given_at"),
         *("party", "anchor"),
     }
 )

@@ -17,6 +17,7 @@ from contracts.rules.charges import charge, uplifted
 from contracts.rules.offers import price_faults
 from contracts.rules.operations.agreed import AgreedOperation, check_currency, live_line, period_of
 from contracts.rules.operations.base import RUNNING, operation
+from contracts.rules.operations.renew import rises_over
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, LineState, Price, evolve
 
@@ -100,22 +101,7 @@ def check_amount(price: Price, quantity: int, pointer: str) -> None:
 
 def rises(old: Price, new: Price) -> bool:
     """Whether there may be a quantity for which `new` asks for more than `old` of the same model."""
-    if new.prorate_bounds != old.prorate_bounds or len(new.tiers) != len(old.tiers):
-        return True
-    no_limit = MAX_MINOR + 1
-    dearer = (
-        new.rate > old.rate,
-        new.included < old.included,
-        (new.package_size or 0) < (old.package_size or 0),
-        (new.min_minor or 0) > (old.min_minor or 0),
-        (no_limit if new.max_minor is None else new.max_minor)
-        > (no_limit if old.max_minor is None else old.max_minor),
-    )
-    tiers = zip(old.tiers, new.tiers, strict=True)
-    return any(dearer) or any(
-        then.up_to != now.up_to or now.rate > then.rate or now.flat_minor > then.flat_minor
-        for then, now in tiers
-    )
+    return new.prorate_bounds != old.prorate_bounds or rises_over(old, new, Decimal(0))
 
 
 def _rises(line: LineState, payload: ChangePrice) -> bool:
