@@ -20,7 +20,6 @@ from commerce.api.idempotency import key_of
 from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer
 from commerce.api.views import CommerceViewSet
 from commerce.errors import NotFound
-from commerce.money import Money
 from commerce.parties.models import Organization
 from contracts import services
 from contracts.api.documents import Documented
@@ -34,7 +33,7 @@ from contracts.api.representations import (
     OperationResultSerializer,
     PreviewSerializer,
     billed_otherwise,
-    desired_line,
+    desired_lines,
     document,
     represent,
 )
@@ -42,11 +41,20 @@ from contracts.api.schedule import Scheduled
 from contracts.api.service import ContractServiceSerializer, represent_service
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold, schema
-from contracts.rules.comparison import compare
 from contracts.rules.fold import Edit
 from contracts.rules.operations.create import Create
 from contracts.rules.state import ContractState, changes
-from contracts.rules.visibility import Json, Viewer, roles_of, seen_edits, seen_timeline, shown
+from contracts.rules.visibility import (
+    Json,
+    Viewer,
+    roles_of,
+    seen_bills,
+    seen_differences,
+    seen_edits,
+    seen_lines,
+    seen_timeline,
+    shown,
+)
 
 LONGEST = timedelta(days=1100)
 
@@ -262,7 +270,11 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
                 "after": after,
                 "contract": represent(self.get_object(), preview.after, self.viewer),
                 "bills": BilledOtherwiseSerializer(
-                    [billed_otherwise(one, preview.after.currency) for one in preview.bills], many=True
+                    [
+                        billed_otherwise(one, preview.after.currency)
+                        for one in seen_bills(preview.bills, self.viewer)
+                    ],
+                    many=True,
                 ).data,
                 "approval": preview.approval,
             }
@@ -303,18 +315,8 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         """What was learned between two instants: where in time the contract says something else since."""
         contract = self.get_object()
         edits = services.contract_edits(contract.pk)
-        earlier, later = self._ends_of_diff(edits)
-        items = []
-        for part in compare(fold.timeline(edits, earlier), fold.timeline(edits, later)):
-            before, after = changes(
-                shown(part.before, self.viewer) or {}, shown(part.after, self.viewer) or {}
-            )
-            if before or after:
-                end = schema.instant(part.end) if part.end else None
-                items.append(
-                    {"start": schema.instant(part.start), "end": end, "before": before, "after": after}
-                )
-        return Response({"items": items})
+        found = seen_differences(edits, self.viewer, *self._ends_of_diff(edits))
+        return Response(DiffSerializer({"items": found}).data)
 
     @extend_schema(responses=DesiredLinesSerializer)
     @action(detail=True, query_serializer=BillsQuery, url_path="desired-lines")
@@ -324,14 +326,8 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         lines = services.desired(
             contract.pk, start=self.query["start"], end=self.query["end"], known_at=self.query.get("known_at")
         )
-        if self.viewer != "platform":
-            lines = [line for line in lines if self.viewer in (line.buyer_id, line.seller_id)]
-        body = {
-            "items": [desired_line(line, contract.currency) for line in lines],
-            "net": Money(sum(line.net_minor for line in lines), contract.currency),
-            "tax": Money(sum(line.tax_minor for line in lines), contract.currency),
-        }
-        return Response(DesiredLinesSerializer(body).data)
+        seen = seen_lines(lines, self.viewer)
+        return Response(DesiredLinesSerializer(desired_lines(seen, contract.currency, self.viewer)).data)
 
     def _ends_of_diff(self, edits: Sequence[Edit]) -> tuple[datetime, datetime | None]:
         """The two instants of knowledge, given as such or as versions."""

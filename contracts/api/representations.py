@@ -75,14 +75,18 @@ class DesiredLineSerializer(serializers.Serializer):
     start = InstantField()
     end = InstantField()
     net = MoneyField()
-    tax = MoneyField()
-    funded_by = serializers.CharField(allow_blank=True)
+    tax = MoneyField(allow_null=True, help_text="Null for others than the buyer.")
+    funded_by = serializers.ChoiceField(
+        ["seller", "platform"],
+        allow_blank=True,
+        help_text="Of a discount: who bears it; empty for the buyer.",
+    )
 
 
 class DesiredLinesSerializer(serializers.Serializer):
     items = DesiredLineSerializer(many=True)
     net = MoneyField()
-    tax = MoneyField()
+    tax = MoneyField(allow_null=True, help_text="Null for others than the buyer.")
 
 
 class BilledOtherwiseSerializer(serializers.Serializer):
@@ -140,8 +144,18 @@ def document(contract: Contract, body: Json) -> Json:
     }
 
 
-def desired_line(line: DesiredLine, currency: str) -> dict[str, Any]:
-    """What `DesiredLineSerializer` reads."""
+def desired_lines(lines: list[DesiredLine], currency: str, viewer: Viewer) -> dict[str, Any]:
+    """What `DesiredLinesSerializer` reads; a tax is between the buyer and the platform."""
+    items = [_desired_line(line, currency, viewer in ("platform", line.buyer_id)) for line in lines]
+    taxes = [item["tax"] for item in items]
+    return {
+        "items": items,
+        "net": sum((item["net"] for item in items), Money(0, currency)),
+        "tax": None if None in taxes else sum(taxes, Money(0, currency)),
+    }
+
+
+def _desired_line(line: DesiredLine, currency: str, is_taxed: bool) -> dict[str, Any]:
     return {
         **{
             name: getattr(line, name)
@@ -154,7 +168,7 @@ def desired_line(line: DesiredLine, currency: str) -> dict[str, Any]:
         "quantity": format(line.quantity.normalize(), "f"),
         "rate": format(line.rate.normalize(), "f"),
         "net": Money(line.net_minor, currency),
-        "tax": Money(line.tax_minor, currency),
+        "tax": Money(line.tax_minor, currency) if is_taxed else None,
     }  # fmt: skip
 
 

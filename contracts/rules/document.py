@@ -72,7 +72,8 @@ def sections(body: Json, names: Mapping[UUID, str]) -> Iterator[Section]:
     labels = {id_: line["product_code"] for id_, line in (lines or {}).items()}
     if found := body.get("discounts"):
         rows = [_discount(one, labels, currency) for one in found.values()]
-        yield Section("Discounts", rows, ("Discount", "On", "From", "Until", "Borne by the seller"))
+        columns = ("Discount", "On", "From", "Until", "Borne by the seller")
+        yield Section("Discounts", rows, columns[: len(rows[0])])
     if found := body.get("commitments"):
         rows = [_commitment(one, labels, currency) for one in found.values()]
         yield Section("Commitments", rows, ("Minimum", "On", "Each", "From", "Until"))
@@ -153,7 +154,7 @@ def _discount(one: Json, labels: Mapping[str, str], currency: str) -> tuple[str,
         _scope(one["scope"], labels),
         day(one["since"]),
         day(one.get("ends_at")),
-        percent(one["seller_share"]),
+        *([percent(one["seller_share"])] if "seller_share" in one else []),
     )
 
 

@@ -6,14 +6,16 @@ A party whose place was taken sees its own time, up to the transfer and no furth
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from contracts.rules import fold, schema
+from contracts.rules.comparison import compare
 from contracts.rules.fold import Edit
-from contracts.rules.state import ContractState
+from contracts.rules.lines import DesiredLine, Difference, Owed
+from contracts.rules.state import ContractState, changes
 
 Json = dict[str, Any]
 Viewer = UUID | Literal["platform"]
@@ -41,6 +43,16 @@ class Step:
     edits: list[int]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """[start, end) of valid time in which two instants of knowledge differ: JSON pointers to values."""
+
+    start: datetime
+    end: datetime | None
+    before: Json
+    after: Json
+
+
 def roles_of(state: ContractState, organization_id: UUID) -> frozenset[str]:
     """What an organization is on the contract; empty when it is none of its parties."""
     found = {
@@ -61,7 +73,10 @@ def shown(state: ContractState, viewer: Viewer) -> Json | None:
         return None
     terms = _terms(body["terms"], roles)
     if "buyer" in roles:
-        return body | {"terms": terms, "lines": _without_shares(body["lines"], viewer)}
+        found = body | {"terms": terms, "lines": _without_shares(body["lines"], viewer)}
+        if discounts := body.get("discounts"):
+            found["discounts"] = {id_: _without(one, "seller_share") for id_, one in discounts.items()}
+        return found
     own = _own_lines(state, viewer)
     return {
         **{name: body[name] for name in _HEADER if name in body},
@@ -119,6 +134,69 @@ def seen_timeline(edits: Iterable[Edit], viewer: Viewer, known_at: datetime | No
     return found
 
 
+def seen_differences(
+    edits: Iterable[Edit], viewer: Viewer, earlier: datetime, later: datetime | None
+) -> list[Stretch]:
+    """What was learned between two instants, in stretches that change only where the viewer sees it."""
+    edits = list(edits)
+    found: list[Stretch] = []
+    last: tuple[Json, Json] | None = None
+    for part in compare(fold.timeline(edits, earlier), fold.timeline(edits, later)):
+        bodies = _substance(shown(part.before, viewer)), _substance(shown(part.after, viewer))
+        if bodies[0] == bodies[1]:
+            continue
+        start = part.start
+        if found and found[-1].end == start and last == bodies:
+            start = found.pop().start
+        found.append(Stretch(start, part.end, *changes(*bodies)))
+        last = bodies
+    return found
+
+
+def seen_lines(lines: Iterable[DesiredLine], viewer: Viewer) -> list[DesiredLine]:
+    """Of what should be billed: all that a buyer pays, without who bears a discount; a seller's part.
+
+    A seller's part is what its lines come to, with the discounts that it bears. The tax is not for it.
+    """
+    if viewer == "platform":
+        return list(lines)
+    found: list[DesiredLine] = []
+    discounts: dict[tuple[Owed, datetime, datetime], int] = {}
+    for line in lines:
+        if line.buyer_id != viewer:
+            if line.seller_id == viewer and line.funded_by != "platform":
+                found.append(line)
+            continue
+        line = replace(line, funded_by="")
+        place = discounts.setdefault((line.owed, line.start, line.end), len(found))
+        if line.kind == "discount" and place < len(found):
+            found[place] = _together(found[place], line)
+        else:
+            found.append(line)
+    return found
+
+
+def seen_bills(bills: Iterable[Difference], viewer: Viewer) -> list[Difference]:
+    """Of what an edit changes of bills, what the buyer pays, without who bears a discount."""
+    if viewer == "platform":
+        return list(bills)
+    found: dict[Owed, Difference] = {}
+    for bill in bills:
+        if bill.owed.buyer_id != viewer:
+            continue
+        owed = replace(bill.owed, funded_by="")
+        so_far = found.get(owed)
+        found[owed] = replace(
+            bill,
+            owed=owed,
+            net_before=bill.net_before + (so_far.net_before if so_far else 0),
+            net_after=bill.net_after + (so_far.net_after if so_far else 0),
+            tax_before=bill.tax_before + (so_far.tax_before if so_far else 0),
+            tax_after=bill.tax_after + (so_far.tax_after if so_far else 0),
+        )
+    return list(found.values())
+
+
 def _terms(terms: Json, roles: Collection[str]) -> Json:
     """What was agreed with the viewer: how a buyer pays, what of it a payee gets and when."""
     names: set[str] = set()
@@ -155,6 +233,8 @@ def _readable(operation: str, body: Json, viewer: UUID, roles: Collection[str]) 
     """A payload with what it says of terms and of lines' shares as far as the viewer may read it."""
     if operation == "change_terms":
         return _terms(body, roles) | {name: body[name] for name in _HEADER if name in body}
+    if operation == "apply_discount":
+        return _without(body, "funded_by")
     if operation == "add_product":
         return _without_shares({"": body}, viewer)[""]
     if operation == "create":
@@ -166,11 +246,22 @@ def _readable(operation: str, body: Json, viewer: UUID, roles: Collection[str]) 
 def _without_shares(lines: dict[Any, Json], viewer: UUID) -> dict[Any, Json]:
     """Lines without what their sellers get of them, but for the viewer's own."""
     return {
-        id_: line
-        if line["seller_id"] == str(viewer)
-        else {name: value for name, value in line.items() if name != "settlement"}
+        id_: line if line["seller_id"] == str(viewer) else _without(line, "settlement")
         for id_, line in lines.items()
     }
+
+
+def _without(body: Json, name: str) -> Json:
+    return {key: value for key, value in body.items() if key != name}
+
+
+def _together(one: DesiredLine, other: DesiredLine) -> DesiredLine:
+    return replace(
+        one,
+        rate=one.rate + other.rate,
+        net_minor=one.net_minor + other.net_minor,
+        tax_minor=one.tax_minor + other.tax_minor,
+    )
 
 
 def _own_lines(state: ContractState, viewer: UUID) -> set[str]:
