@@ -138,7 +138,7 @@ class _Operating:
     contract: Contract
     action: Action
     seen: Outlook | None = None
-    status: int = 200
+    code: int = 200
 
     def answer(self) -> HttpResponse:
         self.actor = Actor.for_user(self.request.user, request_id.get())
@@ -151,7 +151,7 @@ class _Operating:
         form = self._form(fresh=asks_for_more)
         if step in ("preview", "confirm", "batch") and not asks_for_more:
             if not form.is_valid():
-                self.status = 422
+                self.code = 422
             else:
                 done = getattr(self, f"_{step}")(form, self._asked(form))
                 if isinstance(done, HttpResponse):
@@ -250,7 +250,7 @@ class _Operating:
             self.contract.refresh_from_db()
             self._preview(form, asked)
             form.add_error(None, STALE)
-            self.status = 409
+            self.code = 409
             return None
         except (CommerceError, OperationalError) as caught:
             self._refused(form, caught)
@@ -261,7 +261,7 @@ class _Operating:
     def _refused(self, form: PayloadForm, caught: Exception) -> None:
         error = translate(caught)
         form.blame(stripped(error.errors), error.detail)
-        self.status = error.status
+        self.code = error.status
 
     def _page(self, form: PayloadForm) -> HttpResponse:
         why_not = self.action.available(self.contract)
@@ -281,7 +281,7 @@ class _Operating:
             "in_batch": "batch" in self.request.GET,
             "back": admin_url(self.contract),
         }
-        return TemplateResponse(self.request, TEMPLATE, context, status=self.status)
+        return TemplateResponse(self.request, TEMPLATE, context, status=self.code)
 
 
 def confirm(

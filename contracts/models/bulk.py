@@ -97,7 +97,7 @@ class BulkPlan(models.Model):
         self.approval = approval
 
     @transition(field=status, source=[Status.READY, Status.WAITING], target=Status.RUNNING)
-    def run(self, *, confirmed_at: datetime, acts_as: Any) -> None:
+    def begin(self, *, confirmed_at: datetime, acts_as: Any) -> None:
         """Workers record it, a row at a time."""
         self.confirmed_at, self.acts_as = confirmed_at, acts_as
 

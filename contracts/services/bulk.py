@@ -155,7 +155,7 @@ def confirm_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = ""
             at=at,
         )
         return states.transition(row, "ask", actor=actor, at=at, reason=why, approval=approval)
-    return states.transition(row, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor)))
+    return states.transition(row, "begin", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor)))
 
 
 def cancel_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = "") -> BulkPlan:
@@ -326,7 +326,9 @@ def _user(pk: int) -> Any:
 
 def _run_approved(*, approval: Approval, actor: Actor, at: datetime) -> BulkPlan:
     plan = BulkPlan.objects.get(pk=approval.arguments["plan"])
-    return states.transition(plan, "run", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor)))
+    return states.transition(
+        plan, "begin", actor=actor, at=at, confirmed_at=at, acts_as=_user(_person(actor))
+    )
 
 
 def _describe(approval: Approval) -> str:
