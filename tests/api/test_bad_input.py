@@ -44,6 +44,29 @@ def change(deal: Deal, **payload: Any) -> dict[str, Any]:
     return {"operation": "change_quantity", "payload": given, "effective_at": "2027-04-02T00:00:00Z"}
 
 
+def batch(deal: Deal) -> dict[str, Any]:
+    return {"operations": [change(deal), {**change(deal), "payload": {"line_id": deal.servers, "delta": 1}}]}
+
+
+def correction(deal: Deal) -> dict[str, Any]:
+    """Of going live: the signed contract never did."""
+    void = {"operation": "correct", "payload": {"target_seq": 4, "mode": "void"}, "reason": "Too early"}
+    return {"operations": [void], "reason": "It was not delivered."}
+
+
+def service(deal: Deal) -> dict[str, Any]:
+    report = {
+        "id": "probe-1",
+        "source": "dcim/eu-1",
+        "unit_id": "eu1-r07-u12",
+        "state": "in_service",
+        "at": "2027-03-02T00:00:00Z",
+        "contract_id": str(deal.contract.pk),
+        "line_id": deal.servers,
+    }
+    return {"events": [report]}
+
+
 def contract(deal: Deal) -> dict[str, Any]:
     return contract_payload(deal.buyer, deal.seller, deal.partner)
 
@@ -76,6 +99,10 @@ RIGHT: dict[str, Request] = {
     "contract": ("POST", lambda d: "contracts/", contract, 201),
     "operation": ("POST", lambda d: f"contracts/{d.contract.pk}/operations/", change, 201),
     "preview": ("POST", lambda d: f"contracts/{d.contract.pk}/preview/", change, 200),
+    "batch": ("POST", lambda d: f"contracts/{d.contract.pk}/batches/", batch, 201),
+    "batch preview": ("POST", lambda d: f"contracts/{d.contract.pk}/batches/preview/", batch, 200),
+    "approval": ("POST", lambda d: f"contracts/{d.contract.pk}/approvals/", correction, 201),
+    "service": ("POST", lambda d: "service-events/", service, 201),
     "offer": ("POST", lambda d: "offers/", new_offer, 201),
     "offers": ("POST", lambda d: "offers/imports/", lambda d: {"offers": [new_offer(d)]}, 200),
     "revision": ("POST", lambda d: f"offers/{d.offer.pk}/revisions/", lambda d: {"terms": "As agreed."}, 201),
@@ -289,6 +316,58 @@ WRONG: list[tuple[str, str, Any, int | tuple[int, ...], str, str | None]] = [
     ("operation", "/reason", TOO_LONG, 400, "max_length", None),
     ("preview", "/payload/quantity", -1, 422, "", None),
     ("preview", "/effective_at", "tomorrow", 400, "invalid_instant", None),
+    ("batch", "/operations", ..., 400, "required", None),
+    ("batch", "/operations", [], 400, "min_length", None),
+    ("batch", "/operations", {}, 400, "not_a_list", None),
+    ("batch", "/operations/1", "suspend", 400, "", None),
+    ("batch", "/operations/1/operation", "explode", 422, "unknown_operation", None),
+    ("batch", "/operations/1/operation", "create", 422, "", None),
+    ("batch", "/operations/1/payload", [], 422, "invalid_type", None),
+    ("batch", "/operations/1/payload", None, (400, 422), "", None),
+    ("batch", "/operations/1/payload/delta", 0, 422, "no_effect", "/operations/1"),
+    ("batch", "/operations/1/payload/delta", MAX, 422, "", None),
+    ("batch", "/operations/1/payload/line_id", NOBODY, 404, "line_not_found", None),
+    ("batch", "/operations/1/payload/colour", "red", 400, "unknown_field", None),
+    ("batch", "/operations/1/effective_at", "2027-04-02", 400, "invalid_instant", None),
+    ("batch", "/operations/1/effective_at", "0001-01-01T00:00:00Z", 422, "", None),
+    ("batch", "/operations/1/reason", TOO_LONG, 400, "max_length", None),
+    ("batch preview", "/operations", [], 400, "min_length", None),
+    ("batch preview", "/operations/0/payload/quantity", -1, 422, "", None),
+    ("approval", "/reason", "", 400, "blank", None),
+    ("approval", "/reason", ..., 400, "required", None),
+    ("approval", "/operations/0/operation", "explode", 422, "unknown_operation", None),
+    ("approval", "/operations/0/payload/target_seq", 99, (404, 409, 422), "", None),
+    ("approval", "/operations/0/payload/target_seq", True, 422, "", None),
+    ("approval", "/operations/0/payload/mode", "undo", 422, "invalid_choice", None),
+    ("service", "/events", [], 400, "min_length", None),
+    ("service", "/events", ..., 400, "required", None),
+    ("service", "/events/0/id", "", 400, "blank", None),
+    ("service", "/events/0/id", 7, 400, "invalid", None),
+    ("service", "/events/0/source", TOO_LONG, 400, "max_length", None),
+    ("service", "/events/0/state", "on_fire", 400, "invalid_choice", None),
+    ("service", "/events/0/at", "2027-03-02T00:00:00", 400, "invalid_instant", None),
+    ("service", "/events/0/at", "2099-01-01T00:00:00Z", 422, "", None),
+    ("service", "/events/0/contract_id", NOBODY, (404, 422), "", None),
+    ("service", "/events/0/line_id", NOBODY, (404, 422), "", None),
+    ("service", "/events/0/line_id", "first", 400, "invalid", None),
+    ("service", "/events/0/detail", [], 400, "not_a_dict", None),
+    ("service", "/events/0/unit", "x", 400, "unknown_field", None),
+    ("offer", "/seller_id", NOBODY, (404, 422), "", None),
+    ("offer", "/code", "", 422, "", None),
+    ("offer", "/product", "b200", 422, "", None),
+    ("offer", "/currency", "XXX", 422, "", None),
+    ("offer", "/price/model", "barter", 422, "", None),
+    ("offer", "/price/tiers", [], 422, "", None),
+    ("offer", "/price/tiers/0/rate", "NaN", 422, "", None),
+    ("offer", "/price/tiers/0/up_to", ..., 422, "tiers_invalid", None),
+    ("offer", "/colour", "red", 400, "unknown_field", None),
+    ("offers", "/offers", ..., 400, "required", None),
+    ("offers", "/offers/0/price/tiers/1/rate", "-1", 422, "", None),
+    ("offers", "/offers/0/colour", "red", (400, 422), "unknown_field", None),
+    ("offers", "/offers/0/code", ..., (400, 422), "", None),
+    ("capacity", "/capacity", -1, 400, "min_value", None),
+    ("capacity", "/capacity", True, 400, "invalid", None),
+    ("capacity", "/capacity", ..., 400, "required", None),
     ("usage", "/contract_id", NOBODY, 404, "", None),
     ("usage", "/contract_id", 7, 400, "invalid", None),
     ("usage", "/events", [], 400, "min_length", None),
@@ -416,7 +495,7 @@ def test_a_wrong_parameter_is_named_at_every_list(platform: Api, ours: Deal, que
     lists = (
         "organizations/", "contracts/", "products/", "invoices/", "billing-accounts/", "pay-ins/",
         "ledger/accounts/", "ledger/transactions/", "settlements/", "payouts/", "platform-terms/",
-        f"contracts/{ours.contract.pk}/edits/", f"organizations/{ours.seller.pk}/references/",
+        f"contracts/{ours.contract.pk}/edits/", "offers/", f"organizations/{ours.seller.pk}/references/",
         f"ledger/accounts/{ours.wallet.pk}/statement/",
     )  # fmt: skip
     for path in lists:
@@ -430,6 +509,12 @@ def test_a_wrong_parameter_is_named_at_every_list(platform: Api, ours: Deal, que
         ("contracts/{contract}/", "valid_at"),
         ("contracts/{contract}/", "known_at"),
         ("contracts/{contract}/timeline/", "known_at"),
+        ("contracts/{contract}/service/", "valid_at"),
+        ("contracts/{contract}/service/", "known_at"),
+        ("contracts/{contract}/document/", "valid_at"),
+        ("contracts/{contract}/document/", "known_at"),
+        ("contracts/{contract}/diff/", "from"),
+        ("platform-terms/current/", "at"),
         ("ledger/accounts/{wallet}/", "at"),
         ("ledger/accounts/", "at"),
     ],
@@ -442,6 +527,32 @@ def test_an_instant_in_a_parameter_has_an_offset_and_exists(
         refused(platform("GET", f"{path}?{name}={value}"), 400, pointer=f"?{name}")
     for value in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert platform("GET", f"{path}?{name}={value}").status_code in (200, 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "pointer"),
+    [
+        ("diff/", 400, "?from"),
+        ("diff/?from=2027-03-01T00:00:00Z&from_version=1", 400, "?from_version"),
+        ("diff/?from_version=0", 400, "?from_version"),
+        ("diff/?from_version=x", 400, "?from_version"),
+        ("diff/?from_version=1&to_version=99", 404, "?to_version"),
+        ("diff/?from_version=99999999999999999999", (400, 404), "?from_version"),
+        ("desired-lines/", 400, "?start"),
+        ("desired-lines/?start=2027-03-01T00:00:00Z", 400, "?end"),
+        ("desired-lines/?start=2027-03-01T00:00:00Z&end=2027-03-01T00:00:00Z", 400, "?end"),
+        ("desired-lines/?start=2027-03-01T00:00:00Z&end=2031-03-01T00:00:00Z", 400, "?end"),
+        ("desired-lines/?start=9999-12-31T00:00:00Z&end=9999-12-31T23:59:59Z", 400, "?start"),
+        ("desired-lines/?start=0001-01-01T00:00:00Z&end=0001-02-01T00:00:00Z", 400, "?start"),
+        ("schedule/?at=2027-03-01T00:00:00Z", 400, "?at"),
+        ("document/?format=xml", 400, "?format"),
+        ("?format=json", 400, "?format"),
+    ],
+)
+def test_a_wrong_parameter_of_a_contracts_address_is_named(
+    platform: Api, ours: Deal, path: str, status: int | tuple[int, ...], pointer: str
+) -> None:
+    refused(platform("GET", f"contracts/{ours.contract.pk}/{path}"), status, pointer=pointer)
 
 
 def test_a_usage_batch_is_taken_whole_or_not_at_all(platform: Api, ours: Deal) -> None:

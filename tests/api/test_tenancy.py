@@ -13,6 +13,8 @@ from tests.api.conftest import Api, Deal, contents, contract_payload
 
 REASON = {"reason": "test"}
 OPERATION = {"operation": "suspend", "payload": {"reason": "legal"}}
+BATCH = {"operations": [OPERATION]}
+MARCH = "start=2027-03-01T00:00:00Z&end=2027-04-01T00:00:00Z"
 
 # Every address with an id: whose it is, and what would be sent there.
 Place = tuple[str, str, Callable[[Deal], str], Any]
@@ -29,8 +31,15 @@ PLACES: list[Place] = [
     ("GET", "contracts/{}/edits/", lambda d: str(d.contract.pk), None),
     ("GET", "contracts/{}/timeline/", lambda d: str(d.contract.pk), None),
     ("GET", "contracts/{}/service/", lambda d: str(d.contract.pk), None),
+    ("GET", "contracts/{}/schedule/", lambda d: str(d.contract.pk), None),
+    ("GET", "contracts/{}/document/", lambda d: str(d.contract.pk), None),
+    ("GET", "contracts/{}/diff/", lambda d: str(d.contract.pk), None),
+    ("GET", "contracts/{}/desired-lines/", lambda d: str(d.contract.pk), None),
     ("POST", "contracts/{}/operations/", lambda d: str(d.contract.pk), OPERATION),
     ("POST", "contracts/{}/preview/", lambda d: str(d.contract.pk), OPERATION),
+    ("POST", "contracts/{}/batches/", lambda d: str(d.contract.pk), BATCH),
+    ("POST", "contracts/{}/batches/preview/", lambda d: str(d.contract.pk), BATCH),
+    ("POST", "contracts/{}/approvals/", lambda d: str(d.contract.pk), BATCH | REASON),
     ("GET", "offers/{}/", lambda d: str(d.offer.pk), None),
     ("POST", "offers/{}/publish/", lambda d: str(d.offer.pk), None),
     ("POST", "offers/{}/withdraw/", lambda d: str(d.offer.pk), REASON),
@@ -88,6 +97,8 @@ LISTS: list[tuple[str, Callable[[Deal], tuple[set[str], set[str]]]]] = [
     ("exports/", lambda d: ({str(d.export.pk)}, set())),
     ("webhook-endpoints/", lambda d: ({str(d.webhook.endpoint_id)}, set())),
 ]
+# What a parameter of an address must say.
+QUERIES = {"contracts/{}/diff/": "?from_version=1", "contracts/{}/desired-lines/": f"?{MARCH}"}
 # Of the platform's keys alone.
 OURS = {
     *("GET approvals/", "GET ledger/periods/", "GET ledger/seals/"),
@@ -135,7 +146,7 @@ def routes() -> set[str]:
 
 
 def fill(path: str, ids: str) -> str:
-    return path.format(*ids.split())
+    return path.format(*ids.split()) + QUERIES.get(path, "")
 
 
 def ids_in(answer: Any) -> set[str]:

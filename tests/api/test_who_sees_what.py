@@ -24,6 +24,7 @@ pytestmark = pytest.mark.django_db
 
 DAY = timedelta(days=1)
 FEE, SHARE, DOWNPAYMENT = "0.125", "0.0531", 1_234_567
+BILL = "desired-lines/?start=2027-03-01T00:00:00Z&end=2027-05-01T00:00:00Z"
 SECRET_REASON = "Northwind is late and Southwind is not"
 # What of the terms a buyer reads: all but how its money is divided.
 AGREED = {"payment", "renewal", "sla", "tax", "commitment", "references"}
@@ -46,7 +47,8 @@ class Shared:
 
     def everything(self, organization: Organization) -> str:
         """All that an organization can read about the contract, as one text."""
-        parts = [self.get(organization, path) for path in ("", "edits/", "timeline/")]
+        paths = ("", "edits/", "timeline/", "service/", "document/", "diff/?from_version=1", BILL)
+        parts = [self.get(organization, path) for path in paths]
         parts.append(self.get(organization, "?valid_at=2027-03-20T00:00:00Z"))
         listed = Api(organization)("GET", "contracts/").json()["items"]
         return json.dumps([*parts, listed])
