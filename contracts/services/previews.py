@@ -78,7 +78,6 @@ def _preview(
     pointer: str,
 ) -> Preview:
     with transaction.atomic():
-        before = contract_edits(contract_id)
         result = record(
             contract_id,
             operations,
@@ -91,6 +90,7 @@ def _preview(
         )
         after = contract_edits(contract_id)
         transaction.set_rollback(True)
+    before = after[: -len(result.planned)]  # of the same instant: nobody else could record under the lock
     since = min(plan.edit.effective_at for plan in result.planned)
     was, will = fold.timeline(before), fold.timeline(after)
     old, new = fold.at_instant(was, since), fold.at_instant(will, since)
