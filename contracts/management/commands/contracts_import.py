@@ -3,12 +3,12 @@
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from commerce import clock
 from commerce.errors import FieldError, InvalidInput
 from commerce.management.ops import Exit, OpsCommand
-from contracts.services.catalog_files import COLUMNS, read_rows
+from contracts.services.catalog_files import COLUMNS, Format, read_rows
 from contracts.services.catalog_import import Imported, import_catalogue
 
 
@@ -39,7 +39,7 @@ class Command(OpsCommand):
         try:
             result = import_catalogue(
                 kind=kind,
-                rows=read_rows(kind, content, format=format_),
+                rows=read_rows(kind, content, format=cast(Format, format_)),
                 actor=self.actor,
                 at=clock.now(),
                 publish=options["publish"],
