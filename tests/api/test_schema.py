@@ -4,8 +4,9 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import jsonschema
 import pytest
 import schemathesis
 from django.core.management import call_command
@@ -23,6 +24,9 @@ from schemathesis.specs.openapi.checks import (
 
 from commerce.money import STABLECOINS
 from commerce.wsgi import application
+from contracts.rules.operations import REGISTRY
+from contracts.rules.schema import Server
+from contracts.services.edits import MAX_BATCH
 from tests.api.conftest import Api, Deal
 from tests.api.test_tenancy import PLACES, routes
 
@@ -86,6 +90,53 @@ def test_amounts_of_the_ledger_may_be_in_stablecoins_and_prices_may_not() -> Non
     for name, field in (("Account", "posted"), ("Leg", "amount"), ("PartInputRequest", "amount")):
         assert currencies(name, field) >= STABLECOINS, name
     assert not currencies("InvoiceOutput", "net") & STABLECOINS
+
+
+def bodies(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of what is posted there, and its examples."""
+    content = DOCUMENT["paths"][f"/api/v1/contracts/{path}"]["post"]["requestBody"]["content"]
+    return content["application/json"]["schema"], content["application/json"].get("examples", {})
+
+
+def as_json_schema(part: Any) -> Any:
+    """`nullable` is OpenAPI's own word."""
+    if isinstance(part, list):
+        return [as_json_schema(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    found = {name: as_json_schema(one) for name, one in part.items() if name != "nullable"}
+    return {"anyOf": [found, {"type": "null"}]} if part.get("nullable") is True else found
+
+
+def test_every_operation_is_documented_with_the_fields_of_its_payload() -> None:
+    single, batch = bodies("{id}/operations/")[0], bodies("{id}/batches/")[0]["properties"]["operations"]
+    assert (batch["minItems"], batch["maxItems"], batch["items"]) == (1, MAX_BATCH, single)
+    assert bodies("{id}/preview/")[0] == single
+    assert bodies("{id}/batches/preview/")[0] == bodies("{id}/batches/")[0]
+    assert bodies("{id}/approvals/")[0]["properties"]["operations"] == batch
+    options = {one["title"]: one["properties"] for one in single["oneOf"]}
+    assert options.keys() == REGISTRY.keys() - {"create"}
+    for name, option in options.items():
+        assert option["operation"]["enum"] == [name]
+        hints = get_type_hints(REGISTRY[name].payload, include_extras=True)
+        asked = {field for field, hint in hints.items() if Server() not in get_args(hint)}
+        assert option["payload"]["properties"].keys() == asked, name
+    fields = options["change_terms"]["payload"]["properties"]["payment"]
+    assert fields["nullable"]
+    assert all(field["nullable"] for field in fields["properties"].values())
+
+
+@pytest.mark.parametrize(
+    "path", ["", "{id}/operations/", "{id}/preview/", "{id}/batches/", "{id}/batches/preview/"]
+)
+def test_the_examples_are_as_the_document_says(path: str) -> None:
+    body, examples = bodies(path)
+    assert examples
+    for example in examples.values():
+        jsonschema.validate(example["value"], as_json_schema(body))
+        broken = {**example["value"], "colour": "red"}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, as_json_schema(body))
 
 
 @schema.parametrize()
