@@ -46,7 +46,7 @@ def implied(
     state = steps[-1].state
     found = [
         *_renewal(contract_id, state, late_notices),
-        *_resumptions(contract_id, state),
+        *_resumptions(contract_id, steps),
         *_timeout(contract_id, steps, activation_timeout),
     ]
     return sorted(found, key=lambda command: (command.due_at, ORDER.index(command.kind), command.key))
@@ -77,7 +77,13 @@ def _renewal(contract_id: UUID, state: ContractState, late: Mapping[int, datetim
     return commands
 
 
-def _resumptions(contract_id: UUID, state: ContractState) -> list[Command]:
+def _resumptions(contract_id: UUID, steps: Sequence[Instant]) -> list[Command]:
+    """Of the holds that the contract is left with, those that end before it does: its end lifts them all."""
+    over: datetime | None = None
+    for step in reversed(steps):
+        if step.state.status in RUNNING:
+            break
+        over = step.at
     return [
         Command(
             f"resume:{contract_id}:{hold.reason}:{instant(hold.since)}",
@@ -86,8 +92,8 @@ def _resumptions(contract_id: UUID, state: ContractState) -> list[Command]:
             "resume",
             {"reason": hold.reason},
         )
-        for hold in state.holds
-        if hold.resume_at is not None
+        for hold in step.state.holds
+        if hold.resume_at is not None and (over is None or hold.resume_at < over)
     ]
 
 

@@ -273,6 +273,47 @@ def test_a_suspension_that_was_lifted_before_is_not_lifted_again(payload: dict[s
     assert contract.edits.filter(operation="resume").count() == 1
 
 
+@pytest.mark.parametrize("ended", ["by the clock", "by a termination ahead"])
+def test_a_hold_that_ends_before_its_contract_does_is_lifted(active: Contract, ended: str) -> None:
+    """The state at the end of all things has no holds any more, and says nothing of those before it."""
+    if ended == "by a termination ahead":
+        edit(
+            active,
+            "terminate",
+            {"cause": "mutual"},
+            at=day("2027-03-02"),
+            effective_at=day("2027-06-01"),
+            reason="Agreed",
+        )
+    until = {"reason": "buyer", "resume_at": "2027-04-10T00:00:00Z"}
+    edit(active, "suspend", until, at=day("2027-04-01"))
+
+    assert [due for _, due, _ in rows(active, kind="resume", status="planned")] == ["2027-04-10"]
+    tick(day("2027-04-12"))
+
+    assert active.edits.get(operation="resume").effective_at == day("2027-04-10")
+    assert status_of(active) == "active"
+
+
+def test_a_hold_that_outlasts_its_contract_is_not_lifted(active: Contract) -> None:
+    edit(active, "suspend", {"reason": "buyer", "resume_at": "2027-06-01T00:00:00Z"}, at=day("2027-04-01"))
+    assert rows(active, kind="resume", status="planned")
+
+    edit(
+        active,
+        "terminate",
+        {"cause": "mutual"},
+        at=day("2027-05-01"),
+        effective_at=day("2027-06-01"),
+        reason="Agreed",
+    )
+
+    assert rows(active, kind="resume", status="planned") == []
+    tick(day("2027-07-01"))
+    assert not active.edits.filter(operation="resume").exists()
+    assert status_of(active) == "terminated"
+
+
 def test_a_contract_that_nobody_activates_is_cancelled(payload: dict[str, Any]) -> None:
     contract = renewing(payload, "2027-03-01", live=False)
     edit(contract, "activate", {"stage": "submit"}, at=day("2027-03-05"))
