@@ -1,6 +1,7 @@
 """Edits that two people must agree to: one asks for exactly these operations, another has them recorded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,7 +31,11 @@ def request_edits(
     reason: str,
     key: str | None = None,
 ) -> Approval:
-    """Ask a second person to agree; nothing is recorded yet. Refuses what recording would refuse."""
+    """Ask a second person to agree; nothing is recorded yet. Refuses what recording would refuse.
+
+    `reason` is that of each operation which has none of its own.
+    """
+    operations = [replace(asked, reason=asked.reason or reason) for asked in operations]
     preview = preview_edits(
         contract_id=contract_id, operations=operations, actor=actor, at=at, expected_version=expected_version
     )
@@ -43,7 +48,7 @@ def request_edits(
             "expected_version": expected_version,
             "why": preview.approval,
             "operations": [
-                asked.to_json() | _as_seen(asked, plan) | {"reason": asked.reason or reason}
+                asked.to_json() | _as_seen(asked, plan)
                 for asked, plan in zip(operations, preview.planned, strict=True)
             ],
         },

@@ -125,6 +125,23 @@ def test_a_correction_waits_for_somebody_else(
     assert (body["version"], body["lines"][0]["quantity"]) == (6, 2)
 
 
+def test_the_reason_of_a_request_is_that_of_its_operations(
+    platform: Api,  # noqa: F811
+    at_work: Contract,
+    servers: UUID,
+    checker: Any,  # noqa: F811
+) -> None:
+    edit(at_work, "change_quantity", {"line_id": str(servers), "quantity": 9}, at=LATER)
+    void = {"operation": "correct", "payload": {"target_seq": 5, "mode": "void"}}
+    refused = send(platform, at_work, "operations", void, version=5)
+    assert (refused.status_code, refused.json()["code"]) == (422, "reason_required")
+    asked = send(platform, at_work, "approvals", {"operations": [void], "reason": "Never agreed"}, version=5)
+    assert asked.status_code == 201, asked.json()
+    approval = Approval.objects.get(pk=asked.json()["approval_id"])
+    approvals.approve(approval=approval, actor=checker, at=LATER)
+    assert ContractEdit.objects.get(contract=at_work, seq=6).reason == "Never agreed"
+
+
 def test_the_diff_says_what_was_learned_between_two_instants(
     platform: Api,  # noqa: F811
     at_work: Contract,
