@@ -32,6 +32,8 @@ class System:
             "apikey", "--json", "issue", "--organization", "platform", "--label", "tests", *scopes
         )
         self.api_key = json.loads(issue)["key"]
+        people = self.manage("shell", "--verbosity", "0", "-c", PEOPLE)
+        self.approver = ("approver", json.loads(people)["approver"])
 
     def manage(self, *arguments: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -55,6 +57,7 @@ class System:
                 api_key=self.api_key,
                 report=said.append,
                 patience=patience,
+                approver=self.approver,
             )
         except scenarios.ScenarioFailed as failure:
             self.stack.check()
@@ -78,6 +81,12 @@ QUICK = {
     "PROVIDER_TIMEOUT_SECONDS": "2",
     "LOG_LEVEL": "WARNING",
 }
+PEOPLE = """
+import json
+from commerce.console.demo_users import ensure_demo_users
+
+print(json.dumps(ensure_demo_users()))
+"""
 SCOPES = (
     *(f"{name}:{verb}" for name in ("organizations", "contracts", "usage", "invoices", "wallets")
       for verb in ("read", "write")),
@@ -123,6 +132,14 @@ def fragile_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
         django_db_blocker,
         environment={"OUTBOX_LEASE_SECONDS": "1"},
     )
+
+
+@pytest.fixture
+def young_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
+    """A system of its own without a past: a story of a year would be one for every contract beside it."""
+    number = own_number()
+    suffix = os.environ.get("TEST_DB_SUFFIX", "")
+    yield from make_system(tmp_path, f"young_{number}{suffix}", 12 + number, django_db_blocker)
 
 
 @pytest.fixture(autouse=True)

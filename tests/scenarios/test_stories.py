@@ -22,3 +22,8 @@ def test_a_failure_story_ends_with_nothing_lost_and_nothing_doubled(system: Syst
 def test_a_second_play_beside_the_first_contract_stands_to_the_cent(system: System) -> None:
     system.play("first_dollar")
     system.verify()
+
+
+def test_a_year_of_changes_is_billed_to_the_cent_whatever_was_learned_late(young_system: System) -> None:
+    young_system.play("a_year_of_changes")
+    young_system.verify()

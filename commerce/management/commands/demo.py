@@ -1,4 +1,5 @@
-"""`manage.py demo`: the whole system on this machine, and one contract from signature to payout."""
+"""`manage.py demo`: the whole system on this machine, one contract from signature to payout, and one for
+a year of changes."""
 
 import fcntl
 import logging
@@ -27,7 +28,7 @@ from commerce.parties.models import Organization
 from commerce.processes import ProcessDied, Stack
 from commerce.sandbox import scenarios
 
-SCENARIO = "first_dollar"
+SCENARIOS = ("first_dollar", "a_year_of_changes")
 KEY_LABEL = "demo"
 WATCH_SECONDS = 2
 WHAT_THEY_DO = {
@@ -63,10 +64,10 @@ EMBEDDED = [
 
 
 class Command(BaseCommand):
-    help = "Set up, start sandbox, web, worker and beat, play one contract through, stay up until Ctrl-C."
+    help = "Set up, start sandbox, web, worker and beat, play two contracts through, stay up until Ctrl-C."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="end right after the scenario")
+        parser.add_argument("--once", action="store_true", help="end right after the scenarios")
 
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         if settings.PRODUCTION:
@@ -83,8 +84,9 @@ class Command(BaseCommand):
             try:
                 self.stack.start(meanwhile=self._prepare)
                 self._say("sandbox, web, worker and beat are up")
-                self._play()
-                self._say(f"{SCENARIO} is played")
+                for scenario in SCENARIOS:
+                    self._play(scenario)
+                    self._say(f"{scenario} is played")
                 if not once:
                     self._welcome()
                     self._stay()
@@ -102,7 +104,7 @@ class Command(BaseCommand):
         self.api_key = _fresh_key()
         self._say("database, groups and users are ready")
 
-    def _play(self) -> None:
+    def _play(self, scenario: str) -> None:
         said = ["nothing"]
 
         def report(line: str) -> None:
@@ -112,16 +114,17 @@ class Command(BaseCommand):
 
         try:
             scenarios.run(
-                SCENARIO,
+                scenario,
                 base_url=self.stack.web_url,
                 sandbox_url=self.stack.sandbox_url,
                 api_key=self.api_key,
                 report=report,
+                approver=("approver", self.passwords["approver"]),
             )
         except Exception as error:
             self.stack.check()  # a dead child explains more than what the scenario saw of it
             raise CommandError(
-                f"{SCENARIO} failed: {error}\nThe last thing it said: {said[-1].strip()}\n"
+                f"{scenario} failed: {error}\nThe last thing it said: {said[-1].strip()}\n"
                 f"The logs are in {self.stack.folder / 'logs'}"
             ) from error
 

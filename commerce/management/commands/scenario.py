@@ -24,6 +24,12 @@ class Command(OpsCommand):
         play.add_argument(
             "--api-key", default=os.environ.get("COMMERCE_API_KEY", ""), help="of the platform, all scopes"
         )
+        play.add_argument(
+            "--approver",
+            default=os.environ.get("COMMERCE_APPROVER", ""),
+            metavar="NAME:PASSWORD",
+            help="who agrees in the console, for stories in which two people must",
+        )
 
     def run(self, **options: Any) -> Exit:
         if options["verb"] == "list":
@@ -33,6 +39,7 @@ class Command(OpsCommand):
         for name in ("sandbox_url", "api_key"):
             if not options[name]:
                 raise InvalidInput(f"Say --{name.replace('_', '-')}, or set it in the environment.")
+        name, _, password = options["approver"].partition(":")
         try:
             scenarios.run(
                 options["name"],
@@ -40,6 +47,7 @@ class Command(OpsCommand):
                 sandbox_url=options["sandbox_url"],
                 api_key=options["api_key"],
                 report=self.say,
+                approver=(name, password) if name else None,
             )
         except scenarios.ScenarioFailed as failure:
             self.say(str(failure))

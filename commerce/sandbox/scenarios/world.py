@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import httpx
 
+from commerce.sandbox.scenarios.console import Approver, Refused
+
 Json = dict[str, Any]
 Account = tuple[str, str]  # (owner's name, kind)
 
@@ -40,8 +42,10 @@ class World:
         report: Callable[[str], None],
         work: Callable[[], None] | None = None,
         patience: float = 60,
+        approver: tuple[str, str] | None = None,
     ) -> None:
         self.report, self.work, self.patience = report, work, patience
+        self.approver = Approver(base_url, *approver) if approver else None
         self.suffix = secrets.token_hex(2)
         self.api = httpx.Client(
             base_url=f"{base_url}/api/v1/",
@@ -87,6 +91,10 @@ class World:
         """The simulators' control interface: GET without a body, POST with one."""
         method = "GET" if body is None else "POST"
         return self._answer(self.sandbox.request(method, f"/__control__/{path}", json=body))
+
+    def ask_simulator(self, path: str, headers: dict[str, str]) -> Json:
+        """What a provider answers to a GET: it, and not what we believe of it."""
+        return self._answer(self._persistently(self.sandbox, "GET", path, headers=headers))
 
     def _patiently(self, method: str, path: str, **options: Any) -> httpx.Response:
         if not path.startswith("http"):
@@ -274,15 +282,40 @@ class World:
 
     # Contracts
 
-    def operate(self, contract: Json, operation: str, payload: Json, reason: str = "") -> Json:
-        """Record one operation on the contract's newest version."""
-        current = self.get(f"contracts/{contract['id']}")
+    def operate(
+        self,
+        contract: Json,
+        operation: str,
+        payload: Json,
+        reason: str = "",
+        effective_at: datetime | None = None,
+    ) -> Json:
+        """Record one operation on the contract's newest version, now or as of another instant."""
         body: Json = {"operation": operation, "payload": payload}
         if reason:
             body["reason"] = reason
-        return self.post(
-            f"contracts/{contract['id']}/operations", body, **{"If-Match": f'"{current["version"]}"'}
+        if effective_at:
+            body["effective_at"] = effective_at.isoformat()
+        return self.post(f"contracts/{contract['id']}/operations", body, **self._newest(contract))
+
+    def operate_together(self, contract: Json, operation: str, payload: Json, reason: str) -> None:
+        """Ask for an operation that one may not record alone, and have a person agree to it."""
+        if self.approver is None:
+            raise ScenarioFailed(f"{self.step_name}: nobody is there who approves; name an approver.")
+        asked = self.post(
+            f"contracts/{contract['id']}/approvals",
+            {"operations": [{"operation": operation, "payload": payload}], "reason": reason},
+            **self._newest(contract),
         )
+        try:
+            self.approver.approve(asked["approval_id"], "Agreed by all parties.")
+        except Refused as refused:
+            raise ScenarioFailed(f"{self.step_name}: {operation} was not approved: {refused}.") from None
+
+    def _newest(self, contract: Json) -> dict[str, str]:
+        """The header that names the contract's newest version."""
+        version = self.get(f"contracts/{contract['id']}")["version"]
+        return {"If-Match": f'"{version}"'}
 
     def billing(self, contract: Json) -> Json:
         return self.one("billing-accounts", contract_id=contract["id"])
@@ -293,7 +326,8 @@ class World:
         def synced() -> Json | None:
             version = self.get(f"contracts/{contract['id']}")["version"]
             found: list[Json] = self.all("billing-accounts", contract_id=contract["id"])
-            subscription = found[0]["subscription"] if found else None
+            newest = max(found, key=lambda account: account["owner_epoch"], default=None)
+            subscription = newest["subscription"] if newest else None
             return subscription if subscription and subscription["applied_version"] >= version else None
 
         return dict(self.until("OpenMeter has followed the contract", synced))
