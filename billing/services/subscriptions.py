@@ -9,13 +9,14 @@ becoming empty while a suspension or a trial leaves nothing to bill.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
@@ -47,8 +48,14 @@ START_TOLERANCE = timedelta(minutes=2)
 def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) -> SubscriptionSync | None:
     """Make OpenMeter bill what the contract says at `at`. Runs outside any transaction.
 
-    Raises Retryable, Unknown or Rejected. Each step looks before it acts, so it may be run again.
+    Raises Retryable, Unknown or Rejected. Each step looks before it acts, so it may be run again; one at a
+    time for a contract, because what another does meanwhile was not there to be seen.
     """
+    with _alone(f"openmeter.sync:{contract_id}"):
+        return _sync(contract_id, actor=actor, at=at)
+
+
+def _sync(contract_id: UUID | str, *, actor: Actor, at: datetime) -> SubscriptionSync | None:
     contract = Contract.objects.get(pk=contract_id)
     edits = contract_edits(contract.id)
     state = state_of(edits, valid_at=at)
@@ -74,15 +81,25 @@ def _prepare(openmeter_url: str, public_url: str) -> None:
     """
     if not settings.OPENMETER_WEBHOOK_SECRETS:
         raise Retryable("OPENMETER_WEBHOOK_SECRET is not set: OpenMeter could not sign what it tells us.")
+    with _alone("openmeter.prepare"):
+        openmeter.client().prepare(
+            webhook_url=f"{public_url}/webhooks/openmeter/",
+            signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0],
+        )
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """By a lock of the session, which holds across transactions. Retryable when another has it for long."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtextextended('openmeter.prepare', 0))")
         try:
-            openmeter.client().prepare(
-                webhook_url=f"{public_url}/webhooks/openmeter/",
-                signing_secret=settings.OPENMETER_WEBHOOK_SECRETS[0],
-            )
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+        except OperationalError as error:
+            raise Retryable(f"Another worker is at {name}.") from error
+        try:
+            yield
         finally:
-            cursor.execute("SELECT pg_advisory_unlock(hashtextextended('openmeter.prepare', 0))")
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
 
 @transaction.atomic

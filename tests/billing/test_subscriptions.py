@@ -25,6 +25,7 @@ from tests.billing.conftest import (
     now,
     parked,
     reviews,
+    together,
     waiting,
     work,
 )  # fmt: skip
@@ -285,3 +286,22 @@ def test_a_change_that_openmeter_heard_of_in_time_is_not(openmeter: OpenMeter, w
     openmeter.tell()
     assert deal.invoice.verified_at is not None
     assert reviews("invoice_difference") == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_syncs_of_one_contract_wait_for_each_other(openmeter: OpenMeter, world: World) -> None:
+    """A change of the items, then a new cycle: each is made once, and no worker is refused for it."""
+    deal = world.live()
+
+    def sync() -> object:
+        return services.sync_subscription(contract_id=deal.contract.pk, actor=SYSTEM, at=now())
+
+    edited = len(openmeter.effects("subscription_change"))
+    deal.edit("change_quantity", {"line_id": str(deal.servers), "delta": 1})
+    assert [type(one) for one in together(sync, sync, sync)] == [SubscriptionSync] * 3
+    assert len(openmeter.effects("subscription_change")) == edited + 1
+    deal.edit("change_terms", {"billing": {"anchor_day": 15}})
+    assert [type(one) for one in together(sync, sync, sync)] == [SubscriptionSync] * 3
+    client = provider.client()
+    running = [one for one in client.subscriptions(deal.sync.customer_key) if one.status == "active"]
+    assert [one.metadata["anchor_day"] for one in running] == ["15"]
