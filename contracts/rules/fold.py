@@ -86,12 +86,11 @@ def corrected(edit: Edit, correction: Any) -> Edit | None:
 def fold(edits: Iterable[Edit], *, valid_at: datetime, known_at: datetime | None = None) -> ContractState:
     """The state at `valid_at` as known at `known_at` (now when absent); status "none" before create."""
     log = known(edits, known_at)
-    state = NOTHING
-    for edit in resolve(log):
-        if edit.effective_at > valid_at:
-            break
-        state = apply(_before(state, edit), edit)
-    for _, after in _ticks(state, valid_at):
+    state: ContractState = NOTHING
+    since: datetime | None = None
+    for edit, _, after in _play(edit for edit in resolve(log) if edit.effective_at <= valid_at):
+        state, since = after, edit.effective_at
+    for _, after in _ticks(state, valid_at, since=since):
         state = after
     return evolve(state, version=len(log))
 
@@ -137,10 +136,15 @@ def walk(
     Without `as_corrected`, as if nothing had ever been corrected.
     """
     log = known(edits, known_at)
-    state = NOTHING
-    for edit in resolve(log if as_corrected else (edit for edit in log if edit.operation != "correct")):
-        before = _before(state, edit)
-        state = apply(before, edit)
+    yield from _play(resolve(log if as_corrected else (edit for edit in log if edit.operation != "correct")))
+
+
+def _play(edits: Iterable[Edit]) -> Iterator[tuple[Edit, ContractState, ContractState]]:
+    state: ContractState = NOTHING
+    since: datetime | None = None
+    for edit in edits:
+        before = _before(state, edit, since)
+        state, since = apply(before, edit), edit.effective_at
         yield edit, before, state
 
 
@@ -174,19 +178,19 @@ def moot(edits: Iterable[Edit], known_at: datetime | None = None) -> list[int]:
 
 
 def found_by(edits: Iterable[Edit], new: Edit) -> ContractState:
-    """The state that a new edit finds at its instant: after all others of that instant."""
-    state = NOTHING
-    for edit in resolve(edits):
-        if edit.effective_at > new.effective_at:
-            break
-        state = apply(_before(state, edit), edit)
-    return _before(state, new)
+    """The state that an edit finds at its place: after all that take effect earlier, or were recorded so."""
+    state: ContractState = NOTHING
+    since: datetime | None = None
+    place = (new.effective_at, new.seq)
+    for edit, _, after in _play(edit for edit in resolve(edits) if (edit.effective_at, edit.seq) < place):
+        state, since = after, edit.effective_at
+    return _before(state, new, since)
 
 
-def _before(state: ContractState, edit: Edit) -> ContractState:
+def _before(state: ContractState, edit: Edit, since: datetime | None) -> ContractState:
     """The state that an edit finds: the clock has come before it, but for a renewal."""
     inclusive = not REGISTRY[edit.operation].before_clock
-    for _, after in _ticks(state, edit.effective_at, inclusive=inclusive):
+    for _, after in _ticks(state, edit.effective_at, since=since, inclusive=inclusive):
         state = after
     return state
 

@@ -82,26 +82,32 @@ def plan(
     actor: Actor,
     at: datetime,
     current: ContractState,
+    agreed: bool = False,
 ) -> Planned:
-    """What recording this on `log` would be. Raises what `record_edit` raises, but for what lies later."""
+    """What recording this on `log` would be. Raises what `record_edit` raises, but for what lies later.
+
+    `agreed`: two people have agreed to `given`, wherever the payload's own instant lies by now.
+    """
     op = named(operation)
     if operation == "create":
         raise InvalidInput("A contract is created once.", pointer="/operation", code="unknown_operation")
     parsed = schema.parse(op.payload, payload, pointer="/payload")
     if isinstance(parsed, Correct):
-        return _plan_correction(log, op, parsed, given=given, reason=reason, actor=actor, at=at)
+        return _plan_correction(
+            log, op, parsed, given=given, reason=reason, actor=actor, at=at, agreed=agreed
+        )
     with _in_payload():
         parsed = resolve(parsed, at=at)
     new = Edit(
         len(log) + 1,
         operation,
         parsed,
-        _when(op, parsed, current, given, at),
+        given if agreed and given else _when(op, parsed, current, given, at),
         at,
         reason,
         op_version=op.op_version,
     )
-    check_dating(op, new, at, actor, earliest=min(edit.effective_at for edit in log))
+    check_dating(op, new, at, actor, earliest=min(edit.effective_at for edit in log), agreed=agreed)
     before = fold.found_by(log, new)
     check_party(op, parsed, before, actor)
     with _in_payload():
@@ -128,6 +134,7 @@ def _plan_correction(
     reason: str,
     actor: Actor,
     at: datetime,
+    agreed: bool,
 ) -> Planned:
     """A correction takes effect where the state first changes by it: nobody chooses that instant."""
     if given is not None:
@@ -139,19 +146,26 @@ def _plan_correction(
     with _in_payload():
         check_correction(parsed, [(edit.seq, edit.operation) for edit in log])
     target = next(edit for edit in log if edit.seq == parsed.target_seq)
-    if parsed.replacement is not None:
-        parsed = replace(parsed, replacement=_resolved(target, parsed.replacement, at))
     earlier = [
         edit.payload for edit in log if edit.operation == "correct" and edit.payload.target_seq == target.seq
     ]
+    others = [edit for edit in log if edit is not target and edit.payload not in earlier]
+    if parsed.replacement is not None:
+        parsed = replace(parsed, replacement=_resolved(target, others, parsed.replacement, at))
     was = fold.corrected(target, earlier[-1]) if earlier else target
     becomes = fold.corrected(target, parsed)
     instants = [edit.effective_at for edit in (was, becomes) if edit]
     if was == becomes or not instants:
         raise InvalidInput("Nothing would change.", code="no_effect")
     new = Edit(len(log) + 1, "correct", parsed, min(instants), at, reason, op_version=op.op_version)
-    earliest = min(edit.effective_at for edit in log)
-    check_dating(op, new, at, actor, earliest=None if target.seq == 1 else earliest)
+    earliest = None if target.seq == 1 else min(edit.effective_at for edit in log)
+    for instant in instants:
+        dated = replace(new, effective_at=instant)
+        check_dating(op, dated, at, actor, earliest=earliest, agreed=agreed)
+    found = fold.found_by(others, becomes) if becomes else fold.NOTHING
+    if becomes and parsed.replacement:
+        with pointing("/payload/replacement/payload"):
+            fold.check(found, becomes)
     before = fold.fold(log, valid_at=new.effective_at)
     after = fold.fold([*log, new], valid_at=new.effective_at)
     check_party(op, parsed, before, actor)
@@ -162,24 +176,58 @@ def _plan_correction(
         op.event(parsed, before),
         before,
         after,
-        approval=op.needs_approval(before, parsed, new.effective_at),
+        approval=_needs_two(op, parsed, before, log, new.effective_at)
+        or (named(becomes.operation).needs_approval(found, becomes.payload, at) if becomes else ""),
     )
+
+
+def _needs_two(
+    op: Operation[Any], parsed: Correct, before: ContractState, log: Sequence[Edit], at: datetime
+) -> str:
+    """A contract that was signed at any time is corrected by two people, whatever it was at that instant."""
+    states = (before, *(step.state for step in fold.timeline(log)))
+    asked = (op.needs_approval(state, parsed, at) for state in states)
+    return next((why for why in asked if why), "")
 
 
 def _states(log: Sequence[Edit]) -> list[tuple[datetime, str]]:
     return [(instant.at, instant.state.hash) for instant in fold.timeline(log)]
 
 
-def _resolved(target: Edit, replacement: Replacement, at: datetime) -> Replacement:
-    """A replacement as it is stored: of the target's operation, with what the server fills in."""
+def _resolved(target: Edit, others: Sequence[Edit], replacement: Replacement, at: datetime) -> Replacement:
+    """A replacement as it is stored: of the target's operation, with what the server fills in.
+
+    Where its payload fixes the instant, that is counted from the target's; terms that a replaced creation
+    leaves open stay as they were agreed.
+    """
     op = named(target.operation)
     pointer = "/payload/replacement/payload"
-    parsed = schema.parse(op.payload, replacement.payload, pointer=pointer)
+    payload = replacement.payload
+    if target.operation == "create":
+        payload = {**payload, "terms": _under(schema.dump(target.payload.terms), payload.get("terms"))}
+    parsed = schema.parse(op.payload, payload, pointer=pointer)
     with pointing(pointer):
         if target.operation == "create" and parsed.number is None:
             parsed = replace(parsed, number=target.payload.number)
         parsed = resolve(parsed, at=at, sold=offers_of(target.payload))
-    return Replacement(schema.dump(parsed), replacement.effective_at, op.op_version)
+        fixed = op.effective_at(parsed, fold.found_by(others, target), target.effective_at)
+    given = replacement.effective_at
+    if fixed and given and fixed != given:
+        raise InvalidInput(
+            "The payload fixes the instant; leave effective_at out.",
+            pointer="/payload/replacement/effective_at",
+            code="effective_at_fixed",
+        )
+    return Replacement(schema.dump(parsed), fixed or given, op.op_version)
+
+
+def _under(base: Any, given: Any) -> Any:
+    """What is given, and of objects what it leaves open as `base` says it."""
+    if not isinstance(base, dict) or not isinstance(given, dict | None):
+        return given
+    given = given or {}
+    both = {name: _under(base[name], given[name]) for name in base if name in given}
+    return {**base, **given, **both}
 
 
 def _when(
@@ -217,7 +265,13 @@ def aware(value: datetime) -> datetime:
 
 
 def check_dating(
-    op: Operation[Any], new: Edit, at: datetime, actor: Actor, *, earliest: datetime | None
+    op: Operation[Any],
+    new: Edit,
+    at: datetime,
+    actor: Actor,
+    *,
+    earliest: datetime | None,
+    agreed: bool = False,
 ) -> None:
     """Within the contract's life, no further ahead than the platform goes or back than the actor may."""
 
@@ -239,7 +293,7 @@ def check_dating(
     if (backdated or op.reason_required) and not new.reason.strip():
         why = "An edit in the past" if backdated else f"{op.label}"
         refuse("reason_required", f"{why} needs a reason.", "/reason")
-    if backdated and actor.type != "system":
+    if backdated and actor.type != "system" and not agreed:
         limits = platform_terms(at).limits
         days = limits.backdate_finance_days if actor.has_perm(FINANCE) else limits.backdate_ops_days
         if new.effective_at < at - timedelta(days=days):

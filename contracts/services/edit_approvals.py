@@ -62,10 +62,7 @@ def request_edits(
 
 
 def _as_seen(asked: OperationRequest, plan: Planned) -> dict[str, Any]:
-    """Where the instant was "now", what is agreed to is the instant that the maker saw."""
-    payload = plan.edit.payload
-    if named(asked.operation).effective_at(payload, plan.before, plan.edit.effective_at) is not None:
-        return {}
+    """What is agreed to is the instant that the maker saw, whatever "now" or the period's end is by then."""
     return {} if asked.operation == "correct" else {"effective_at": plan.edit.effective_at.isoformat()}
 
 

@@ -235,7 +235,7 @@ def record(
     approved: bool = False,
 ) -> BatchResult:
     """`approved` leaves out the question for a second person: a preview writes nothing."""
-    key = _key(idempotency_key)
+    key = _key(idempotency_key, room=len(f"#{len(operations)}") if len(operations) > 1 else 0)
     for place, request in enumerate(operations):
         with pointing(pointer.format(place)):
             permission = named(request.operation).permission
@@ -252,6 +252,7 @@ def record(
         raise admission.version_conflict(contract, expected_version)
     edits = projection.load_edits(contract.pk)
     contract, _ = projection.catch_up(contract, edits, at=at)
+    shown_at = max(at, contract.projected_at)
     planned: list[Planned] = []
     after = list(edits)
     for place, request in enumerate(operations):
@@ -265,7 +266,8 @@ def record(
                     reason=request.reason,
                     actor=actor,
                     at=at,
-                    current=contract.current,
+                    current=contract.current if not place else fold.fold(after, valid_at=shown_at),
+                    agreed=approval is not None,
                 )
             )
         after.append(planned[-1].edit)
@@ -277,7 +279,6 @@ def record(
     was, will = fold.timeline(edits), fold.timeline(after)
     _run_hooks(contract, was, will, planned, actor, at)
     rows = _insert(contract, planned, edits[-1], actor, key, request_hash, approval)
-    shown_at = max(at, contract.projected_at)
     reason = next((request.reason for request in operations if request.reason), "")
     contract = projection.refresh(contract, will, actor=actor, at=shown_at, reason=reason)
     line_segments.project(contract, will, recorded_at=rows[0].recorded_at, since=since)
@@ -345,9 +346,12 @@ def _machine_edit(
         raise
 
 
-def _key(idempotency_key: str) -> str:
-    if not 1 <= len(idempotency_key) <= 320:
-        raise InvalidInput("An idempotency key has 1 to 320 characters.", code="idempotency_key_invalid")
+def _key(idempotency_key: str, *, room: int = 0) -> str:
+    """`room` is for what tells the edits of a batch apart."""
+    longest = 320 - room
+    if not 1 <= len(idempotency_key) <= longest:
+        detail = f"An idempotency key has 1 to {longest} characters."
+        raise InvalidInput(detail, code="idempotency_key_invalid")
     return idempotency_key
 
 
@@ -389,20 +393,19 @@ def _insert(
     request_hash: str,
     approval: Approval | None = None,
 ) -> list[ContractEdit]:
-    """Append to the log. `recorded_at` is the database's clock, each later than the edit before."""
+    """Append to the log. `recorded_at` is the database's clock, later than the edit before; one for a batch."""
     if approval is not None and approval.maker == str(actor):
         raise PermissionDenied("Who requested something may not decide it.", code="own_approval")
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT GREATEST(clock_timestamp(), %s::timestamptz + interval '1 microsecond')"
-            " + n * interval '1 microsecond' FROM generate_series(0, %s) n",
-            [last.recorded_at if last else None, len(planned) - 1],
+            "SELECT GREATEST(clock_timestamp(), %s::timestamptz + interval '1 microsecond')",
+            [last.recorded_at if last else None],
         )
-        instants = [row[0] for row in cursor.fetchall()]
+        recorded_at = cursor.fetchone()[0]
     previous = contract.edits.values_list("hash", flat=True).get(seq=last.seq) if last else ""
     batch_id = uuid7() if len(planned) > 1 else None
     rows = []
-    for place, (plan, recorded_at) in enumerate(zip(planned, instants, strict=True)):
+    for place, plan in enumerate(planned):
         edit = plan.edit
         row = ContractEdit(
             contract=contract,

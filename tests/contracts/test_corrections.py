@@ -1,6 +1,7 @@
 """correct: an earlier edit is voided, replaced or reinstated, two people agree, and nothing is rewritten."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -324,3 +325,102 @@ def test_a_stale_version_refuses_the_whole_batch(active: Contract, servers: UUID
     error = refused(lambda: batch(active, one, one, expected_version=3))
     assert isinstance(error, Conflict)
     assert error.code == "version_conflict"
+
+
+# What was reviewed
+
+
+def test_what_was_recorded_of_the_draft_is_corrected_by_two_people_once_it_was_signed(
+    active: Contract, payload: dict[str, Any], maker: Actor
+) -> None:
+    new = {"payload": payload | {"start_at": "2027-03-01T00:00:00Z", "terms": {"tax": {"rate": "0"}}}}
+    error = refused(
+        lambda: edit(
+            active, "correct", {"target_seq": 1, "mode": "replace", "replacement": new}, actor=maker,
+            at=LATER, reason="Cheaper",
+        )
+    )  # fmt: skip
+    assert error.code == "approval_required"
+
+
+def test_a_replaced_creation_keeps_the_terms_that_it_leaves_open(
+    active: Contract, payload: dict[str, Any]
+) -> None:
+    body = payload | {"terms": {"tax": {"rate": "0.05"}}}
+    after = correct(
+        active, target_seq=1, mode="replace", replacement={"payload": body}
+    ).contract.current.terms
+    assert after.tax.rate == Decimal("0.05")
+    assert after.settlement == active.current.terms.settlement
+    assert after.payment == active.current.terms.payment
+
+
+def test_a_replacement_whose_payload_fixes_its_instant_takes_effect_there(active: Contract) -> None:
+    ended = edit(active, "terminate", {"cause": "mutual"}, at=TENTH, reason="Over").contract
+    new = {"payload": {"cause": "mutual", "when": "end_of_period"}}
+    result = correct(ended, target_seq=5, mode="replace", replacement=new)
+    assert result.contract.status == "active"
+    state = fold.fold(services.contract_edits(active.pk), valid_at=datetime(2027, 4, 1, tzinfo=UTC))
+    assert (state.status, state.end_at) == ("terminated", datetime(2027, 4, 1, tzinfo=UTC))
+    new["effective_at"] = "2027-03-15T00:00:00Z"
+    error = refused(lambda: correct(ended, target_seq=5, mode="replace", replacement=new))
+    assert pointers(error) == {("/payload/replacement/effective_at", "effective_at_fixed")}
+
+
+def test_the_fault_of_a_replacement_is_its_own_and_points_at_it(grown: Contract) -> None:
+    new = {"payload": {"line_id": str(UUID(int=7)), "quantity": 3}}
+    error = refused(lambda: correct(grown, target_seq=5, mode="replace", replacement=new))
+    assert pointers(error) == {("/payload/replacement/payload/line_id", "line_not_found")}
+
+
+def test_a_replacement_lies_no_further_ahead_than_any_edit(grown: Contract, servers: UUID) -> None:
+    new = {"payload": {"line_id": str(servers), "quantity": 3}, "effective_at": "2150-12-01T00:00:00Z"}
+    error = refused(lambda: correct(grown, target_seq=5, mode="replace", replacement=new))
+    assert error.code == "limit_exceeded"
+
+
+def test_what_two_people_agree_to_takes_effect_when_the_maker_saw_it(grown: Contract, checker: Actor) -> None:
+    """Agreed to a week later, in another billing period, and further back than the checker alone may go."""
+    rights = ("edit_contract", "terminate_contract", "correct_contract")
+    asker = person("asker", *(f"contracts.{right}" for right in rights))
+    approval = services.request_edits(
+        contract_id=grown.pk,
+        operations=[
+            OperationRequest("correct", {"target_seq": 6, "mode": "void"}, reason="Wrong"),
+            OperationRequest("terminate", {"cause": "mutual", "when": "end_of_period"}, reason="Over"),
+        ],
+        expected_version=grown.version,
+        actor=asker,
+        at=LATER,
+        reason="Agreed",
+    )
+    approvals.approve(approval=approval, actor=checker, at=LATER + timedelta(days=6))
+    row = ContractEdit.objects.get(contract=grown, operation="terminate")
+    assert row.effective_at == datetime(2027, 4, 1, tzinfo=UTC)
+
+
+def test_an_operation_of_a_batch_counts_from_what_those_before_it_leave(
+    active: Contract, servers: UUID
+) -> None:
+    steps = [
+        OperationRequest("change_terms", {"billing": {"anchor_day": 15}}),
+        OperationRequest("remove_product", {"line_id": str(servers), "when": "end_of_period"}),
+    ]
+    result = batch(active, *steps, at=MARCH + timedelta(days=4))
+    assert result.edits[1].effective_at == datetime(2027, 3, 15, tzinfo=UTC)
+
+
+def test_a_batch_is_learned_at_one_instant(active: Contract, servers: UUID) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1})
+    result = batch(active, one, one)
+    assert len({row.recorded_at for row in result.edits}) == 1
+    again = batch(active, one, idempotency_key="later")
+    assert again.edits[0].recorded_at > result.edits[1].recorded_at
+
+
+def test_a_key_leaves_room_for_the_places_of_a_batch(active: Contract, servers: UUID) -> None:
+    one = OperationRequest("change_quantity", {"line_id": str(servers), "delta": 1})
+    assert (
+        refused(lambda: batch(active, one, one, idempotency_key="k" * 319)).code == "idempotency_key_invalid"
+    )
+    assert batch(active, one, one, idempotency_key="k" * 317).contract.version == 6
