@@ -16,6 +16,7 @@ from contracts.rules.state import Price, Tier, evolve
 WHOLE = Fraction(1)
 # A rate and a share have more digits between them than decimals keep by default.
 _WIDE = Context(prec=50)
+_FINEST = Decimal("1e-12")
 
 
 @dataclass(frozen=True)
@@ -86,28 +87,43 @@ def at_most(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
 
 
 def uplifted(price: Price, share: Decimal) -> Price:
-    """The price raised by `share` (0.035 is 3.5 %), each rate rounded to the digits that it had.
+    """The price with every amount raised by `share` (0.035 is 3.5 %); included units and tiers' sizes stay.
 
-    A rate has at least the digits of its currency; included units and the sizes of tiers stay.
+    Rates have twelve places, for money is rounded on its line; flat amounts and bounds are whole minor units.
     """
 
     def rate(value: Decimal) -> Decimal:
         raised = _WIDE.multiply(value, 1 + share)
-        return _round_rate(raised, max(exponent(price.currency), _digits(value)))
+        return raised.quantize(_FINEST, rounding=ROUND_HALF_UP, context=_WIDE).normalize(_WIDE)
 
-    def minor(value: int | None) -> int | None:
-        return None if value is None else round_half_up(Decimal(value) * (1 + share))
+    def minor(value: int) -> int:
+        return round_half_up(Decimal(value) * (1 + share))
 
     return evolve(
         price,
         rate=rate(price.rate),
         tiers=tuple(
-            Tier(tier.up_to, rate(tier.rate), round_half_up(Decimal(tier.flat_minor) * (1 + share)))
-            for tier in price.tiers
+            evolve(tier, rate=rate(tier.rate), flat_minor=minor(tier.flat_minor)) for tier in price.tiers
         ),
-        min_minor=minor(price.min_minor),
-        max_minor=minor(price.max_minor),
+        min_minor=None if price.min_minor is None else minor(price.min_minor),
+        max_minor=None if price.max_minor is None else minor(price.max_minor),
     )
+
+
+def rises_over(old: Price, new: Price, cap: Decimal) -> bool:
+    """Whether any amount rises by more than `cap`; a price of another model or shape is never within it."""
+    if (old.model, old.package_size, len(old.tiers)) != (new.model, new.package_size, len(new.tiers)):
+        return True
+    if new.included < old.included or (old.max_minor is not None and new.max_minor is None):
+        return True
+    pairs = [(old.rate, new.rate)]
+    for was, will in zip(old.tiers, new.tiers, strict=True):
+        if was.up_to != will.up_to:
+            return True
+        pairs += [(was.rate, will.rate), (Decimal(was.flat_minor), Decimal(will.flat_minor))]
+    pairs.append((Decimal(old.min_minor or 0), Decimal(new.min_minor or 0)))
+    pairs.append((Decimal(old.max_minor or 0), Decimal((old.max_minor and new.max_minor) or 0)))
+    return any(will > was * (1 + cap) for was, will in pairs)
 
 
 def early_fee(monthly_minor: int, months: Fraction, share: Decimal) -> int:
@@ -131,11 +147,3 @@ def _part(price: Price, tier: Tier, units: Fraction) -> TierPart:
 
 def _upper(tier: Tier, scale: Fraction) -> Fraction | None:
     return None if tier.up_to is None else Fraction(tier.up_to) * scale
-
-
-def _digits(rate: Decimal) -> int:
-    return max(0, -int(rate.normalize().as_tuple().exponent))
-
-
-def _round_rate(rate: Decimal, digits: int) -> Decimal:
-    return rate.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP, context=_WIDE)

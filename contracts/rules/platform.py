@@ -7,12 +7,11 @@ new version moves no running contract.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
 from typing import Annotated, Any
 
 from commerce.errors import FieldError
 from contracts.rules import schema
-from contracts.rules.charges import charge
+from contracts.rules.charges import rises_over
 from contracts.rules.schema import Between, Share
 from contracts.rules.state import ContractState
 from contracts.rules.terms import Days, Payment, Renewal, SettlementTerms, Sla, Tax, Terms, contradictions
@@ -105,14 +104,16 @@ def filled(terms: Any, values: Json) -> Any:
 
 
 def steep_rise(before: ContractState, after: ContractState, limits: Limits) -> str:
-    """Why a second person has to agree to dearer lines; "" when none rises by more than the limit."""
-    if before.status not in ("active", "suspended"):
+    """Why a second person has to agree to dearer lines; "" when none rises by more than the limit.
+
+    Rates are compared, not what some quantity costs: included units would hide any rise of theirs. An expired
+    contract may be renewed at another price.
+    """
+    if before.status not in ("active", "suspended", "expired"):
         return ""
     for line_id, line in before.lines.items():
         new = after.lines.get(line_id, line)
-        units = max(1, line.quantity)
-        old, cost = charge(line.price, units), charge(new.price, units)
-        if new.price != line.price and cost > old * (1 + Fraction(limits.price_rise_approval)):
+        if new.price != line.price and rises_over(line.price, new.price, limits.price_rise_approval):
             return f"{line.product_code} becomes dearer by more than {limits.price_rise_approval:%}."
     return ""
 

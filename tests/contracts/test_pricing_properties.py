@@ -76,11 +76,10 @@ def test_a_charge_stays_between_its_minimum_and_its_maximum(amount: int, low: in
 
 
 @given(rate=st.decimals(0, 10**6, places=6), share=shares)
-def test_an_uplift_keeps_the_digits_of_the_rate(rate: Decimal, share: Decimal) -> None:
+def test_an_uplift_does_not_round_a_unit_price_to_money(rate: Decimal, share: Decimal) -> None:
     raised = charges.uplifted(Price("unit", rate, "USD"), share).rate
-    step = Decimal(1).scaleb(-max(2, -int(rate.normalize().as_tuple().exponent)))
-    assert raised == raised.quantize(step)
-    assert abs(raised - rate * (1 + share)) <= step / 2
+    assert raised == raised.quantize(Decimal("1e-12"))
+    assert abs(raised - rate * (1 + share)) <= Decimal("5e-13")
 
 
 @given(posted=minor, retained=minor, adjusted=minor)

@@ -14,7 +14,8 @@ from commerce.errors import CommerceError
 from contracts import services
 from contracts.models import Contract, ScheduledCommand
 from contracts.rules import fold
-from contracts.rules.operations.renew import raised, rises_over, term_end
+from contracts.rules.charges import rises_over, uplifted
+from contracts.rules.operations.renew import term_end
 from contracts.rules.state import ContractState, Price, Tier
 from tests.contracts.conftest import edit
 from tests.contracts.scheduling import day, events_of, renewing, rows, tick
@@ -230,7 +231,7 @@ def test_what_is_raised_by_a_share_is_within_that_cap_and_above_any_lower_one(
 ) -> None:
     tiers = (Tier(Decimal(10), rate, 100), Tier(None, rate / 2, 0))
     old = Price(model="graduated", rate=rate, currency="USD", tiers=tiers, min_minor=200)
-    new = raised(old, share)
+    new = uplifted(old, share)
     assert not rises_over(old, new, share + Decimal("0.01"))
     if rate and share > Decimal("0.01"):
         assert rises_over(old, new, share - Decimal("0.01"))

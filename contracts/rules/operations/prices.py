@@ -13,11 +13,10 @@ from uuid import UUID
 from commerce.errors import Conflict, InvalidInput
 from commerce.money import MAX_MINOR
 from contracts.rules import schema
-from contracts.rules.charges import charge, uplifted
+from contracts.rules.charges import charge, rises_over, uplifted
 from contracts.rules.offers import price_faults
 from contracts.rules.operations.agreed import AgreedOperation, check_currency, live_line, period_of
 from contracts.rules.operations.base import RUNNING, operation
-from contracts.rules.operations.renew import rises_over
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, LineState, Price, evolve
 

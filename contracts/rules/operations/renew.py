@@ -9,18 +9,17 @@ import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Literal
 from uuid import UUID
 
 from commerce.errors import CommerceError, Conflict, InvalidInput, NotFound
+from contracts.rules.charges import rises_over, uplifted
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.periods import add_months
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, LineState, Price, evolve
 from contracts.rules.terms import Uplift
 
-_FINEST = Decimal("1e-12")
 _NEW_TERM = frozenset({"new_term", "co_term"})
 
 
@@ -125,43 +124,6 @@ def term_end(start: datetime, months: int, first: datetime | None = None) -> dat
     return end.replace(day=min(day, calendar.monthrange(end.year, end.month)[1]))
 
 
-def raised(price: Price, share: Decimal) -> Price:
-    """Every amount of a price that much higher: rates exact to twelve places, bounds in whole minor units."""
-    factor = 1 + share
-
-    def rate(value: Decimal) -> Decimal:
-        return (value * factor).quantize(_FINEST, ROUND_HALF_UP).normalize()
-
-    def minor(value: int) -> int:
-        return int((value * factor).to_integral_value(ROUND_HALF_UP))
-
-    return evolve(
-        price,
-        rate=rate(price.rate),
-        tiers=tuple(
-            evolve(tier, rate=rate(tier.rate), flat_minor=minor(tier.flat_minor)) for tier in price.tiers
-        ),
-        min_minor=None if price.min_minor is None else minor(price.min_minor),
-        max_minor=None if price.max_minor is None else minor(price.max_minor),
-    )
-
-
-def rises_over(old: Price, new: Price, cap: Decimal) -> bool:
-    """Whether any amount rises by more than `cap`; a price of another model or shape is never within it."""
-    if (old.model, old.package_size, len(old.tiers)) != (new.model, new.package_size, len(new.tiers)):
-        return True
-    if new.included < old.included or (old.max_minor is not None and new.max_minor is None):
-        return True
-    pairs = [(old.rate, new.rate)]
-    for was, will in zip(old.tiers, new.tiers, strict=True):
-        if was.up_to != will.up_to:
-            return True
-        pairs += [(was.rate, will.rate), (Decimal(was.flat_minor), Decimal(will.flat_minor))]
-    pairs.append((Decimal(old.min_minor or 0), Decimal(new.min_minor or 0)))
-    pairs.append((Decimal(old.max_minor or 0), Decimal((old.max_minor and new.max_minor) or 0)))
-    return any(will > was * (1 + cap) for was, will in pairs)
-
-
 def _number(state: ContractState, payload: Renew) -> int:
     return state.term_no if payload.mode == "extend" else state.term_no + 1
 
@@ -236,7 +198,7 @@ def _priced(state: ContractState, payload: Renew) -> Iterator[LineState]:
         if line.line_id in listed:
             yield evolve(line, price=evolve(listed[line.line_id], currency=state.currency))
         elif uplift.kind == "percent" and line.kind != "one_off" and not _agreed_anew(state, line):
-            yield evolve(line, price=raised(line.price, uplift.value))
+            yield evolve(line, price=uplifted(line.price, uplift.value))
 
 
 def _agreed_anew(state: ContractState, line: LineState) -> bool:
