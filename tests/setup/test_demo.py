@@ -18,6 +18,7 @@ from commerce.embedded import REPOSITORY
 
 UP = "Ctrl-C stops everything."
 SECONDS = 240
+FIRST = ("--scenario", "first_dollar")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_once_plays_both_stories_and_leaves_nothing_running(state: Path) -> None
 
 
 def test_a_killed_worker_ends_it_with_a_sentence_and_the_next_one_stays_until_it_is_told(state: Path) -> None:
-    demo = _command(state, "demo")
+    demo = _command(state, "demo", *FIRST)
     said = _until_it_says(demo, UP)
     assert "approver-demo" in said
     _part(demo, "--hostname worker@").kill()
@@ -84,7 +85,7 @@ def test_a_killed_worker_ends_it_with_a_sentence_and_the_next_one_stays_until_it
     assert "worker ended with code -9" in err
     assert "worker.log" in err
 
-    again = _command(state, "demo")
+    again = _command(state, "demo", *FIRST)
     _until_it_says(again, UP)
     second = _command(state, "demo")
     _, err = second.communicate(timeout=SECONDS)

@@ -68,8 +68,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="end right after the scenarios")
+        parser.add_argument(
+            "--scenario", action="append", choices=SCENARIOS, help="play this one only; both by default"
+        )
 
-    def handle(self, *args: Any, once: bool, **options: Any) -> None:
+    def handle(self, *args: Any, once: bool, scenario: list[str] | None, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("The demo makes users with known passwords; it does not run in production.")
         logging.disable(logging.INFO)  # this process talks to a person; the others write their logs
@@ -84,9 +87,9 @@ class Command(BaseCommand):
             try:
                 self.stack.start(meanwhile=self._prepare)
                 self._say("sandbox, web, worker and beat are up")
-                for scenario in SCENARIOS:
-                    self._play(scenario)
-                    self._say(f"{scenario} is played")
+                for name in scenario or SCENARIOS:
+                    self._play(name)
+                    self._say(f"{name} is played")
                 if not once:
                     self._welcome()
                     self._stay()
