@@ -43,36 +43,62 @@ def implied(
 
     `late_notices` is when the notice of a term was given that could not be given in time, by term.
     """
-    state = steps[-1].state
     found = [
-        *_renewal(contract_id, state, late_notices),
+        *_renewal(contract_id, steps, late_notices),
         *_resumptions(contract_id, steps),
         *_timeout(contract_id, steps, activation_timeout),
     ]
     return sorted(found, key=lambda command: (command.due_at, ORDER.index(command.kind), command.key))
 
 
-def _renewal(contract_id: UUID, state: ContractState, late: Mapping[int, datetime]) -> list[Command]:
-    """Notice, cutoff and renewal of the next term, under its number."""
-    if state.status not in RUNNING or not state.renews or state.end_at is None:
-        return []
-    if any(hold.extends_term and hold.resume_at is None for hold in state.holds):
-        return []  # the end of the term is known when the hold is lifted
+def since_renewal(steps: Sequence[Instant]) -> Sequence[Instant]:
+    """The part of a timeline that the last renewal begins, all of it when there was none."""
+    for place in range(len(steps) - 1, 0, -1):
+        step = steps[place]
+        if step.state.term_start_at == step.at and any(edit.operation == "renew" for edit in step.edits):
+            return steps[place:]
+    return steps
+
+
+def _renewal(contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, datetime]) -> list[Command]:
+    """Notice, cutoff and renewal of the next term, under its number: as the log has it when the term ends.
+
+    What takes effect after the renewal, an end of the contract too, does not call the renewal off.
+    """
+    steps = since_renewal(steps)
+    ends: list[datetime | None] = [*(step.at for step in steps[1:]), None]
+    for step, until in zip(steps, ends, strict=True):
+        renews_at = _renews_at(step.state, late)
+        if renews_at and (until is None or renews_at < until):
+            return _next_term(contract_id, step.state, renews_at, late)
+    return []
+
+
+def _renews_at(state: ContractState, late: Mapping[int, datetime]) -> datetime | None:
+    """When a state is renewed if it lasts. Where a hold that extends the term ends it, is known only then."""
+    held = any(hold.extends_term for hold in state.holds)
+    if state.status not in RUNNING or not state.renews or state.end_at is None or held:
+        return None
+    given = late.get(state.term_no + 1)
+    days = timedelta(days=state.terms.renewal.notice_days)
+    return max(state.end_at, given + days) if given else state.end_at
+
+
+def _next_term(
+    contract_id: UUID, state: ContractState, renews_at: datetime, late: Mapping[int, datetime]
+) -> list[Command]:
     number, terms = state.term_no + 1, state.terms.renewal
-    days = timedelta(days=terms.notice_days)
-    begun = state.term_start_at or state.start_at or state.end_at
-    if number in late:
-        renews_at = cutoff = max(state.end_at, late[number] + days)
-    else:
-        renews_at, cutoff = state.end_at, state.end_at - timedelta(days=terms.opt_out_days)
+    end = state.end_at or renews_at
+    cutoff = renews_at if number in late else end - timedelta(days=terms.opt_out_days)
     told = {"term_no": number, "opt_out_until": instant(cutoff)}
     renewal = {"mode": "new_term", "term_no": number, "trigger": "auto"}
     commands = [
         Command(f"optout:{contract_id}:{number}", "opt_out", cutoff, payload=told),
         Command(f"renew:{contract_id}:{number}", "renewal", renews_at, "renew", renewal),
     ]
-    if days:
-        due = max(state.end_at - days, begun)
+    if terms.notice_days:
+        begun = state.term_start_at or state.start_at or end
+        due = max(end - timedelta(days=terms.notice_days), begun)
         commands.append(Command(f"notice:{contract_id}:{number}", "notice", due, payload=told))
     return commands
 

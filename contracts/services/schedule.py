@@ -27,7 +27,7 @@ from commerce.states import transition, transition_all
 from contracts.models import Contract, ScheduledCommand
 from contracts.rules import fold
 from contracts.rules.fold import Edit, Instant
-from contracts.rules.schedule import ORDER, WAITING, Command, implied
+from contracts.rules.schedule import ORDER, WAITING, Command, implied, since_renewal
 from contracts.rules.schema import dump, instant
 from contracts.rules.state import ContractState
 from contracts.services import edits, projection, renewals
@@ -70,7 +70,7 @@ _in_hand: ContextVar[str] = ContextVar("key of the command that is being carried
 def plan(contract: Contract, log: Sequence[Edit], at: datetime) -> list[Command]:
     """What a contract's whole `log` implies as it stands, in the order in which it is to be done."""
     steps = fold.timeline(log)
-    return _implied(contract, steps, at, _rows(contract, steps[-1].state))
+    return _implied(contract, steps, at, _rows(contract, steps))
 
 
 def differing(contract: Contract, log: Sequence[Edit], at: datetime) -> list[str]:
@@ -100,7 +100,7 @@ def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: da
     others moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for
     a person until its occasion has passed. Returns how many rows it touched.
     """
-    rows = _rows(contract, steps[-1].state)
+    rows = _rows(contract, steps)
     touched = 0
     wanted = {command.key: command for command in _implied(contract, steps, at, rows)}
     for row in rows:
@@ -203,11 +203,10 @@ def _keep(row: ScheduledCommand, command: Command, actor: Actor, at: datetime) -
     return again or moved
 
 
-def _rows(contract: Contract, state: ContractState) -> list[ScheduledCommand]:
-    """What is open, and everything of the current term: what was done in it is not planned again."""
+def _rows(contract: Contract, steps: Sequence[Instant]) -> list[ScheduledCommand]:
+    """What is open, and everything since the last renewal: what was done in it is not planned again."""
     open_ones = Q(status__in=(Status.PLANNED, Status.BLOCKED, Status.CANCELLED))
-    since = state.term_start_at or state.start_at
-    return list(contract.schedule.filter(open_ones | Q(due_at__gte=since)))
+    return list(contract.schedule.filter(open_ones | Q(due_at__gte=since_renewal(steps)[0].at)))
 
 
 def _implied(

@@ -465,3 +465,75 @@ def test_contracts_from_before_there_was_a_schedule_are_planned_by_command(paylo
     call_command("contracts_schedule", "plan", contract.number)
 
     assert rows(contract, status="planned") == planned
+
+
+EXTENDING = {"reason": "legal", "billing": "stop", "term": "extend_on_resume"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "status"),
+    [
+        ("change_terms", {"renewal": {"auto": False}}, "expired"),
+        ("terminate", {"when": "date", "cause": "mutual"}, "terminated"),
+        ("suspend", EXTENDING, "suspended"),
+    ],
+)
+def test_what_comes_after_the_term_does_not_withdraw_the_renewal_before_it(
+    payload: dict[str, Any], operation: str, body: dict[str, Any], status: str
+) -> None:
+    """Recorded ahead or on its day, it finds the same contract."""
+    ahead, on_its_day = renewing(payload, "2027-03-01"), renewing(payload, "2027-03-01")
+    comes = day("2027-05-10")
+    edit(ahead, operation, body, at=day("2027-03-05"), effective_at=comes, reason="Agreed")
+
+    assert rows(ahead, status="planned") == [
+        ("optout:2", "2027-04-01", "planned"), ("renew:2", "2027-04-01", "planned")
+    ]  # fmt: skip
+    tick_through(day("2027-03-06"), comes)
+    edit(on_its_day, operation, body, at=comes, effective_at=comes, reason="Agreed")
+    tick_through(comes, day("2027-07-01"))
+
+    assert renewals_of(ahead) == renewals_of(on_its_day) == ["2027-04-01", "2027-05-01"]
+    for contract in (ahead, on_its_day):
+        contract.refresh_from_db()
+        assert (contract.status, contract.current.term_no) == (status, 3)
+    assert ahead.end_at == on_its_day.end_at
+    assert rows(ahead, status="planned") == rows(on_its_day, status="planned") == []
+
+
+def test_opting_out_at_the_very_end_of_the_term_calls_its_renewal_off(payload: dict[str, Any]) -> None:
+    contract = renewing(payload, "2027-03-01")
+    opt_out = {"renewal": {"auto": False}}
+
+    edit(contract, "change_terms", opt_out, at=day("2027-03-05"), effective_at=day("2027-04-01"))
+
+    assert rows(contract, status="planned") == []
+    tick(day("2027-04-01"))
+    assert renewals_of(contract) == []
+    assert status_of(contract) == "expired"
+
+
+def test_a_hold_that_extends_the_term_postpones_its_renewal_whether_or_not_its_end_is_known(
+    payload: dict[str, Any],
+) -> None:
+    lifted = day("2027-04-10")
+    uplift = {"uplift": {"kind": "percent", "value": "0.03", "cap": "0.05"}}
+    by_itself, by_hand = (renewing(payload, "2027-03-01", renewal=uplift) for _ in range(2))
+    until = {"resume_at": "2027-04-10T00:00:00Z"}
+    edit(by_itself, "suspend", EXTENDING | until, at=day("2027-03-21"))
+    edit(by_hand, "suspend", EXTENDING, at=day("2027-03-21"))
+
+    assert rows(by_itself, kind="renewal", status="planned") == []
+    tick_through(day("2027-03-21"), lifted)
+    edit(by_hand, "resume", {"reason": "legal"}, at=lifted)
+    tick_through(lifted, day("2027-05-10"))
+
+    assert renewals_of(by_itself) == renewals_of(by_hand) == ["2027-04-21"]
+    one, other = (Contract.objects.get(pk=contract.pk) for contract in (by_itself, by_hand))
+    assert one.end_at == other.end_at == day("2027-05-21")
+    period = {"start": day("2027-03-01"), "end": day("2027-06-01")}
+    assert _money(one, **period) == _money(other, **period) != []
+
+
+def _money(contract: Contract, **period: Any) -> list[tuple[Any, ...]]:
+    return [(line.kind, line.start, line.net_minor) for line in services.desired(contract.pk, **period)]
