@@ -77,6 +77,16 @@ def test_a_hold_is_lifted_from_some_of_its_lines() -> None:
     assert admit(after, "resume", {**BUYERS, "scope": [str(SERVERS)]}) == ACTIVE
 
 
+def test_a_hold_is_over_when_all_lines_that_are_left_go_on() -> None:
+    state = admit(held(BUYERS), "remove_product", {"line_id": str(HOURS)})
+    whole = {**BUYERS, "scope": [str(SERVERS), str(HOURS)]}
+    named = admit(admit(ACTIVE, "suspend", whole), "remove_product", {"line_id": str(HOURS)})
+    for one in (state, named):
+        after = admit(one, "resume", {**BUYERS, "scope": [str(SERVERS)]}, at=NOW + days(1))
+        assert (after.holds, after.status) == ((), "active")
+        assert admit(after, "suspend", BUYERS, at=NOW + days(2)).status == "suspended"
+
+
 def test_what_a_hold_lasted_is_added_to_the_term_if_that_was_agreed() -> None:
     extending = {**BUYERS, "term": "extend_on_resume"}
     later = NOW + days(30)

@@ -138,11 +138,10 @@ def _hold(state: ContractState, reason: HoldReason) -> Hold | None:
 
 
 def _left(state: ContractState, hold: Hold, scope: Scope) -> tuple[UUID, ...]:
-    """The lines that stay held when the hold is lifted from a scope."""
+    """The live lines that stay held when the hold is lifted from a scope."""
     if scope == "all":
         return ()
-    held = tuple(line.line_id for line in state.live_lines) if hold.scope == "all" else hold.scope
-    return tuple(line_id for line_id in held if line_id not in scope)
+    return tuple(id_ for line in state.live_lines if hold.covers(id_ := line.line_id) and id_ not in scope)
 
 
 def _added(hold: Hold, others: tuple[Hold, ...], at: datetime) -> timedelta:
