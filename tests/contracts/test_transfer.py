@@ -116,9 +116,23 @@ def test_another_seller_earns_from_the_instant_on_and_nobody_elses_lines_move(de
 def test_a_new_anchor_comes_with_the_new_owner_only_if_asked_for(deal: Deal) -> None:
     assert deal.refused(deal.to_globex(anchor="new_day")) == ("anchor_day_invalid", "/payload/anchor_day")
     assert deal.refused(deal.to_globex(anchor_day=5)) == ("anchor_day_invalid", "/payload/anchor_day")
+    seller = deal.to_eastwind(anchor="new_day", anchor_day=16)
+    assert deal.refused(seller) == ("anchor_day_invalid", "/payload/anchor")
     deal.transfer(deal.to_globex(anchor="new_day", anchor_day=16))
     assert fold(deal.log, valid_at=JUNE).billing.anchor_day == 16
     assert fold(deal.log, valid_at=JUNE - DAY).billing.anchor_day == 1
+
+
+def test_a_new_owner_does_not_move_the_anchor_in_the_middle_of_a_commitments_window(deal: Deal) -> None:
+    pledge = {
+        "commitment_id": "01960000-0000-7000-8000-00000000bbbb", "kind": "minimum_spend",
+        "amount_minor": 100_000, "window": "period",
+    }  # fmt: skip
+    edit(deal.contract, "set_commitment", pledge)
+    moved = deal.to_globex(anchor="new_day", anchor_day=16)
+    assert deal.refused(moved) == ("anchor_change_mid_commitment", "/payload/anchor_day")
+    deal.transfer(deal.to_globex(anchor="new_day", anchor_day=1))
+    assert fold(deal.log, valid_at=JUNE).owner_epoch == 2
 
 
 def test_a_transfer_at_the_end_of_the_term_needs_a_contract_that_goes_on(deal: Deal) -> None:

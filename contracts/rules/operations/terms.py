@@ -118,8 +118,7 @@ class ChangeTermsOperation(Operation):
             raise schema.invalid(faults)
         self._check_opt_out(state, after, at)
         if after.billing != state.billing and state.status in RUNNING:
-            for commitment in state.commitments.values():
-                _check_window(commitment, state, at)
+            check_windows(state, at, "/billing")
 
     def _check_opt_out(self, state: ContractState, after: ContractState, at: datetime) -> None:
         before = state.terms.renewal
@@ -154,8 +153,14 @@ class ChangeTermsOperation(Operation):
         )
 
 
-def _check_window(commitment: Commitment, state: ContractState, at: datetime) -> None:
-    """A window that has begun is measured in the periods that it began with."""
+def check_windows(state: ContractState, at: datetime, pointer: str) -> None:
+    """Conflict (anchor_change_mid_commitment) where a commitment's window has begun: it is measured in the
+    periods that it began with."""
+    for commitment in state.commitments.values():
+        _check_window(commitment, state, at, pointer)
+
+
+def _check_window(commitment: Commitment, state: ContractState, at: datetime, pointer: str) -> None:
     if commitment.window == "term":
         start = max(commitment.since, state.term_start_at or commitment.since)
     else:
@@ -165,6 +170,6 @@ def _check_window(commitment: Commitment, state: ContractState, at: datetime) ->
         raise Conflict(
             f"A commitment's {commitment.window} has run since {start:%Y-%m-%d %H:%M} UTC; the billing can "
             "change where one ends.",
-            pointer="/billing",
+            pointer=pointer,
             code="anchor_change_mid_commitment",
         )

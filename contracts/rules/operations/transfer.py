@@ -10,8 +10,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from commerce.errors import Conflict, InvalidInput
-from contracts.rules.operations.base import Operation, operation
+from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.financing import settled
+from contracts.rules.operations.terms import check_windows
 from contracts.rules.state import ContractState, Signature, Transfer, evolve
 from contracts.rules.terms import AnchorDay
 
@@ -22,7 +23,8 @@ _ALLOWED = frozenset({"pending_activation", "active"})
 class TransferOwnership:
     """`old_party_id` says which seller leaves; it may be left out when there is one.
 
-    `unpaid`, `credits` and `prepaid` are the leaving buyer's. `anchor_day` belongs to anchor new_day.
+    `unpaid`, `credits` and `prepaid` are the leaving buyer's. `anchor_day` belongs to anchor new_day, and
+    that to another buyer.
     """
 
     party: Literal["buyer", "seller"]
@@ -64,6 +66,8 @@ class TransferOperation(Operation):
                 pointer="/anchor_day",
                 code="anchor_day_invalid",
             )
+        if payload.anchor == "new_day":
+            _check_anchor(state, payload, at)
         old = leaving(state, payload)
         if old == payload.new_party_id:
             raise Conflict(f"It is the {payload.party} already.", pointer="/new_party_id", code="same_party")
@@ -124,6 +128,15 @@ class TransferOperation(Operation):
 
     def event(self, payload: TransferOwnership, before: ContractState) -> str:
         return "contract.transferred"
+
+
+def _check_anchor(state: ContractState, payload: TransferOwnership, at: datetime) -> None:
+    if payload.party != "buyer":
+        raise InvalidInput(
+            "Only another buyer is billed from another day.", pointer="/anchor", code="anchor_day_invalid"
+        )
+    if payload.anchor_day != state.billing.anchor_day and state.status in RUNNING:
+        check_windows(state, at, "/anchor_day")
 
 
 def _paid_off(state: ContractState, at: datetime) -> ContractState:
