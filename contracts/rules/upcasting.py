@@ -44,3 +44,9 @@ def load(operation: str, payload: Payload, op_version: int = 1) -> Any:
     for version in range(op_version, op.op_version):
         payload = _steps[operation, version](payload)
     return schema.load(op.payload, payload)
+
+
+@upcaster("correct", 1)
+def _without_money(payload: Payload) -> Payload:
+    """Whether a difference was posted could be said once, and was never asked."""
+    return {name: value for name, value in payload.items() if name != "money"}

@@ -50,7 +50,11 @@ def test_there_is_a_stored_payload_of_every_operation_and_version() -> None:
     assert wanted <= kept, wanted - kept
 
 
-@pytest.mark.parametrize("row", stored(), ids=lambda row: row["operation"])
+@pytest.mark.parametrize(
+    "row",
+    [row for path in sorted(GOLDEN.iterdir()) for row in stored(path.stem)],
+    ids=lambda row: f"{row['operation']}-{row['op_version']}",
+)
 def test_what_is_read_is_written_as_it_was(row: dict[str, Any]) -> None:
     parsed = upcasting.load(row["operation"], row["payload"], row["op_version"])
     if row["op_version"] == REGISTRY[row["operation"]].op_version:

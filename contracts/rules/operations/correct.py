@@ -4,13 +4,15 @@ The fold reads a correction when it resolves the log; to the state it does nothi
 correction is never the target of another: to undo one, its target is reinstated or corrected anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from commerce.errors import Conflict, InvalidInput, NotFound
+from commerce.errors import Conflict, FieldError, InvalidInput, NotFound
+from contracts.rules import schema
 from contracts.rules.operations.base import Operation, operation
+from contracts.rules.operations.create import Create
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState
 
@@ -26,17 +28,17 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Correct:
-    """`money` none_with_reason keeps what was billed as it is."""
+    """What was billed otherwise than the log then says is posted as a difference."""
 
     target_seq: Annotated[int, Between(1, 1_000_000)]
     mode: Literal["void", "replace", "reinstate"]
     replacement: Replacement | None = None
-    money: Literal["post_difference", "none_with_reason"] = "post_difference"
 
 
 @operation
 class CorrectOperation(Operation):
     name, label = "correct", "Correct"
+    op_version = 2
     permission = "contracts.correct_contract"
     reason_required = True
     payload = Correct
@@ -89,3 +91,23 @@ def check_correction(payload: Correct, log: Iterable[tuple[int, str]]) -> None:
             "A replacement belongs to mode replace, and to no other.",
             "replacement",
         )
+
+
+def check_replacement(operation: str, old: Any, new: Any, *, signed: bool) -> None:
+    """Raise where the target's payload `new` takes back what is not to be taken back of `old`.
+
+    A contract keeps its number and its currency; a `signed` one its first lines, which others rest on.
+    """
+    if operation == "create" and (faults := list(_create_faults(old, new, signed))):
+        raise schema.invalid(faults)
+
+
+def _create_faults(old: Create, new: Create, signed: bool) -> Iterator[FieldError]:
+    if new.number != old.number:
+        yield FieldError("/number", "number_fixed", f"The contract is {old.number} to its parties.")
+    if new.currency != old.currency:
+        yield FieldError("/currency", "currency_fixed", f"The contract is in {old.currency}.")
+    dropped = {line.line_id for line in old.lines} - {line.line_id for line in new.lines}
+    if signed and dropped:
+        names = ", ".join(sorted(str(line_id) for line_id in dropped))
+        yield FieldError("/lines", "line_dropped", f"It was signed with {names}: remove a line instead.")

@@ -197,7 +197,6 @@ def test_a_correction_begins_with_what_it_replaces_and_two_people_agree(
     assert 'value="7"' in text.partition('name="payload.replacement.payload.quantity"')[2].partition(">")[0]
     posted = {
         **hidden(chosen), "payload.target_seq": "5", "payload.mode": "replace",
-        "payload.money": "post_difference",
         "payload.replacement.payload.line_id": str(servers), "payload.replacement.payload.quantity": "4",
         "reason": "Typed wrong", "step": "preview",
     }  # fmt: skip
