@@ -7,7 +7,7 @@ units.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from fractions import Fraction
@@ -77,13 +77,6 @@ def level_payment(principal_minor: int, rates: Sequence[Fraction]) -> int:
 def amortise(principal_minor: int, rates: Sequence[Fraction], *, interest_only: int = 0) -> list[Row]:
     """The rows of a loan; the first `interest_only` of them repay nothing."""
     return list(_rows(principal_minor, rates, interest_only))
-
-
-def relevel(rows: Sequence[Row], paid: int, rates: Sequence[Fraction], *, top_up_minor: int = 0) -> list[Row]:
-    """The rows after a change of rate, length or principal: the first `paid` stay, the rest is level anew."""
-    kept = list(rows[:paid])
-    balance = kept[-1].balance_minor if kept else sum(row.principal_minor for row in rows)
-    return kept + [replace(row, no=row.no + paid) for row in amortise(balance + top_up_minor, rates)]
 
 
 def payoff(

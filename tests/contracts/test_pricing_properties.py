@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.rules import charges, commitments, discounts
-from contracts.rules.amortisation import Due, amortise, due_dates, payoff, relevel, row_rates, settle
+from contracts.rules.amortisation import Due, amortise, due_dates, payoff, row_rates, settle
 from contracts.rules.periods import billing_period, periods_between
 from contracts.rules.pricing import prorate
 from contracts.rules.state import Price, Tier
@@ -143,20 +143,6 @@ def test_the_principals_of_a_loan_add_up_to_it_and_nothing_is_left(
     assert all(min(row.principal_minor, row.interest_minor, row.balance_minor) >= 0 for row in rows)
     assert all(row.payment_minor == row.interest_minor + row.principal_minor for row in rows)
     assert all(row.principal_minor == 0 for row in rows[: min(interest_only, count - 1)])
-
-
-@given(loan=loans, paid=st.integers(0, 84), top_up=minor, apr=st.decimals(0, 1, places=4))
-def test_a_loan_made_level_anew_keeps_what_was_paid_and_repays_the_rest(
-    loan: tuple[int, Decimal, int], paid: int, top_up: int, apr: Decimal
-) -> None:
-    principal, old, count = loan
-    rows = amortise(principal, [Fraction(old) / 12] * count)
-    paid = min(paid, count - 1)
-    again = relevel(rows, paid, [Fraction(apr) / 12] * (count - paid), top_up_minor=top_up)
-    assert again[:paid] == rows[:paid]
-    assert [row.no for row in again] == list(range(1, count + 1))
-    assert sum(row.principal_minor for row in again) == principal + top_up
-    assert again[-1].balance_minor == 0
 
 
 def test_first_due_dates_of_a_month_end_come_back_to_it() -> None:
