@@ -164,8 +164,13 @@ def dump(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-def _is_empty(item: Any) -> bool:
-    return type(item) is Patch and not item
+def encodable(text: str) -> bool:
+    """Whether the text can be stored: JSON admits half a surrogate pair, UTF-8 does not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def instant(value: datetime) -> str:
@@ -325,6 +330,8 @@ def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
         return fail("invalid_type", "Must be a whole number.")
     if not isinstance(data, str):
         return fail("invalid_type", "Must be a string.")
+    if not encodable(data):
+        return fail("invalid_format", "Half a surrogate pair is no character.")
     if kind is Decimal:
         match = _DECIMAL.fullmatch(data)
         if not match:

@@ -389,9 +389,9 @@ class ContractState:
 
 
 def digest(data: Any) -> str:
-    """SHA-256 of canonical JSON, in hexadecimal."""
+    """SHA-256 of canonical JSON, in hexadecimal; a request is hashed before its characters are judged."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def difference(before: ContractState, after: ContractState) -> tuple[dict[str, Any], dict[str, Any]]:

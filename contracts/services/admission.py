@@ -287,7 +287,7 @@ def check_dating(
         ahead = platform_terms(at).limits.max_ahead_days
         if new.effective_at > at + timedelta(days=ahead):
             refuse("limit_exceeded", f"At most {ahead} days ahead.")
-    if len(new.reason) > 500 or "\x00" in new.reason:
+    if len(new.reason) > 500 or "\x00" in new.reason or not schema.encodable(new.reason):
         refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
     backdated = not first and new.effective_at < at
     if (backdated or op.reason_required) and not new.reason.strip():

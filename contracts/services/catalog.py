@@ -15,6 +15,7 @@ from contracts.models import Contract, Offer, Product
 from contracts.rules.offers import price_faults
 from contracts.rules.operations.create import Create
 from contracts.rules.operations.products import AddProduct
+from contracts.rules.operations.terminate import Terminate
 from contracts.rules.operations.terms import ChangeTerms, with_defaults
 from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.state import NOBODY, Kind
@@ -46,6 +47,8 @@ def resolve(payload: Any, *, at: datetime, sold: Set[UUID] = frozenset()) -> Any
         partner_id = payload.settlement.values.get("partner_id")
         refuse(_party_faults([("/settlement/partner_id", partner_id, "partner")] if partner_id else []))
         return with_defaults(payload, platform_terms(at))
+    if isinstance(payload, Terminate):
+        return replace(payload, recorded_at=at)
     if not isinstance(payload, Create):
         return payload
     lines, faults = _resolve_lines(payload.lines, "/lines/{}", at, sold, payload.currency)

@@ -270,7 +270,8 @@ def test_a_fee_may_be_an_amount_some_months_or_waived_by_two_people(
 
 def test_leaving_a_term_for_convenience_takes_a_word_about_the_fee() -> None:
     assert refusal(ACTIVE, "terminate", {}) == ("fee_required", "/early_fee")
-    for free in (replace(ACTIVE, end_at=None), replace(ACTIVE, trial=Trial(NOW + days(9)))):
+    unnoticed = replace(ACTIVE.terms, renewal=replace(ACTIVE.terms.renewal, notice_days=0))
+    for free in (replace(ACTIVE, end_at=None, terms=unnoticed), replace(ACTIVE, trial=Trial(NOW + days(9)))):
         assert admit(free, "terminate", {}).charges == ()
         waived = {"early_fee": {"kind": "none"}}
         assert not approval(free, "terminate", waived)
@@ -290,6 +291,32 @@ def test_a_notice_that_is_given_is_given_in_time() -> None:
 
     assert refusal(ACTIVE, "terminate", noticed(29.9)) == ("notice_too_short", "/notice_given_at")
     assert admit(ACTIVE, "terminate", noticed(30)).status == "terminated"
+
+
+def test_who_leaves_for_convenience_gives_notice_when_it_is_recorded_if_not_before() -> None:
+    evergreen, op = replace(ACTIVE, end_at=None), REGISTRY["terminate"]
+
+    def recorded(before: float, **payload: Any) -> Any:
+        return replace(parsed("terminate", payload), recorded_at=NOW - days(before))
+
+    for late in (recorded(0), recorded(29.9), parsed("terminate", {})):
+        with pytest.raises(Conflict) as raised:
+            op.check(evergreen, late, NOW)
+        assert raised.value.code == "notice_too_short"
+    op.check(evergreen, recorded(30), NOW)
+    op.check(evergreen, recorded(0, notice_given_at=(NOW - days(30)).isoformat()), NOW)
+    op.check(evergreen, recorded(0, cause="breach_seller"), NOW)
+    op.check(replace(ACTIVE, trial=Trial(NOW + days(9))), recorded(0), NOW)
+    op.check(ACTIVE, recorded(0, early_fee={"kind": "months", "months": 1}), NOW)
+
+
+def test_a_term_that_is_renewed_is_not_left_on_its_last_day() -> None:
+    assert END is not None
+    renewal = replace(ACTIVE.terms.renewal, auto=True)
+    renewed = replace(ACTIVE, terms=replace(ACTIVE.terms, renewal=renewal))
+    leaving = {"when": "end_of_term"}
+    assert refusal(renewed, "terminate", leaving, at=END) == ("notice_too_short", "/notice_given_at")
+    assert admit(ACTIVE, "terminate", leaving, at=END).status == "terminated"
 
 
 def test_what_ended_does_not_end_again() -> None:
@@ -320,8 +347,9 @@ def test_a_buyer_leaves_at_its_own_cost_only_where_nothing_binds_it() -> None:
     def may(**payload: Any) -> bool:
         return REGISTRY["terminate"].buyer_may(parsed("terminate", payload), ACTIVE)
 
-    own = ({}, {"when": "end_of_term"}, {"notice_given_at": NOW.isoformat()})
+    own = ({}, {"when": "end_of_term"})
     others = (
+        {"notice_given_at": (NOW - days(90)).isoformat()},
         {"early_fee": {"kind": "fixed", "amount_minor": 1}},
         {"cause": "mutual"},
         {"unused": "refund"},

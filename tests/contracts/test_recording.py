@@ -553,3 +553,42 @@ def test_preview_tells_what_would_happen_and_writes_nothing(active: Contract, se
         raise InvalidInput("Nothing may have been written by now.", code="done")
 
     assert refused(work).code == "done"
+
+
+# Notice
+
+
+def test_a_buyer_gives_its_notice_when_it_asks_to_leave(payload: dict[str, Any], parties: Parties) -> None:
+    payload["term"] = {"kind": "evergreen"}
+    payload["terms"]["renewal"] = {"notice_days": 90}
+    contract = create(payload).contract
+    for stage in ("submit", "signed", "live"):
+        edit(contract, "activate", {"stage": stage})
+    may = frozenset({"contracts.terminate_contract"})
+    buyer = Actor("api_key", "1", organization_id=parties.buyer.pk, permissions=may)
+
+    def leave(days: int, *, actor: Actor = OPERATOR, **more: Any) -> Any:
+        instant = MARCH + timedelta(days=days)
+        return edit(contract, "terminate", {"when": "date", **more}, actor=actor, at=MARCH,
+                    effective_at=instant, reason="Moving out")  # fmt: skip
+
+    for actor in (OPERATOR, buyer):
+        error = refused(lambda actor=actor: leave(89, actor=actor))  # type: ignore[misc]
+        assert pointers(error) == {("/payload/notice_given_at", "notice_too_short")}
+    earlier = {"notice_given_at": "2026-12-01T00:00:00Z"}
+    assert isinstance(refused(lambda: leave(1, actor=buyer, **earlier)), PermissionDenied)
+    planned = leave(90, actor=buyer)
+    assert (planned.contract.status, planned.edit.payload["recorded_at"]) == (
+        "active",
+        "2027-03-01T00:00:00Z",
+    )
+
+
+# Text
+
+
+def test_half_a_character_is_refused_before_anything_is_hashed(active: Contract) -> None:
+    error = refused(lambda: edit(active, "change_terms", {"references": {"po_number": "a\ud800"}}))
+    assert pointers(error) == {("/payload/references/po_number", "invalid_format")}
+    error = refused(lambda: edit(active, "suspend", {"reason": "legal"}, reason="a\ud800"))
+    assert pointers(error) == {("/reason", "reason_invalid")}

@@ -6,7 +6,7 @@ and kept with the ending; the money follows from it as from any other state.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from commerce.errors import Conflict
 from contracts.rules import schema
@@ -15,6 +15,7 @@ from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.fees import EarlyFee, fee_faults
 from contracts.rules.operations.financing import Clause, settled
 from contracts.rules.operations.products import forfeited_until
+from contracts.rules.schema import Server
 from contracts.rules.state import FINAL, Charge, ContractState, Ending, LineState, evolve
 
 _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
@@ -24,6 +25,8 @@ _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
 class Terminate:
     """`date` means the edit's own `effective_at`. Who leaves a term early for convenience is told the fee,
     if one of none. `financing` stands in for what each loan says of itself, `commitment` likewise.
+
+    `notice_given_at` is when the other side was told, where that was before it is recorded (`recorded_at`).
     """
 
     when: Literal["immediate", "end_of_period", "end_of_term", "date"] = "immediate"
@@ -36,6 +39,7 @@ class Terminate:
     commitment: Literal["full", "prorate", "waive"] | None = None
     financing: Clause | None = None
     notice_given_at: datetime | None = None
+    recorded_at: Annotated[datetime | None, Server()] = None
 
 
 @operation
@@ -75,7 +79,10 @@ class TerminateOperation(Operation[Terminate]):
                 code="fee_required",
             )
         days = state.terms.renewal.notice_days
-        if payload.notice_given_at and at - payload.notice_given_at < timedelta(days=days):
+        given = payload.notice_given_at
+        if given is None and payload.cause == "convenience" and _takes_notice(state, payload, at):
+            given = payload.recorded_at or at
+        if given and at - given < timedelta(days=days):
             raise Conflict(
                 f"A termination takes {days} days' notice.",
                 pointer="/notice_given_at",
@@ -106,8 +113,15 @@ class TerminateOperation(Operation[Terminate]):
         return "contract.cancelled" if before.status in _BEFORE_START else "contract.terminated"
 
     def buyer_may(self, payload: Terminate, state: ContractState) -> bool:
-        own = Terminate(payload.when, early_fee=None, notice_given_at=payload.notice_given_at)
-        return payload == own
+        """Its notice is the request itself: nobody vouches for an earlier one."""
+        return payload == Terminate(payload.when, recorded_at=payload.recorded_at)
+
+
+def _takes_notice(state: ContractState, payload: Terminate, at: datetime) -> bool:
+    """Not on trial, nor for a fee in place of what is left, nor where the contract ends anyway."""
+    if state.trial is not None or (payload.early_fee and _bound(state, at)):
+        return False
+    return state.end_at is None or at < state.end_at or state.renews
 
 
 def _bound(state: ContractState, at: datetime) -> list[tuple[LineState, datetime]]:
