@@ -152,15 +152,15 @@ def tell_of_clock(
 
     A contract that opts out when its term is over ends at that instant: no later tick comes by it.
     """
-    ticks = [
-        (before.state, step)
-        for before, step in pairwise(will)
-        if not step.edits and since <= step.at <= until
-    ]
-    told = {step.at for step in was if not step.edits}
-    for before, step in ticks:
-        if step.at not in told:
-            _tell(contract, before, step)
+    told = {(step.at, _made(before, step)) for before, step in pairwise(was)}
+    for before, step in pairwise(will):
+        if not step.edits and since <= step.at <= until and (step.at, _made(before, step)) not in told:
+            _tell(contract, before.state, step)
+
+
+def _made(before: Instant, step: Instant) -> str:
+    """What the clock makes of a state; empty for what edits do."""
+    return "" if step.edits else digest(difference(before.state, step.state))
 
 
 def _tell(contract: Contract, before: ContractState, step: Instant) -> None:

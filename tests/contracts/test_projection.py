@@ -18,6 +18,7 @@ from contracts.models import Contract, Product
 from contracts.rules.fold import fold
 from contracts.services import projection
 from tests.contracts.conftest import MARCH, OPERATOR, create, edit
+from tests.contracts.scheduling import events_of
 
 pytestmark = pytest.mark.django_db
 
@@ -172,3 +173,38 @@ def test_a_tick_out_of_time_stops_instead_of_going_on_with_the_next_contract(
     assert len(tried) == 1
     monkeypatch.undo()
     assert services.take_effect_due(at=MARCH + timedelta(days=2)) == 2
+
+
+def test_what_the_clock_does_otherwise_by_a_correction_is_told_again(payload: dict[str, Any]) -> None:
+    """The trial had been told to convert at an instant at which it ends the contract, as is known now."""
+    on_trial = {**payload, "trial": {"days": 10, "on_end": "convert"}}
+    contract = create(on_trial).contract
+    for stage in ("submit", "signed", "live"):
+        edit(contract, "activate", {"stage": stage})
+    ended = MARCH + timedelta(days=10)
+    services.take_effect_due(at=ended)
+    told = len(events_of(contract))
+
+    other = {"payload": {**payload, "trial": {"days": 10, "on_end": "expire"}}}
+    correction = {"target_seq": 1, "mode": "replace", "replacement": other}
+    edit(contract, "correct", correction, at=MARCH + timedelta(days=11), reason="As signed")
+
+    contract.refresh_from_db()
+    assert contract.status == "terminated"
+    [event] = [event for event in events_of(contract)[told:] if event[0] == "contract.took_effect"]
+    assert event[1] == ended
+    assert event[2]["status"] == {"before": "active", "after": "terminated"}
+
+
+def test_what_the_clock_does_all_the_same_is_not_told_again(payload: dict[str, Any], servers: UUID) -> None:
+    contract = create({**payload, "trial": {"days": 10, "on_end": "convert"}}).contract
+    for stage in ("submit", "signed", "live"):
+        edit(contract, "activate", {"stage": stage})
+    services.take_effect_due(at=MARCH + timedelta(days=10))
+    told = len(events_of(contract))
+
+    more = {"line_id": str(servers), "quantity": 9}
+    since = MARCH + timedelta(days=5)
+    edit(contract, "change_quantity", more, at=MARCH + timedelta(days=11), effective_at=since, reason="Late")
+
+    assert [kind for kind, _, _ in events_of(contract)[told:]] == ["contract.quantity_changed"]
