@@ -49,6 +49,11 @@ def follow_the_contract(event: OutboxEvent) -> None:
     services.sync_subscription(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
 
 
+@on("service.status_changed", group="billing.openmeter", provider="openmeter")
+def follow_the_service(event: OutboxEvent) -> None:
+    services.follow_service(contract_id=event.aggregate_id, actor=RELAY, at=clock.now())
+
+
 @on(
     "contract.terminated",
     "contract.cancelled",

@@ -12,7 +12,7 @@ from billing.services.invoices import (
 )
 from billing.services.pay_ins import poll_incoming_payments, refresh_incoming_payment
 from billing.services.prepayments import follow_prepayment, moves_prepayment
-from billing.services.subscriptions import sync_subscription
+from billing.services.subscriptions import follow_service, sync_subscription
 from billing.services.usage import accept_usage, forward_usage, metered
 from billing.services.verification import accept_invoice
 from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
@@ -29,6 +29,7 @@ __all__ = [
     "confirm_invoice",
     "follow_contract",
     "follow_prepayment",
+    "follow_service",
     "forward_usage",
     "metered",
     "moves_prepayment",

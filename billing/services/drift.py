@@ -6,6 +6,7 @@ question for a person, and the next comparison that finds none settles it.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from django.db import transaction
 from django.db.models import F
 
 from billing.models import SubscriptionSync
-from billing.rules.drift import reasons
+from billing.rules.drift import LONGEST_DELAY, reasons
 from billing.rules.verification import Difference, compare, explained
 from billing.services.batches import each
 from billing.services.questions import settle_question
@@ -34,7 +35,7 @@ from billing.services.terms import RUNNING, owner_at, state_of
 from billing.services.verification import minor_units_of
 from commerce.actor import Actor
 from commerce.console.services import open_review
-from commerce.errors import NotFound
+from commerce.errors import NotFound, Rejected
 from commerce.outbox import append
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Subscription
@@ -65,16 +66,7 @@ def check_drift(*, sync_id: UUID | str, actor: Actor, at: datetime) -> Drift:
 
     Called outside any transaction; raises what the provider's client raises.
     """
-    sync = SubscriptionSync.objects.select_related("contract").filter(pk=sync_id).first()
-    if sync is None:
-        raise NotFound("There is no such subscription.")
-    edits = contract_edits(sync.contract_id)
-    drift = Drift(sync, list(_rows(sync, edits, at)))
-    with transaction.atomic():
-        SubscriptionSync.objects.filter(pk=sync.pk).update(drift=drift.rows, checked_at=at)
-        _ask(drift, actor=actor, at=at)
-    sync.refresh_from_db()
-    return drift
+    return _noted(_compared(sync_id, at), actor=actor, at=at)
 
 
 @transaction.atomic
@@ -92,15 +84,39 @@ def resync(*, sync_id: UUID | str, actor: Actor, at: datetime) -> Drift:
 
 
 def check_due_drift(*, actor: Actor, at: datetime, limit: int = 50) -> int:
-    """`check_drift` for the subscriptions that were not looked at for longest; return how many."""
+    """Compare the subscriptions that were not looked at for longest; return how many.
+
+    What nothing explains is synced first: a person is asked about what is still there afterwards.
+    """
     running = SubscriptionSync.objects.exclude(customer_id="").filter(ended_at=None)
     oldest = running.order_by(F("checked_at").asc(nulls_first=True)).values_list("pk", flat=True)
     return each(
-        oldest[:limit],
-        lambda id_: check_drift(sync_id=id_, actor=actor, at=at),
-        what="subscription",
-        patience=5,
+        oldest[:limit], lambda id_: _check_due(id_, actor=actor, at=at), what="subscription", patience=5
     )
+
+
+def _check_due(sync_id: UUID, *, actor: Actor, at: datetime) -> Drift:
+    drift = _compared(sync_id, at)
+    if drift.unexpected:
+        with suppress(Rejected):  # what OpenMeter refuses is one more thing that a person should see
+            sync_subscription(contract_id=drift.sync.contract_id, actor=actor, at=at)
+        drift = _compared(sync_id, at)
+    return _noted(drift, actor=actor, at=at)
+
+
+def _compared(sync_id: UUID | str, at: datetime) -> Drift:
+    sync = SubscriptionSync.objects.select_related("contract").filter(pk=sync_id).first()
+    if sync is None:
+        raise NotFound("There is no such subscription.")
+    return Drift(sync, list(_rows(sync, contract_edits(sync.contract_id), at)))
+
+
+def _noted(drift: Drift, *, actor: Actor, at: datetime) -> Drift:
+    with transaction.atomic():
+        SubscriptionSync.objects.filter(pk=drift.sync.pk).update(drift=drift.rows, checked_at=at)
+        _ask(drift, actor=actor, at=at)
+    drift.sync.refresh_from_db()
+    return drift
 
 
 def _rows(sync: SubscriptionSync, edits: list[Edit], at: datetime) -> Iterator[Json]:
@@ -108,7 +124,8 @@ def _rows(sync: SubscriptionSync, edits: list[Edit], at: datetime) -> Iterator[J
     behind = _behind(sync, edits, at)
     subscription = openmeter.client().subscription(sync.subscription_id) if sync.subscription_id else None
     runs = subscription is not None and subscription.status == "active"
-    due = state.status in RUNNING and state.owner_epoch == sync.owner_epoch
+    owner = owner_at(edits, at)
+    due = state.status in RUNNING and (owner.buyer_id, owner.turn) == (sync.buyer_id, sync.turn)
     if due != runs:
         what = "it does not run at OpenMeter" if due else "it runs at OpenMeter, and the contract does not"
         yield _row(what, behind)
@@ -121,7 +138,9 @@ def _rows(sync: SubscriptionSync, edits: list[Edit], at: datetime) -> Iterator[J
 
 def _behind(sync: SubscriptionSync, edits: list[Edit], at: datetime) -> list[str]:
     newest = max((edit.seq for edit in edits if edit.effective_at <= at), default=0)
-    if sync.applied_version >= newest:
+    missing = [edit for edit in edits if sync.applied_version < edit.seq <= newest]
+    since = min((max(edit.effective_at, edit.recorded_at) for edit in missing), default=at)
+    if not missing or at - since > LONGEST_DELAY:
         return []
     return [f"OpenMeter has followed up to seq {sync.applied_version} of {newest}"]
 

@@ -55,6 +55,14 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
         return _sync(contract_id, actor=actor, at=at)
 
 
+def follow_service(*, contract_id: UUID | str, actor: Actor, at: datetime) -> SubscriptionSync | None:
+    """`sync_subscription` where a line is billed from service; no other changes with what its units do."""
+    state = state_of(contract_edits(UUID(str(contract_id))), valid_at=at)
+    if not any(line.bill_from == "in_service" for line in state.live_lines):
+        return None
+    return sync_subscription(contract_id=contract_id, actor=actor, at=at)
+
+
 def _sync(contract_id: UUID | str, *, actor: Actor, at: datetime) -> SubscriptionSync | None:
     contract = Contract.objects.get(pk=contract_id)
     edits = contract_edits(contract.id)

@@ -25,7 +25,7 @@ class CountsField(serializers.DictField):
 
 
 class ServiceEventInput(StrictSerializer):
-    """One report. Its id identifies it within its source and unit, for good."""
+    """One report. Its id identifies it within its reporter, source and unit, for good."""
 
     id = serializers.CharField(max_length=200)
     source = serializers.CharField(max_length=120, help_text="Which system reports.")  # type: ignore[assignment]

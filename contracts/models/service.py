@@ -19,7 +19,10 @@ _WORDS = {state: state.replace("_", " ").capitalize() for state in REPORTED}
 
 
 class ServiceEvent(models.Model):
-    """One report on a unit, known by its source's own id. A correction says what another should have said."""
+    """One report on a unit, known by its reporter, its source and the source's own id.
+
+    A correction says what another should have said.
+    """
 
     append_only = True
     own_guards = ("guard_corrects",)
@@ -48,7 +51,9 @@ class ServiceEvent(models.Model):
         ordering = ("-id",)
         constraints = (
             models.UniqueConstraint(
-                fields=["unit_id", "source", "source_event_id"], name="service_event_once"
+                fields=["unit_id", "source", "source_event_id", "reporter"],
+                nulls_distinct=False,
+                name="service_event_once",
             ),
             models.CheckConstraint(condition=Q(state__in=REPORTED), name="service_event_state_known"),
             models.CheckConstraint(
@@ -98,6 +103,9 @@ class UnitStatus(models.Model):
     first_at = models.DateTimeField(null=True, blank=True, help_text="Of the first report that counts.")
     irregular = models.PositiveIntegerField(
         default=0, help_text="Reports that no declared transition leads to."
+    )
+    serving = models.BooleanField(
+        default=False, help_text="It has begun its service and not ended it, whatever failed in between."
     )
     projected_at = models.DateTimeField(help_text="Business instant whose state this row shows.")
     next_due_at = models.DateTimeField(

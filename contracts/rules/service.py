@@ -55,7 +55,8 @@ class Report:
     """One service event of a unit: `at` in business time, `received_at` when we were told, in the same.
 
     With `corrects` it says what another report should have said; VOID: that it does not count. The
-    latest known correction of a report wins; a correction is not itself corrected.
+    latest known correction of a report wins; a correction is not itself corrected. `reporter` is the
+    organization that it is from; None: we, or the contract.
     """
 
     id: UUID
@@ -67,6 +68,12 @@ class Report:
     received_at: datetime
     recorded_at: datetime
     corrects: UUID | None = None
+    reporter: UUID | None = None
+
+    @property
+    def by(self) -> tuple[str, UUID | None]:
+        """Who said it: a source's name is its reporter's own, and means nothing to another."""
+        return self.source, self.reporter
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ class Status:
     """A unit at one instant. `since` None: nothing counts yet. `due_at`: when the clock alone changes it.
 
     `first_at` is the first report that counts at any time; `irregular` are those up to then that no
-    declared transition leads to.
+    declared transition leads to. `serving`: it has begun its service and not ended it, and is billed where
+    service is what is billed.
     """
 
     state: State
@@ -95,6 +103,7 @@ class Status:
     first_at: datetime | None
     due_at: datetime | None
     irregular: tuple[UUID, ...]
+    serving: bool
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class _Condition:
     device: State = "not_started"
     ended: bool = False
     excused: bool = False
-    blocked_by: frozenset[str] = frozenset()
+    blocked_by: frozenset[tuple[str, UUID | None]] = frozenset()
 
     @property
     def state(self) -> State:
@@ -179,17 +188,13 @@ def status(reports: Iterable[Report], *, at: datetime, known_at: datetime | None
         first_at=ordered[0].at if ordered else None,
         due_at=min(upcoming, default=None),
         irregular=tuple(report.id for report, _, irregular in walked if irregular),
+        serving=any(finish is None for _, finish in _service(walked)),
     )
 
 
 def roll_up(counts: Mapping[str, int]) -> State | None:
     """The worst state that any unit is in; None where there are none."""
     return next((state for state in WORST_FIRST if counts.get(state)), None)
-
-
-def serving(counts: Mapping[str, int]) -> int:
-    """How many units have begun their service and not ended it."""
-    return sum(counts.get(state, 0) for state in (*LIVE, "access_blocked"))
 
 
 def in_service_intervals(
@@ -202,10 +207,10 @@ def in_service_intervals(
     """
     changes: Counter[datetime] = Counter()
     for unit in by_unit(report for report in reports if report.line_id == line_id).values():
-        for begin, finish in _service(counting(unit, known_at), end):
-            if begin < end and finish > start:
+        for begin, finish in _service(_walk(counting(unit, known_at), end)):
+            if begin < end and (finish is None or finish > start):
                 changes[max(begin, start)] += 1
-                changes[min(finish, end)] -= 1
+                changes[min(finish or end, end)] -= 1
     found: list[InService] = []
     quantity = 0
     instants = sorted(moment for moment, change in changes.items() if change)
@@ -271,11 +276,11 @@ def _walk(ordered: Iterable[Report], until: datetime) -> Iterator[tuple[Report, 
 def _step(before: _Condition, report: Report) -> tuple[_Condition, bool]:
     source, said = report.source, report.state
     if said == "access_blocked":
-        blocked = replace(before, blocked_by=before.blocked_by | {source})
+        blocked = replace(before, blocked_by=before.blocked_by | {report.by})
         return blocked, source == CONTRACT or before.device in LIVE
-    lifted = replace(before, blocked_by=before.blocked_by - {source})
+    lifted = replace(before, blocked_by=before.blocked_by - {report.by})
     if said == RESTORED:
-        return lifted, source == CONTRACT or source in before.blocked_by
+        return lifted, source == CONTRACT or report.by in before.blocked_by
     if source == CONTRACT:
         if said == "not_started":
             return _Condition(), True
@@ -320,14 +325,14 @@ def _merged(found: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _service(ordered: Iterable[Report], end: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """One unit's stretches from its first delivery to the end of its service, or to `end`."""
+def _service(walked: Iterable[tuple[Report, _Condition, bool]]) -> Iterator[tuple[datetime, datetime | None]]:
+    """One unit's stretches from its first delivery to the end of its service; None: it goes on."""
     begun: datetime | None = None
-    for report, condition, _ in _walk(ordered, end):
+    for report, condition, _ in walked:
         if begun is None and condition.device in DELIVERING:
             begun = report.at
         elif begun is not None and condition.device in (*ENDED, "not_started"):
             yield begun, report.at
             begun = None
     if begun is not None:
-        yield begun, end
+        yield begun, None

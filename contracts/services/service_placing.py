@@ -115,23 +115,19 @@ class _Places:
     """What is known of the units, contracts and targets that a batch names: a query each."""
 
     def __init__(self, events: Sequence[ServiceReport], actor: Actor) -> None:
-        self.organization_id = actor.organization_id
-        if self.organization_id == Organization.objects.platform().pk:
-            self.organization_id = None
+        self.organization_id = reporter_of(actor)
         self.tracks: dict[str, list[UnitStatus]] = {}
         for unit in UnitStatus.objects.filter(unit_id__in={event.unit_id for event in events}):
             self.tracks.setdefault(unit.unit_id, []).append(unit)
         targets = {event.target for event in events if event.corrects}
-        self.targets: dict[Key, ServiceEvent] = {
-            (row.unit_id, row.source, row.source_event_id): row
-            for row in ServiceEvent.objects.filter(
-                unit_id__in={unit for unit, _, _ in targets},
-                source_event_id__in={id_ for _, _, id_ in targets},
-            )
-        }
+        self.targets: dict[Key, list[ServiceEvent]] = {}
+        for row in ServiceEvent.objects.filter(
+            unit_id__in={unit for unit, _, _ in targets}, source_event_id__in={id_ for _, _, id_ in targets}
+        ).order_by("id"):
+            self.targets.setdefault((row.unit_id, row.source, row.source_event_id), []).append(row)
         ids = {event.contract_id for event in events if event.contract_id}
         ids |= {unit.contract_id for units in self.tracks.values() for unit in units}
-        ids |= {row.contract_id for row in self.targets.values()}
+        ids |= {row.contract_id for rows in self.targets.values() for row in rows}
         self.contracts = Contract.objects.only("status", "state").in_bulk(ids)
         self.opened: dict[str, Track] = {}
         self._timelines: dict[UUID, dict[UUID, _Line]] = {}
@@ -149,14 +145,21 @@ class _Places:
         return Placed((max(begun, key=_beginning) if begun else min(own, key=_beginning)).track)
 
     def correction(self, event: ServiceReport, originals: dict[Key, Placed]) -> Placed:
-        target = self.targets.get(event.target)
-        if target is None:
-            if event.target not in originals:
-                raise _Fault("corrects", "corrected_not_found", "This unit has no such report.")
+        named = [row for row in self.targets.get(event.target, ()) if self._may_speak_of(track_of(row))]
+        own = [row for row in named if row.reporter_id == self.organization_id]
+        if event.target in originals and not own:
             return Placed(originals[event.target].track)
-        track = target.contract_id, target.line_id, target.unit_id
-        if not self._may_speak_of(track):
+        if not named:
             raise _Fault("corrects", "corrected_not_found", "This unit has no such report.")
+        of_line = [
+            row for row in named if (row.contract_id, row.line_id) == (event.contract_id, event.line_id)
+        ]
+        target, *others = own or of_line or named
+        if others:
+            raise _Fault(
+                "corrects", "corrected_ambiguous", "Several have reported under this id; say of which line."
+            )
+        track = track_of(target)
         if target.source == CONTRACT:
             raise _Fault("corrects", "said_by_the_contract", "What the contract says is corrected there.")
         if target.corrects_id:
@@ -209,6 +212,16 @@ class _Places:
                     lines[line.line_id] = _Line(line.seller_id, earlier.union(line.unit_ids))
             self._timelines[contract_id] = lines
         return self._timelines[contract_id]
+
+
+def reporter_of(actor: Actor) -> UUID | None:
+    """Whose key reports; None when we do."""
+    organization_id = actor.organization_id
+    return None if organization_id == Organization.objects.platform().pk else organization_id
+
+
+def track_of(row: ServiceEvent) -> Track:
+    return row.contract_id, row.line_id, row.unit_id
 
 
 def _beginning(unit: UnitStatus) -> datetime:

@@ -8,7 +8,7 @@ placed: an unknown unit, another party's line, an instant that makes no sense.
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,14 +28,23 @@ from contracts.rules import service as rules
 from contracts.rules.schema import instant, invalid
 from contracts.rules.service import CONTRACT, VOID, Fact, Report
 from contracts.services import projection
-from contracts.services.service_placing import MOST_EVENTS, Key, Placed, ServiceReport, Track, place
+from contracts.services.service_placing import (
+    MOST_EVENTS,
+    Key,
+    Placed,
+    ServiceReport,
+    Track,
+    place,
+    reporter_of,
+    track_of,
+)
 
 log = logging.getLogger(__name__)
 
 CLOCK = Actor.system("contracts.service")
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('service:' || id, 0)) FROM unnest(%s::text[]) id"
-_FOLDED = ("state", "since", "first_at", "irregular", "next_due_at")
+_FOLDED = ("state", "since", "first_at", "irregular", "serving", "next_due_at")
 _SHOWN = (*_FOLDED, "projected_at")
 
 Counts = dict[UUID, dict[UUID, dict[str, int]]]
@@ -65,10 +74,10 @@ def record_service_events(*, events: Sequence[ServiceReport], actor: Actor, at: 
     placed = place(events, actor=actor, at=at)
     lock_service(one.track[0] for one in placed)
     rows = _rows(events, placed, actor=actor, at=at)
-    stored = _insert(list(rows.values()))
+    stored = _insert(list(rows.values()), reporter_of(actor))
     _refuse_reused_ids(events, placed, stored)
     new = [row for key, row in rows.items() if stored[key].pk == row.pk]
-    tracks = {_track(row) for row in new}
+    tracks = {track_of(row) for row in new}
     opened = tracks - {unit.track for unit in _units(tracks)}
     for contract_id in sorted({track[0] for track in opened}):
         tracks |= _record_facts(contract_id, opened, actor=actor, at=at)
@@ -152,13 +161,13 @@ def _rows(
     events: Sequence[ServiceReport], placed: Sequence[Placed], *, actor: Actor, at: datetime
 ) -> dict[Key, ServiceEvent]:
     """What to insert, each key once: reports as they were sent, then corrections, which may be of these."""
-    recorded_at = _database_time()
+    recorded_at, reporter_id = _database_time(), reporter_of(actor)
     targets = [
         event.target
         for event, one in zip(events, placed, strict=True)
         if event.corrects and one.corrects is None
     ]
-    stored = _stored(targets)
+    stored = _stored(targets, reporter_id)
 
     def target_of(event: ServiceReport, one: Placed) -> UUID | None:
         if one.corrects or not event.corrects:
@@ -183,7 +192,7 @@ def _rows(
             corrects_id=target_of(event, one),
             detail=event.detail,
             actor=str(actor),
-            reporter_id=actor.organization_id,
+            reporter_id=reporter_id,
         )
     return rows
 
@@ -194,20 +203,22 @@ def _database_time() -> datetime:
         return cursor.fetchone()[0]
 
 
-def _insert(rows: Sequence[ServiceEvent]) -> dict[Key, ServiceEvent]:
-    """Insert what is new, in one statement; what is stored now under each key.
+def _insert(rows: Sequence[ServiceEvent], reporter_id: UUID | None = None) -> dict[Key, ServiceEvent]:
+    """Insert what is new of one reporter, in one statement; what is stored now under each key.
 
     In the order of the keys, so that two who send the same wait for each other and never both.
     """
     ServiceEvent.objects.bulk_create(sorted(rows, key=_key), ignore_conflicts=True)
-    return _stored([_key(row) for row in rows])
+    return _stored([_key(row) for row in rows], reporter_id)
 
 
-def _stored(keys: Sequence[Key]) -> dict[Key, ServiceEvent]:
+def _stored(keys: Sequence[Key], reporter_id: UUID | None) -> dict[Key, ServiceEvent]:
     if not keys:
         return {}
     units, sources, ids = (set(names) for names in zip(*keys, strict=True))
-    found = ServiceEvent.objects.filter(unit_id__in=units, source__in=sources, source_event_id__in=ids)
+    found = ServiceEvent.objects.filter(
+        unit_id__in=units, source__in=sources, source_event_id__in=ids, reporter_id=reporter_id
+    )
     return {_key(row): row for row in found}
 
 
@@ -219,7 +230,7 @@ def _refuse_reused_ids(
         return (
             (row.at, row.state, row.detail) == (event.at, event.state, event.detail)
             and row.corrects_id == (one.corrects or (target.pk if target else None))
-            and (event.line_id is None or _track(row) == one.track)
+            and (event.line_id is None or track_of(row) == one.track)
         )
 
     faults = [
@@ -287,18 +298,18 @@ def _record_facts(contract_id: UUID, opened: Collection[Track], *, actor: Actor,
             state = VOID if counts else row.state
             write(row, state, f"{state}:{row.pk}:{len(earlier)}", row.pk)
     _insert(rows)
-    return {_track(row) for row in rows}
+    return {track_of(row) for row in rows}
 
 
 def _refresh(tracks: Collection[Track], *, actor: Actor, at: datetime) -> set[UUID]:
-    """Fold these units at `at` and tell of lines and contracts whose worst state is another one.
+    """Fold these units at `at` and tell of lines whose worst state, or number of serving units, is another.
 
     Returns the events of these units to which no declared transition leads.
     """
     if not tracks:
         return set()
     contract_ids = {contract_id for contract_id, _, _ in tracks}
-    before = unit_counts(contract_ids)
+    before, served = unit_counts(contract_ids), _serving(contract_ids)
     shown = {unit.track: unit.projected_at for unit in _units(tracks)}
     folded, irregular = _fold({track: max(at, shown.get(track, at)) for track in tracks})
     UnitStatus.objects.bulk_create(
@@ -307,7 +318,7 @@ def _refresh(tracks: Collection[Track], *, actor: Actor, at: datetime) -> set[UU
         unique_fields=["contract", "line_id", "unit_id"],
         update_fields=_SHOWN,
     )
-    _announce(before, unit_counts(contract_ids), actor=actor, at=at)
+    _announce(before, unit_counts(contract_ids), served, _serving(contract_ids), actor=actor, at=at)
     return irregular
 
 
@@ -328,6 +339,7 @@ def _fold(instants: Mapping[Track, datetime]) -> tuple[dict[Track, UnitStatus], 
             since=found.since,
             first_at=found.first_at,
             irregular=len(found.irregular),
+            serving=found.serving,
             projected_at=at,
             next_due_at=found.due_at,
         )
@@ -354,7 +366,7 @@ def reports_of(rows: Any) -> Iterable[tuple[UUID, Report]]:
     """A queryset of events as reports, each with its contract."""
     columns = (
         "contract_id", "id", "unit_id", "line_id", "at", "state", "source", "received_at", "recorded_at",
-        "corrects_id",
+        "corrects_id", "reporter_id",
     )  # fmt: skip
     for contract_id, *values in rows.order_by().values_list(*columns):
         yield contract_id, Report(*values)
@@ -371,6 +383,13 @@ def unit_counts(contract_ids: Collection[UUID]) -> Counts:
     return found
 
 
+def _serving(contract_ids: Collection[UUID]) -> Counter[tuple[UUID, UUID]]:
+    """By contract and line: how many units have begun their service and not ended it."""
+    rows = UnitStatus.objects.filter(contract_id__in=contract_ids, serving=True).order_by()
+    counted = rows.values_list("contract_id", "line_id").annotate(count=Count("id"))
+    return Counter({(contract_id, line_id): count for contract_id, line_id, count in counted})
+
+
 def total(lines: Mapping[UUID, Mapping[str, int]]) -> dict[str, int]:
     """Units of a contract by state: the sum over its lines."""
     found: dict[str, int] = defaultdict(int)
@@ -380,7 +399,15 @@ def total(lines: Mapping[UUID, Mapping[str, int]]) -> dict[str, int]:
     return dict(found)
 
 
-def _announce(before: Counts, after: Counts, *, actor: Actor, at: datetime) -> None:
+def _announce(
+    before: Counts,
+    after: Counts,
+    served: Counter[tuple[UUID, UUID]],
+    serving: Counter[tuple[UUID, UUID]],
+    *,
+    actor: Actor,
+    at: datetime,
+) -> None:
     """Tell of lines whose worst state, or number of units that serve, is another one: an event a contract."""
     changed = {
         contract_id: moved
@@ -389,7 +416,8 @@ def _announce(before: Counts, after: Counts, *, actor: Actor, at: datetime) -> N
             moved := [
                 line_id
                 for line_id, counts in lines.items()
-                if _rolled(before.get(contract_id, {}).get(line_id, {})) != _rolled(counts)
+                if served[contract_id, line_id] != serving[contract_id, line_id]
+                or rules.roll_up(before.get(contract_id, {}).get(line_id, {})) != rules.roll_up(counts)
             ]
         )
     }
@@ -412,7 +440,7 @@ def _announce(before: Counts, after: Counts, *, actor: Actor, at: datetime) -> N
                         "line_id": str(line_id),
                         "before": rules.roll_up(old.get(line_id, {})),
                         "after": rules.roll_up(new[line_id]),
-                        "serving": rules.serving(new[line_id]),
+                        "serving": serving[contract_id, line_id],
                         "units": new[line_id],
                     }
                     for line_id in sorted(changed[contract_id])
@@ -421,10 +449,6 @@ def _announce(before: Counts, after: Counts, *, actor: Actor, at: datetime) -> N
             at=at,
             actor=actor,
         )
-
-
-def _rolled(counts: Mapping[str, int]) -> tuple[str | None, int]:
-    return rules.roll_up(counts), rules.serving(counts)
 
 
 def _units(tracks: Collection[Track]) -> list[UnitStatus]:
@@ -437,7 +461,3 @@ def _units(tracks: Collection[Track]) -> list[UnitStatus]:
 
 def _key(row: ServiceEvent) -> Key:
     return row.unit_id, row.source, row.source_event_id
-
-
-def _track(row: ServiceEvent) -> Track:
-    return row.contract_id, row.line_id, row.unit_id

@@ -17,6 +17,7 @@ from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.outbox import drain
 from commerce.outbox.models import OutboxEvent
+from commerce.parties.models import Organization
 from contracts import services
 from contracts.models import Contract, ServiceEvent, UnitStatus
 from contracts.services import ServiceReport
@@ -558,3 +559,49 @@ def test_verify_finds_units_that_the_clock_has_left_behind(named: Contract, cloc
     record(report("degraded", MARCH + MINUTE), at=MARCH + MINUTE)
     clock(MARCH + timedelta(days=2))
     assert found() == [f"unit_status:{UnitStatus.objects.get(unit_id='u-1').pk}"]
+
+
+# Whose id, whose block, whose units
+
+
+def test_a_seller_does_not_lift_what_the_platform_blocked(named: Contract, parties: Parties) -> None:
+    """A source's name is its reporter's own: another may call its own so, and means somebody else by it."""
+    record(report("in_service", MARCH))
+    record(report("access_blocked", MARCH + HOUR, source="gate"))
+    seller = key_of(parties.seller)
+    for said in ("access_restored", "in_service"):
+        record(report(said, MARCH + 2 * HOUR, source="gate"), actor=seller)
+        assert state_of() == "access_blocked"
+    record(report("access_restored", MARCH + 3 * HOUR, source="gate"))
+    assert state_of() == "in_service"
+
+
+def test_an_id_is_its_reporters_own(named: Contract, parties: Parties) -> None:
+    seller = key_of(parties.seller)
+    record(report("provisioning", MARCH, source_event_id="x"))
+    assert record(report("in_service", MARCH + HOUR, source_event_id="x"), actor=seller).duplicates == []
+    assert state_of() == "in_service"
+    void = report("void", NOON, corrects="x")
+    assert len(record(void, actor=seller).events) == 1
+    assert state_of() == "provisioning"
+    again = report("down", NOON, source_event_id="x")
+    assert faults(again) == [("/events/0/id", "event_id_reused")]
+    assert faults(again, actor=seller) == [("/events/0/id", "event_id_reused")]
+
+
+def test_the_platforms_keys_and_people_are_one_reporter(named: Contract) -> None:
+    one = report("in_service", MARCH)
+    record(one, actor=key_of(Organization.objects.platform()))
+    assert record(one).duplicates == [0]
+    assert ServiceEvent.objects.get(source_event_id=one.source_event_id).reporter is None
+
+
+def test_a_unit_that_begins_to_serve_behind_a_worse_one_is_told_of(named: Contract, line: UUID) -> None:
+    record(report("in_service", MARCH), report("down", MARCH + HOUR))
+    record(report("down", MARCH + HOUR, "u-2"))
+    before = len(changes())
+    record(report("in_service", MARCH + 2 * HOUR, "u-2"))
+    [said] = changes()[before:]
+    assert [(one["after"], one["serving"]) for one in said["lines"]] == [("down", 2)]
+    record(report("deprovisioning", MARCH + 3 * HOUR, "u-2"))
+    assert changes()[-1]["lines"][0]["serving"] == 1

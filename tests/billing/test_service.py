@@ -1,0 +1,83 @@
+"""Lines that are billed from service: OpenMeter follows what their units do, and no others."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from billing import services
+from billing.services.rate_cards import item_key
+from commerce.ids import uuid7
+from tests.billing.conftest import MARCH, SYSTEM, Deal, OpenMeter, World, now, parked, reviews, work
+from tests.contracts.test_service import record, report
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def deal(openmeter: OpenMeter, world: World) -> Deal:
+    return world.live()
+
+
+@pytest.fixture
+def line(deal: Deal, world: World) -> UUID:
+    """Two servers at 1,000 a month each, billed from service."""
+    line = uuid7()
+    product = {"product": "h100-server", "quantity": 2, "price": {"model": "unit", "rate": "1000"}}
+    added = {"line_id": str(line), "seller_id": str(world.northwind.pk), "bill_from": "in_service", **product}
+    deal.edit("add_product", added)
+    work()
+    return line
+
+
+@pytest.fixture
+def say(openmeter: OpenMeter, deal: Deal, line: UUID) -> Callable[..., None]:
+    """A unit of the line is reported at an instant, by default when it happens; events are delivered."""
+
+    def say(state: str, unit: str, at: datetime, told: datetime | None = None) -> None:
+        openmeter.at(told or at)
+        record(report(state, at, unit, contract_id=deal.contract.pk, line_id=line), at=now())
+        work()
+
+    return say
+
+
+def test_units_reach_openmeter_when_they_come_into_service_and_go(
+    openmeter: OpenMeter, deal: Deal, line: UUID, say: Callable[..., None]
+) -> None:
+    assert item_key(line) not in openmeter.items(deal)
+    say("provisioning", "u-1", MARCH + 4 * DAY)
+    assert item_key(line) not in openmeter.items(deal)
+    say("in_service", "u-1", MARCH + 5 * DAY)
+    assert item_key(line) in openmeter.items(deal)
+    assert services.check_drift(sync_id=deal.sync.pk, actor=SYSTEM, at=now()).unexpected == []
+    say("deprovisioning", "u-1", MARCH + 9 * DAY)
+    assert item_key(line) not in openmeter.items(deal)
+    assert parked() == []
+
+
+def test_units_that_are_not_billed_from_service_send_nothing(openmeter: OpenMeter, deal: Deal) -> None:
+    sent = openmeter.requests()
+    record(report("in_service", now(), contract_id=deal.contract.pk, line_id=deal.servers), at=now())
+    work()
+    assert openmeter.requests() == sent
+
+
+def test_what_a_sync_mends_is_asked_of_nobody(
+    openmeter: OpenMeter, deal: Deal, line: UUID, say: Callable[..., None]
+) -> None:
+    say("in_service", "u-1", MARCH + 5 * DAY)
+    answer = openmeter.sandbox.om.patch(
+        f"/subscriptions/{deal.sync.subscription_id}",
+        json={
+            "timing": "immediate",
+            "customizations": [{"op": "remove_item", "phaseKey": "default", "itemKey": item_key(line)}],
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    services.check_due_drift(actor=SYSTEM, at=now())
+    assert item_key(line) in openmeter.items(deal)
+    assert reviews("subscription_drift") == []
