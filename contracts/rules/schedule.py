@@ -4,7 +4,7 @@ Only what has to be recorded or told is a command. A future edit, the end of a t
 of a line follow from the log by themselves: the fold's clock knows them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -38,13 +38,15 @@ def implied(
     *,
     activation_timeout: timedelta,
     late_notices: Mapping[int, datetime],
+    renewed: Set[int] = frozenset(),
 ) -> list[Command]:
     """The commands that a whole timeline implies, past ones too, in the order in which they are done.
 
-    `late_notices` is when the notice of a term was given that could not be given in time, by term.
+    `late_notices` is when the notice of a term was given that could not be given in time, by term. Of a term
+    in `renewed` the renewal was recorded before: if it still comes, somebody has voided it, and it lapses.
     """
     found = [
-        *_renewal(contract_id, steps, late_notices),
+        *_renewal(contract_id, steps, late_notices, renewed),
         *_resumptions(contract_id, steps),
         *_timeout(contract_id, steps, activation_timeout),
     ]
@@ -60,7 +62,9 @@ def since_renewal(steps: Sequence[Instant]) -> Sequence[Instant]:
     return steps
 
 
-def _renewal(contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, datetime]) -> list[Command]:
+def _renewal(
+    contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, datetime], renewed: Set[int]
+) -> list[Command]:
     """Notice, cutoff and renewal of the next term, under its number: as the log has it when the term ends.
 
     What takes effect after the renewal, an end of the contract too, does not call the renewal off.
@@ -70,6 +74,10 @@ def _renewal(contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, dat
     for step, until in zip(steps, ends, strict=True):
         renews_at = _renews_at(step.state, late)
         if renews_at and (until is None or renews_at < until):
+            number = step.state.term_no + 1
+            if number in renewed:
+                lapse = {"mode": "lapse", "term_no": number, "trigger": "auto"}
+                return [Command(f"lapse:{contract_id}:{number}", "renewal", renews_at, "renew", lapse)]
             return _next_term(contract_id, step.state, renews_at, late)
     return []
 

@@ -37,8 +37,10 @@ MAX_BATCH = 50
 
 ActivationGuard = Callable[[Contract, ContractState, datetime], None]
 EditHook = Callable[..., None]
+Overtake = Callable[[Contract, datetime], Contract]
 _activation_guards: list[ActivationGuard] = []
 _hooks: list[EditHook] = []
+_overtakes: list[Overtake] = []
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def register_edit_hook(hook: EditHook) -> None:
     """
     if hook not in _hooks:
         _hooks.append(hook)
+
+
+def register_overtake(overtake: Overtake) -> None:
+    """Let `overtake(contract, at)` do what was due on a locked contract by `at`, before an edit is planned.
+
+    It returns the row as that leaves it, and raises to refuse the edit.
+    """
+    if overtake not in _overtakes:
+        _overtakes.append(overtake)
 
 
 def contract_edits(contract_id: UUID) -> list[Edit]:
@@ -173,10 +184,11 @@ def record_edit(
 ) -> EditResult:
     """Record one operation on a contract; `expected_version` None is for machines with semantic keys.
 
+    What was scheduled by `at` is done first, whatever the tick does; `expected_version` is from before that.
     Takes effect at `effective_at` (default `at`, or what the payload fixes). In the past it needs a
     reason and is refused when a later edit would no longer be admitted; in the future it is recorded
     now and takes effect when its instant comes. Raises VersionConflict, StateConflict, InvalidInput,
-    and PermissionDenied (approval_required) for what two people must agree to.
+    Busy (schedule_behind), and PermissionDenied (approval_required) for what two people must agree to.
     """
     result = record(
         contract_id,
@@ -250,6 +262,8 @@ def record(
         return BatchResult(contract, sorted(rows, key=lambda row: row.seq), replayed=True)
     if expected_version is not None and expected_version != contract.version:
         raise admission.version_conflict(contract, expected_version)
+    for overtake in _overtakes:
+        contract = overtake(contract, at)
     edits = projection.load_edits(contract.pk)
     contract, _ = projection.catch_up(contract, edits, at=at)
     shown_at = max(at, contract.projected_at)

@@ -21,7 +21,7 @@ from django.utils import timezone
 from commerce.actor import Actor
 from commerce.console.services import clear_reviews, open_review
 from commerce.crash import crash_point
-from commerce.errors import CommerceError, StateConflict
+from commerce.errors import Busy, CommerceError, StateConflict
 from commerce.outbox import append
 from commerce.states import transition, transition_all
 from contracts.models import Contract, ScheduledCommand
@@ -53,6 +53,7 @@ REASONS = {
     Kind.RESUME: "The suspension was to end at this instant.",
     Kind.ACTIVATION_TIMEOUT: "Not activated in time.",
 }
+VOIDED = "The renewal was voided; the term ends as the contract says."
 
 # Every contract with something due whose first due command does not wait for another attempt.
 _CLAIM = """
@@ -221,7 +222,11 @@ def _implied(
         and row.finished_at
         and row.finished_at > row.due_at + LATE
     }
-    return implied(contract.pk, steps, activation_timeout=timedelta(days=days), late_notices=late)
+    renewed = {
+        row.payload["term_no"] for row in rows if (row.kind, row.status) == (Kind.RENEWAL, Status.DONE)
+    }
+    wait = timedelta(days=days)
+    return implied(contract.pk, steps, activation_timeout=wait, late_notices=late, renewed=renewed)
 
 
 def _still_open(row: ScheduledCommand, state: ContractState) -> bool:
@@ -237,19 +242,44 @@ def _run_some(at: datetime, limit: int, tired: Sequence[UUID]) -> tuple[int, lis
         )
         contracts = {row.pk: row for row in claimed}
         commands = _first_of_each(contracts, at)
-        done = {command.pk: seq for command in commands if (seq := _run(command, at)) is not None}
-        transition_all(
-            [command for command in commands if command.pk in done],
-            "finish",
-            actor=SCHEDULER,
-            at=at,
-            arguments={pk: {"finished_at": at, "result_seq": seq or None} for pk, seq in done.items()},
-        )
-        for command in commands:
-            if command.pk in done and command.kind == Kind.NOTICE and at > command.due_at + LATE:
-                replan(command.contract, _steps(command.contract_id), actor=SCHEDULER, at=at)
+        _carry_out(commands, at)
         crash_point("contracts.before_schedule_commit")
     return len(contracts), [command.contract_id for command in commands]
+
+
+def _overtake(contract: Contract, at: datetime) -> Contract:
+    """Somebody is about to edit a locked contract: what is due comes first, as if the tick had been here.
+
+    Busy when that does not succeed, or is more than a pass does of one contract.
+    """
+    if _in_hand.get():
+        return contract
+    tried: set[UUID] = set()
+    while due := _first_of_each({contract.pk: contract}, at):
+        if due[0].pk in tried or len(tried) == PER_CONTRACT:
+            raise Busy(
+                f"{due[0]} was due at {due[0].due_at:%Y-%m-%d %H:%M} UTC and comes first; try again.",
+                code="schedule_behind",
+            )
+        _carry_out(due, at)
+        tried.add(due[0].pk)
+        contract = projection.lock(contract.pk)
+    return contract
+
+
+def _carry_out(commands: Sequence[ScheduledCommand], at: datetime) -> None:
+    """Run commands of different contracts, which are locked, and finish those that succeed."""
+    done = {command.pk: seq for command in commands if (seq := _run(command, at)) is not None}
+    transition_all(
+        [command for command in commands if command.pk in done],
+        "finish",
+        actor=SCHEDULER,
+        at=at,
+        arguments={pk: {"finished_at": at, "result_seq": seq or None} for pk, seq in done.items()},
+    )
+    for command in commands:
+        if command.pk in done and command.kind == Kind.NOTICE and at > command.due_at + LATE:
+            replan(command.contract, _steps(command.contract_id), actor=SCHEDULER, at=at)
 
 
 def _first_of_each(contracts: dict[UUID, Contract], at: datetime) -> list[ScheduledCommand]:
@@ -268,7 +298,7 @@ def _run(command: ScheduledCommand, at: datetime) -> int | None:
     try:
         with transaction.atomic():
             if command.operation:
-                return _record(command, _payload(command), REASONS[Kind(command.kind)])
+                return _record(command, *_said(command))
             _tell(command, at)
             return 0
     except (SoftTimeLimitExceeded, OperationalError):  # the whole batch, at another time
@@ -286,10 +316,14 @@ def _run(command: ScheduledCommand, at: datetime) -> int | None:
     return None
 
 
-def _payload(command: ScheduledCommand) -> dict[str, Any]:
+def _said(command: ScheduledCommand) -> tuple[dict[str, Any], str]:
+    """The payload and the reason of the command's edit."""
+    payload = command.payload
     if command.kind == Kind.RENEWAL:
-        return renewals.at_list_prices(command.contract, command.payload)
-    return command.payload
+        if payload["mode"] == "lapse":
+            return payload, VOIDED
+        payload = renewals.at_list_prices(command.contract, payload)
+    return payload, REASONS[Kind(command.kind)]
 
 
 def _tell(command: ScheduledCommand, at: datetime) -> None:
@@ -399,3 +433,4 @@ def _follow(*, contract: Contract, will: Sequence[Instant], actor: Actor, at: da
 
 
 edits.register_edit_hook(_follow)
+edits.register_overtake(_overtake)

@@ -28,6 +28,10 @@ PLANS = st.lists(
     max_size=3,
     unique_by=lambda plan: plan[0],
 )
+# Recorded by somebody on a day, whether or not the clock has ticked since: another quantity, leaving.
+EDITS = st.dictionaries(
+    st.integers(0, DAYS), st.one_of(st.integers(3, 9), st.just("terminate"), st.just("opt_out")), max_size=2
+)
 
 
 @pytest.mark.django_db
@@ -38,6 +42,7 @@ PLANS = st.lists(
     months=st.integers(1, 3),
     uplift=st.booleans(),
     plans=PLANS,
+    edits=EDITS,
 )
 def test_downtime_leaves_the_log_the_events_and_every_state_as_if_there_had_been_none(
     payload: dict[str, Any],  # noqa: F811
@@ -46,6 +51,7 @@ def test_downtime_leaves_the_log_the_events_and_every_state_as_if_there_had_been
     months: int,
     uplift: bool,
     plans: list[tuple[str, int, int]],
+    edits: dict[int, int | str],
 ) -> None:
     renewal = {"uplift": {"kind": "percent", "value": "0.035", "cap": "0.05"}} if uplift else {}
     steadily = range(DAYS + 1)
@@ -56,9 +62,11 @@ def test_downtime_leaves_the_log_the_events_and_every_state_as_if_there_had_been
             contract = renewing(payload, f"{begin:%Y-%m-%d}", months=months, renewal=renewal)
             for plan in plans:
                 _record(contract, payload["lines"][0]["line_id"], *plan)
-            for offset in ticks:
-                while tick(BEGIN + timedelta(days=offset)):
+            for offset in sorted({*ticks, *edits}):
+                while offset in ticks and tick(BEGIN + timedelta(days=offset)):
                     pass
+                if offset in edits:
+                    _edit(contract, payload["lines"][0]["line_id"], offset, edits[offset])
             contract.refresh_from_db()
             found.append(contract)
         steady, patchy = found
@@ -79,6 +87,15 @@ def _record(contract: Contract, line_id: str, what: str, ahead: int, value: int)
     operation = "change_terms" if what == "opt_out" else what
     with suppress(CommerceError):  # what an earlier plan rules out is ruled out for both
         edit(contract, operation, payloads[what], at=BEGIN, effective_at=at)
+
+
+def _edit(contract: Contract, line_id: str, offset: int, what: int | str) -> None:
+    operation, body = {
+        "terminate": ("terminate", {"cause": "mutual"}),
+        "opt_out": ("change_terms", {"renewal": {"auto": False}}),
+    }.get(str(what), ("change_quantity", {"line_id": line_id, "quantity": what}))
+    with suppress(CommerceError):  # what is refused is refused for both
+        edit(contract, operation, body, at=BEGIN + timedelta(days=offset), reason="Agreed")
 
 
 def _plain(contract: Contract) -> str:
