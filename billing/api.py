@@ -277,7 +277,8 @@ class BillingAccountOutput(StrictModelSerializer):
         The platform also reads what differed when both were last compared.
         """
         syncs = account.contract.subscription_syncs.all()
-        sync = next((one for one in syncs if one.owner_epoch == account.owner_epoch), None)
+        whose = (account.buyer_id, account.turn)
+        sync = next((one for one in syncs if (one.buyer_id, one.turn) == whose), None)
         if sync is None:
             return None
         compared = {"checked_at": sync.checked_at, "drift": sync.drift}

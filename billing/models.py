@@ -55,12 +55,14 @@ class BillingAccount(models.Model):
     contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="billing_accounts")
     owner_epoch = models.PositiveSmallIntegerField(default=1, help_text="Which owner of the contract's.")
     buyer = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="billing_accounts")
+    turn = models.PositiveSmallIntegerField(default=1, help_text="Which of this buyer's times.")
     currency = models.CharField(max_length=3)
     billing_status = FSMField(default=BillingStatus.NOT_BILLING, choices=BillingStatus.choices)
     status_since = models.DateTimeField()
     next_check_at = models.DateTimeField(null=True, help_text="When the clock alone may change the status.")
     downpayment_wanted_minor = minor_units(help_text="Still to be set aside.")
     downpayment_minor = minor_units(help_text="Set aside and not yet drawn.")
+    downpayment_drawn_minor = minor_units(help_text="Invoices have drawn so much of it.")
     committed_wanted_minor = minor_units(help_text="Still to be set aside.")
     committed_minor = minor_units(help_text="Set aside for the period and not yet drawn.")
     invoiced_through = models.DateTimeField(null=True, help_text="End of the last invoiced period.")
@@ -70,11 +72,15 @@ class BillingAccount(models.Model):
             models.CheckConstraint(
                 condition=Q(downpayment_wanted_minor__gte=0)
                 & Q(downpayment_minor__gte=0)
+                & Q(downpayment_drawn_minor__gte=0)
                 & Q(committed_wanted_minor__gte=0)
                 & Q(committed_minor__gte=0),
                 name="set_aside_not_negative",
             ),
             models.UniqueConstraint(fields=["contract", "owner_epoch"], name="billing_account_of_owner_once"),
+            models.UniqueConstraint(
+                fields=["contract", "buyer", "turn"], name="billing_account_of_turn_once"
+            ),
         )
         indexes = (
             models.Index(
@@ -93,6 +99,15 @@ class BillingAccount(models.Model):
             "buyer_id": str(self.buyer_id),
             "billing_status": self.billing_status,
         }
+
+    @transition(
+        field=billing_status,
+        source=[BillingStatus.CURRENT, BillingStatus.SETTLED],
+        target=BillingStatus.NOT_BILLING,
+        custom=_CHANGED,
+    )
+    def become_not_billing(self) -> None:
+        """It goes on after all, and nothing was ever invoiced."""
 
     @transition(
         field=billing_status,
@@ -167,6 +182,8 @@ class SubscriptionSync(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="subscription_syncs")
     owner_epoch = models.PositiveSmallIntegerField(default=1, help_text="Which owner of the contract's.")
+    buyer = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    turn = models.PositiveSmallIntegerField(default=1, help_text="Which of this buyer's times.")
     customer_key = models.CharField(max_length=64, unique=True)
     customer_id = models.CharField(max_length=40, blank=True, default="")
     subscription_id = models.CharField(max_length=40, blank=True, default="", db_index=True)
@@ -183,6 +200,7 @@ class SubscriptionSync(models.Model):
                 condition=Q(applied_version__lte=F("desired_version")), name="sync_not_ahead_of_the_contract"
             ),
             models.UniqueConstraint(fields=["contract", "owner_epoch"], name="sync_of_owner_once"),
+            models.UniqueConstraint(fields=["contract", "buyer", "turn"], name="sync_of_turn_once"),
         )
         indexes = (models.Index(F("checked_at").asc(nulls_first=True), name="sync_by_check"),)
         permissions = (("request_sync", "Can have a subscription compared with its contract and synced"),)

@@ -367,7 +367,9 @@ def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
     account = BillingAccount.objects.filter(contract=contract).order_by("-owner_epoch").first()
     if account is None:
         return nothing("Billing begins when the contract is signed.")
-    sync = SubscriptionSync.objects.filter(contract=contract, owner_epoch=account.owner_epoch).first()
+    sync = SubscriptionSync.objects.filter(
+        contract=contract, buyer=account.buyer_id, turn=account.turn
+    ).first()
     followed: SafeString | str = "not yet created"
     if sync and sync.subscription_id:
         versions = f"at version {sync.applied_version} of {contract.version}"
@@ -420,7 +422,7 @@ def contract_postings(contract: Contract, request: HttpRequest) -> SafeString:
         [
             *(f"contract:{contract.pk}:v{version}" for version in range(1, contract.version + 1)),
             *(f"invoice:{pk}" for pk in invoices),
-            *(f"billing_account:{pk}:settled" for pk in accounts),
+            *(f"billing_account:{pk}:{step}" for pk in accounts for step in ("settled", "reopened")),
         ]
     )
 

@@ -89,6 +89,7 @@ def _pay(
             actor=actor,
         )
     account.downpayment_minor -= draw.downpayment
+    account.downpayment_drawn_minor += draw.downpayment
     account.committed_minor -= draw.committed
     account.committed_wanted_minor = 0  # it was wanted for what is paid now
     account.save()

@@ -15,7 +15,7 @@ from billing.services.batches import each
 from billing.services.questions import settle_question
 from billing.services.rating import rate
 from billing.services.terms import ENDED, RUNNING, Owner, owner_of, state_of
-from billing.services.wallet import follow_owner, give_back
+from billing.services.wallet import account_at, ask_and_set_aside, follow_owner, give_back
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.money import Money
@@ -73,7 +73,7 @@ def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
     edits = contract_edits(account.contract_id)
     invoices = Invoice.objects.filter(account=account)
     due = invoices.filter(status__in=OPEN_STATUSES).values_list("due_at", flat=True)
-    owner = owner_of(edits, account.owner_epoch)
+    owner = owner_of(edits, account.buyer_id, account.turn)
     ended = account.contract.status in ENDED or not _owns(owner, at)
     drafted = invoices.filter(status=InvoiceStatus.DRAFT).exists()
     return rule.Facts(
@@ -108,7 +108,10 @@ def _enter(account: BillingAccount, before: str, *, actor: Actor, at: datetime) 
     if before == "collections":
         settle_question("collections", account, reason=f"The account is {status}.", at=at)
     key = f"dunning:{account.id}:{status}:{at.isoformat()}"
-    current = account.owner_epoch == contract.current.owner_epoch
+    current = account_at(contract.pk, at) == account
+    if before == "settled" and current and contract.status not in ENDED:
+        source = f"billing_account:{account.id}:reopened"
+        account = ask_and_set_aside(account=account, source=source, actor=actor, at=at)
     if status == "delinquent" and before == "past_due" and contract.status in RUNNING and current:
         contracts.suspend_contract(
             contract_id=contract.id, reason_code="non_payment", actor=actor, at=at, idempotency_key=key

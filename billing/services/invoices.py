@@ -80,7 +80,7 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
         return None
     account = (
         BillingAccount.objects.select_for_update()
-        .filter(contract_id=sync.contract_id, owner_epoch=sync.owner_epoch)
+        .filter(contract_id=sync.contract_id, buyer_id=sync.buyer_id, turn=sync.turn)
         .first()
     )
     if account is None:
@@ -99,9 +99,10 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
     elif provider.updated_at < invoice.provider_updated_at:
         return invoice
     if not invoice.verified_at:
-        invoice.period_start, invoice.period_end = _billed_period(
-            invoice, account.owner_epoch, provider.period_start, provider.period_end
-        )
+        period = _billed_period(invoice, account, provider.period_start, provider.period_end)
+        if period is None:
+            return _refuse_time(invoice, provider, actor=actor, at=at)
+        invoice.period_start, invoice.period_end = period
     invoice.provider_status = provider.extended_status
     invoice.provider_updated_at = provider.updated_at
     invoice.provider_net_minor = minor_units_of(provider.net, invoice.currency)
@@ -115,18 +116,48 @@ def apply_invoice(*, provider: ProviderInvoice, actor: Actor, at: datetime) -> I
     return invoice
 
 
-def _billed_period(invoice: Invoice, epoch: int, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+def _billed_period(
+    invoice: Invoice, account: BillingAccount, start: datetime, end: datetime
+) -> tuple[datetime, datetime] | None:
     """From where the invoice before ends, or the owner's time begins, to where it ends at the latest.
 
     No time is on no invoice: the provider's lines may begin later, for example when the subscription was
-    created late, and end later than another owner has begun.
+    created late, and end later than another owner has begun. None when none of it is the owner's. A draft
+    that was withdrawn has billed nothing.
     """
-    owner = owner_of(contract_edits(invoice.contract_id), epoch)
-    others = Invoice.objects.filter(account_id=invoice.account_id).exclude(pk=invoice.pk)
+    owner = owner_of(contract_edits(account.contract_id), account.buyer_id, account.turn)
+    if owner is None:
+        return None
+    others = Invoice.objects.filter(account=account).exclude(pk=invoice.pk)
+    others = others.exclude(status=InvoiceStatus.VOIDED, verified_at=None)
     before: datetime | None = others.filter(period_start__lt=start).aggregate(end=Max("period_end"))["end"]
-    begin = max(invoice.contract.start_at, owner.since) if owner else start
-    begin = min(before or begin, start) if epoch == 1 else max(before or begin, begin)
-    return begin, min(end, owner.until) if owner and owner.until and owner.until > begin else end
+    since = max(account.contract.start_at, owner.since)
+    begin = min(before or since, start)
+    if owner.epoch > 1:
+        begin = max(begin, since)
+    end = min(end, owner.until or end)
+    return (begin, end) if begin < end else None
+
+
+def _refuse_time(
+    invoice: Invoice, provider: ProviderInvoice, *, actor: Actor, at: datetime
+) -> Invoice | None:
+    """Bill nobody for time that is not the account's owner's; a person hears of it."""
+    if provider.status in WITHDRAWN:
+        return None if invoice._state.adding else _withdraw(invoice, actor=actor, at=at)
+    buyer, number = invoice.buyer, invoice.contract.number
+    ask_once(
+        kind="unowned_invoice",
+        subject_type="openmeter.invoice",
+        subject_id=provider.id,
+        title=f"OpenMeter bills {buyer.name} for time in which {number} is not its own",
+        detail=f"Invoice {provider.id} is neither issued nor collected.",
+        evidence={"status": provider.extended_status, "contract": number, "buyer": str(buyer.pk)},
+        value=Money(minor_units_of(provider.total, provider.currency), provider.currency),
+        actor=actor,
+        at=at,
+    )
+    return None
 
 
 @transaction.atomic

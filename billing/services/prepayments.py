@@ -12,7 +12,7 @@ from django.db import transaction
 
 from billing.models import BillingAccount, BillingStatus
 from billing.services.terms import RUNNING, contract_state
-from billing.services.wallet import downpayment_of, set_aside
+from billing.services.wallet import account_at, downpayment_of, set_aside
 from commerce.actor import Actor
 from commerce.errors import Conflict
 from commerce.ids import uuid7
@@ -27,14 +27,13 @@ OVERDUE = (BillingStatus.PAST_DUE, BillingStatus.DELINQUENT, BillingStatus.COLLE
 DOWNPAYMENT = "/terms/commitment/downpayment"
 
 
-def keep_what_was_drawn(*, contract: Contract, planned: Sequence[Planned], **_: Any) -> None:
+def keep_what_was_drawn(*, contract: Contract, planned: Sequence[Planned], at: datetime, **_: Any) -> None:
     """Conflict (downpayment_already_drawn) when an edit changes a prepayment that invoices have drawn on."""
     for i, plan in enumerate(planned):
-        asked = downpayment_of(plan.before)
-        if asked == downpayment_of(plan.after):
+        if downpayment_of(plan.before) == downpayment_of(plan.after):
             continue
-        account = _account(contract.pk)
-        drawn = asked - account.downpayment_wanted_minor - account.downpayment_minor if account else 0
+        account = account_at(contract.pk, at)
+        drawn = account.downpayment_drawn_minor if account else 0
         if drawn > 0:
             raise Conflict(
                 f"{Money(drawn, contract.currency)} of the prepayment were drawn already.",
@@ -43,7 +42,9 @@ def keep_what_was_drawn(*, contract: Contract, planned: Sequence[Planned], **_: 
             )
 
 
-def keep_unpaid_on_hold(*, contract: Contract, planned: Sequence[Planned], actor: Actor, **_: Any) -> None:
+def keep_unpaid_on_hold(
+    *, contract: Contract, planned: Sequence[Planned], actor: Actor, at: datetime, **_: Any
+) -> None:
     """Conflict (still_past_due) when a person lifts a hold for non-payment of what is still overdue.
 
     Dunning lifts it when it is paid; finance may override it.
@@ -52,7 +53,7 @@ def keep_unpaid_on_hold(*, contract: Contract, planned: Sequence[Planned], actor
         payload = plan.edit.payload
         if not isinstance(payload, Resume) or payload.reason != "non_payment" or actor.has_perm(FINANCE):
             continue
-        account = _account(contract.pk)
+        account = account_at(contract.pk, at)
         if account and account.billing_status in OVERDUE:
             raise Conflict(
                 f"The contract is {account.billing_status.replace('_', ' ')}.",
@@ -69,11 +70,16 @@ def moves_prepayment(change: Mapping[str, Any]) -> bool:
 
 @transaction.atomic
 def follow_prepayment(*, contract_id: UUID | str, version: int, actor: Actor, at: datetime) -> None:
-    """Set aside what a running contract's prepayment asks for now, or give back what it asks for no more."""
-    account = _account(contract_id, lock=True)
-    if account is None or account.contract.status not in RUNNING:
+    """Set aside what a running contract's prepayment asks for now, or give back what it asks for no more.
+
+    What invoices have drawn by now was set aside once: only what is asked beyond it counts.
+    """
+    found = account_at(contract_id, at)
+    if found is None or found.contract.status not in RUNNING:
         return
-    asked = downpayment_of(contract_state(account.contract_id, valid_at=at))
+    account = BillingAccount.objects.select_for_update().get(pk=found.pk)
+    state = contract_state(account.contract_id, valid_at=at)
+    asked = max(downpayment_of(state) - account.downpayment_drawn_minor, 0)
     source = f"contract:{account.contract_id}:v{version}"
     surplus = max(0, account.downpayment_minor - asked)
     if surplus:
@@ -94,12 +100,6 @@ def follow_prepayment(*, contract_id: UUID | str, version: int, actor: Actor, at
     account.downpayment_wanted_minor = asked - account.downpayment_minor
     account.save(update_fields=["downpayment_minor", "downpayment_wanted_minor"])
     set_aside(account=account, source=source, actor=actor, at=at)
-
-
-def _account(contract_id: UUID | str, *, lock: bool = False) -> BillingAccount | None:
-    """The account of the contract's owner of today."""
-    accounts = BillingAccount.objects.filter(contract_id=contract_id).order_by("-owner_epoch")
-    return (accounts.select_for_update() if lock else accounts).first()
 
 
 def _place(planned: Sequence[Planned], i: int) -> str:

@@ -15,8 +15,9 @@ def require_paid_up(contract: Contract, state: ContractState, payload: Renew, ef
     """Conflict (past_due_block) when the owner is delinquent or worse, unless a person renews by hand."""
     if payload.trigger == "manual":
         return
-    account = BillingAccount.objects.filter(contract=contract, owner_epoch=state.owner_epoch).first()
-    if account and account.billing_status in NO_NEW_TERM:
+    owed = BillingAccount.objects.filter(contract=contract, buyer_id=state.buyer_id)
+    account = owed.filter(billing_status__in=NO_NEW_TERM).first()
+    if account:
         raise Conflict(
             f"The buyer's account is {account.billing_status.replace('_', ' ')}.", code="past_due_block"
         )

@@ -24,7 +24,7 @@ from billing.models import SubscriptionChange, SubscriptionSync
 from billing.rules.drift import LONGEST_DELAY
 from billing.rules.items import items
 from billing.services.rate_cards import ensure_feature, rate_card
-from billing.services.terms import ENDED, RUNNING, owner_at, state_of
+from billing.services.terms import ENDED, RUNNING, next_ordinal, owner_at, state_of
 from commerce.actor import Actor
 from commerce.crash import crash_point
 from commerce.errors import Rejected, Retryable
@@ -68,10 +68,12 @@ def _sync(contract_id: UUID | str, *, actor: Actor, at: datetime) -> Subscriptio
     edits = contract_edits(contract.id)
     state = state_of(edits, valid_at=at)
     sync = _intend(contract, edits, state, at)
+    for former in contract.subscription_syncs.filter(ended_at=None):
+        if former != sync:
+            _end_all(former)
     if sync is None:
-        return None
-    for former in contract.subscription_syncs.filter(ended_at=None).exclude(pk=sync.pk):
-        _end_all(former)
+        newest = contract.subscription_syncs.order_by("-owner_epoch").first()
+        return newest and _record(newest, None, state.version, at=at)
     subscription = None
     if state.status in RUNNING or sync.customer_id:
         _prepare(settings.OPENMETER_BASE_URL, settings.PUBLIC_URL)
@@ -115,13 +117,14 @@ def _intend(
     contract: Contract, edits: Sequence[Edit], state: ContractState, at: datetime
 ) -> SubscriptionSync | None:
     """Note which version is wanted, and the key of the customer, before anything is sent."""
-    epoch = state.owner_epoch
-    sync = SubscriptionSync.objects.select_for_update().filter(contract=contract, owner_epoch=epoch).first()
+    owner, syncs = owner_at(edits, at), contract.subscription_syncs.select_for_update()
+    sync = syncs.filter(**owner.key).first()
     if sync is None:
-        if state.status not in (*RUNNING, *ENDED) or (epoch > 1 and state.status in ENDED):
+        if state.status not in (*RUNNING, *ENDED) or (owner.epoch > 1 and state.status in ENDED):
             return None
-        sync = SubscriptionSync.objects.create(
-            contract=contract, owner_epoch=epoch, customer_key=customer_key(contract.id, epoch)
+        ordinal = next_ordinal(contract.subscription_syncs.all())
+        sync = contract.subscription_syncs.create(
+            **owner.key, owner_epoch=ordinal, customer_key=customer_key(contract.id, ordinal)
         )
     sync.desired_version = max(sync.desired_version, state.version)
     sync.save(update_fields=["desired_version"])
@@ -137,7 +140,7 @@ def _ensure_customer(sync: SubscriptionSync, *, actor: Actor, at: datetime) -> N
     if sync.customer_id:
         return
     contract = sync.contract
-    buyer = Organization.objects.get(pk=owner_at(contract_edits(contract.id), at).buyer_id)
+    buyer = Organization.objects.get(pk=sync.buyer_id)
     reference = request_reference(
         organization=buyer, provider="openmeter", kind="customer", reference=sync.customer_key, at=at
     )
@@ -346,6 +349,7 @@ def _record(
         ignore_conflicts=True,
     )
     row.applied_version = max(row.applied_version, version)
+    row.desired_version = max(row.desired_version, row.applied_version)
     row.customer_id = sync.customer_id
     row.synced_at = timezone.now()
     row.save()
@@ -380,5 +384,6 @@ def line_of(key: str) -> UUID | None:
 def is_behind(contract_id: UUID) -> bool:
     """Whether OpenMeter has not followed the newest edit yet."""
     newest = ContractEdit.objects.filter(contract_id=contract_id).aggregate(newest=Max("seq"))["newest"]
-    sync = SubscriptionSync.objects.filter(contract_id=contract_id).order_by("-owner_epoch").first()
-    return sync is not None and sync.applied_version < (newest or 0)
+    syncs = SubscriptionSync.objects.filter(contract_id=contract_id)
+    applied = syncs.aggregate(applied=Max("applied_version"))["applied"]
+    return applied is not None and applied < (newest or 0)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
+
+from django.db.models import Max, QuerySet
 
 from contracts.rules.fold import Edit, fold, timeline
 from contracts.rules.state import ContractState
@@ -30,12 +33,22 @@ def live_since(edits: Sequence[Edit]) -> datetime | None:
 
 @dataclass(frozen=True)
 class Owner:
-    """One buyer's time of a contract: [since, until), without end when `until` is None."""
+    """One buyer's time of a contract: [since, until), without end when `until` is None.
+
+    `epoch` counts the owners, and a correction may give one's number to another. `turn` counts the times
+    of this buyer: what is kept of an owner is found by the buyer and the turn.
+    """
 
     epoch: int
     buyer_id: UUID
     since: datetime
+    turn: int = 1
     until: datetime | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What finds the rows that are kept of this owner among those of its contract."""
+        return {"buyer_id": self.buyer_id, "turn": self.turn}
 
 
 def owners(edits: Sequence[Edit]) -> list[Owner]:
@@ -45,16 +58,24 @@ def owners(edits: Sequence[Edit]) -> list[Owner]:
         if not found or found[-1].epoch != step.state.owner_epoch:
             if found:
                 found[-1] = replace(found[-1], until=step.at)
-            found.append(Owner(step.state.owner_epoch, step.state.buyer_id, step.at))
+            buyer_id = step.state.buyer_id
+            turn = 1 + sum(owner.buyer_id == buyer_id for owner in found)
+            found.append(Owner(step.state.owner_epoch, buyer_id, step.at, turn))
     return found
 
 
-def owner_of(edits: Sequence[Edit], epoch: int) -> Owner | None:
-    """The owner of that number; None when a correction has taken it away."""
-    return next((owner for owner in owners(edits) if owner.epoch == epoch), None)
+def owner_of(edits: Sequence[Edit], buyer_id: UUID, turn: int) -> Owner | None:
+    """That time of that buyer; None when a correction has taken it away."""
+    found = (owner for owner in owners(edits) if (owner.buyer_id, owner.turn) == (buyer_id, turn))
+    return next(found, None)
 
 
 def owner_at(edits: Sequence[Edit], at: datetime) -> Owner:
     """Whose time `at` is; the first owner's before the contract."""
     found = owners(edits)
     return next((owner for owner in reversed(found) if owner.since <= at), found[0])
+
+
+def next_ordinal(rows: QuerySet[Any]) -> int:
+    """The `owner_epoch` of another row of a contract's: no two owners ever have the same."""
+    return (rows.aggregate(last=Max("owner_epoch"))["last"] or 0) + 1

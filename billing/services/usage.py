@@ -219,17 +219,18 @@ def forward_usage(*, batch_id: UUID | str, at: datetime) -> None:
         return
     edits = contract_edits(batch.contract_id)
     found = SubscriptionSync.objects.filter(contract_id=batch.contract_id).exclude(customer_id="")
-    keys = dict(found.values_list("owner_epoch", "customer_key"))
+    keys = {(sync.buyer_id, sync.turn): sync.customer_key for sync in found}
     stored = batch.events.order_by("id")
-    epochs = {event.pk: owner_at(edits, event.time).epoch for event in stored}
-    if set(epochs.values()) - keys.keys():
+    owners = {event.pk: owner_at(edits, event.time) for event in stored}
+    of = {pk: (owner.buyer_id, owner.turn) for pk, owner in owners.items()}
+    if set(of.values()) - keys.keys():
         raise Retryable("The contract's customer is not at OpenMeter yet.")
     events = [
         Usage(
             id=event.event_id,
             source=event.source,
             type=event.meter,
-            subject=keys[epochs[event.pk]],
+            subject=keys[of[event.pk]],
             time=event.time,
             data={"line_id": event.line_id.hex, "quantity": format(event.quantity.normalize(), "f")},
         )

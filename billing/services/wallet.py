@@ -15,7 +15,7 @@ from django.db import transaction
 
 from billing.models import BillingAccount
 from billing.rules import drawing
-from billing.services.terms import ENDED, contract_state, owner_at
+from billing.services.terms import ENDED, Owner, live_since, next_ordinal, owner_at, state_of
 from commerce.actor import Actor
 from commerce.errors import InsufficientFunds, Retryable, StateConflict
 from commerce.ids import uuid7
@@ -37,23 +37,12 @@ def open_account(*, contract_id: UUID | str, version: int, actor: Actor, at: dat
     """
     contract = Contract.objects.get(pk=contract_id)
     source = f"contract:{contract.id}:v{version}"
-    account, created = BillingAccount.objects.get_or_create(
-        contract=contract,
-        owner_epoch=1,
-        defaults={"buyer_id": contract.buyer_id, "currency": contract.currency, "status_since": at},
-    )
+    account, created = _open(contract, owner_at(contract_edits(contract.id), at), at)
     if not created:
         if contract.status != "pending_activation":
             return account
         account = give_back(account=account, source=source, actor=actor, at=at)
-    state = contract_state(contract.id, valid_at=at)
-    downpayment = downpayment_of(state)
-    period = billing_period(state.billing.anchor_day, contract.start_at, at, state.billing.cadence)
-    net, tax = expected_period_total(state, period)
-    account.downpayment_wanted_minor = downpayment
-    account.committed_wanted_minor = max(net + tax - downpayment, 0)
-    account.save()
-    return set_aside(account=account, source=source, actor=actor, at=at)
+    return ask_and_set_aside(account=account, source=source, actor=actor, at=at)
 
 
 @transaction.atomic
@@ -62,27 +51,61 @@ def follow_owner(
 ) -> BillingAccount | None:
     """Open the account of an owner who came by a transfer, and set aside what the period will still come to.
 
-    None where there is nothing to open. The downpayment was the first owner's.
+    None where there is nothing to open.
     """
     owner = owner_at(contract_edits(UUID(str(contract_id))), at)
     opened = BillingAccount.objects.filter(contract_id=contract_id)
-    if owner.epoch == 1 or not opened.exists() or opened.filter(owner_epoch=owner.epoch).exists():
+    if not opened.exists() or opened.filter(**owner.key).exists():
         return None
     contract = Contract.objects.get(pk=contract_id)
-    account, created = BillingAccount.objects.get_or_create(
-        contract=contract,
-        owner_epoch=owner.epoch,
-        defaults={"buyer_id": owner.buyer_id, "currency": contract.currency, "status_since": at},
-    )
+    account, created = _open(contract, owner, at)
     if not created or contract.status in ENDED:
         return account
-    state = contract_state(contract.id, valid_at=at)
-    period = billing_period(state.billing.anchor_day, contract.start_at, at, state.billing.cadence)
-    net, tax = expected_period_total(state, replace(period, start=max(period.start, owner.since)))
-    account.committed_wanted_minor = net + tax
-    account.save()
     source = f"contract:{contract.id}:v{version}"
+    return ask_and_set_aside(account=account, source=source, actor=actor, at=at)
+
+
+def _open(contract: Contract, owner: Owner, at: datetime) -> tuple[BillingAccount, bool]:
+    """The owner's account, and whether it is new."""
+    return BillingAccount.objects.get_or_create(
+        contract=contract,
+        **owner.key,
+        defaults={
+            "owner_epoch": next_ordinal(contract.billing_accounts.all()),
+            "currency": contract.currency,
+            "status_since": at,
+        },
+    )
+
+
+def ask_and_set_aside(*, account: BillingAccount, source: str, actor: Actor, at: datetime) -> BillingAccount:
+    """Want what the owner of `at` has to set aside, and set it aside: the downpayment, and the first period.
+
+    The downpayment is asked of whoever owns the contract when it goes live; one who comes later sets
+    aside what the rest of the period comes to.
+    """
+    edits = contract_edits(account.contract_id)
+    state, owner, live = state_of(edits, valid_at=at), owner_at(edits, at), live_since(edits)
+    start_at = account.contract.start_at
+    period = billing_period(state.billing.anchor_day, start_at, at, state.billing.cadence)
+    downpayment = 0
+    if live is None or owner.since <= live:
+        downpayment = max(downpayment_of(state) - account.downpayment_drawn_minor, 0)
+    else:
+        period = replace(period, start=max(period.start, owner.since))
+    net, tax = expected_period_total(state, period)
+    account.downpayment_wanted_minor = downpayment
+    account.committed_wanted_minor = 0 if account.invoiced_through else max(net + tax - downpayment, 0)
+    account.save()
     return set_aside(account=account, source=source, actor=actor, at=at)
+
+
+def account_at(contract_id: UUID | str, at: datetime) -> BillingAccount | None:
+    """The account of the contract's owner at `at`; None before one was opened."""
+    accounts = BillingAccount.objects.filter(contract_id=contract_id)
+    if not accounts.exists():
+        return None
+    return accounts.filter(**owner_at(contract_edits(UUID(str(contract_id))), at).key).first()
 
 
 @transaction.atomic
@@ -178,12 +201,10 @@ def retried_when_spent() -> Iterator[None]:
 
 def require_downpayment(contract: Contract, state: ContractState, at: datetime) -> None:
     """Guard of going live: StateConflict `downpayment_unfunded` until the downpayment is set aside."""
-    asked = downpayment_of(state)
-    if not asked:
-        return
-    account = BillingAccount.objects.filter(contract=contract, owner_epoch=1).first()
-    if account is None or account.downpayment_wanted_minor:
-        missing = account.downpayment_wanted_minor if account else asked
+    account = account_at(contract.pk, at)
+    held = account.downpayment_minor + account.downpayment_drawn_minor if account else 0
+    missing = downpayment_of(state) - held
+    if missing > 0:
         raise StateConflict(
             f"The downpayment is not funded: {Money(missing, contract.currency)} is missing in the wallet.",
             code="downpayment_unfunded",

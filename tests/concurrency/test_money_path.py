@@ -64,7 +64,9 @@ def running(world: World, *sellers: Organization) -> Deal:
     deliver()
     deal.edit("activate", {"stage": "live"})
     deliver()
-    SubscriptionSync.objects.create(contract=deal.contract, customer_key=f"contract-{deal.contract.pk}")
+    SubscriptionSync.objects.create(
+        contract=deal.contract, buyer=deal.contract.buyer, customer_key=f"contract-{deal.contract.pk}"
+    )
     return deal
 
 
