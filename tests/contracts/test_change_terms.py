@@ -270,7 +270,9 @@ def allowed(status: str, sections: set[str]) -> bool:
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize(
-    "sections", [{name} for name in SECTIONS] + [{"payment", "references"}, {"references", "tax"}], ids=str
+    "sections",
+    [{name} for name in SECTIONS] + [{"payment", "references"}, {"references", "tax"}],
+    ids=lambda names: " and ".join(sorted(names)),
 )
 def test_each_section_is_allowed_in_its_statuses_and_in_no_other(status: str, sections: set[str]) -> None:
     change = payload({name: SECTIONS[name] for name in sections})
