@@ -86,18 +86,21 @@ def _changed(request: HttpRequest, contract: Contract, actor: Actor) -> HttpResp
         told = _confirmed(request, contract, actor)
         messages.success(request, told)
         return HttpResponseRedirect(admin_url(contract))
-    if step in MOVES and place.isdecimal():
-        drafts.move(contract=contract, place=int(place), by=MOVES[step], actor=actor)
-    elif step == "remove" and place.isdecimal():
-        drafts.remove(contract=contract, place=int(place), actor=actor)
+    if step in MOVES and (at := _number(place)) is not None:
+        drafts.move(contract=contract, place=at, by=MOVES[step], actor=actor)
+    elif step == "remove" and (at := _number(place)) is not None:
+        drafts.remove(contract=contract, place=at, actor=actor)
     elif step == "empty":
         drafts.clear(contract=contract, actor=actor)
     return HttpResponseRedirect(request.path)
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 @transaction.atomic
 def _confirmed(request: HttpRequest, contract: Contract, actor: Actor) -> str:
-    version = request.POST.get("version", "")
     reason = request.POST.get("reason", "").strip()[:500]
     operations = [
         OperationRequest(asked.operation, asked.payload, asked.effective_at, asked.reason or reason)
@@ -105,7 +108,7 @@ def _confirmed(request: HttpRequest, contract: Contract, actor: Actor) -> str:
     ]
     told = confirm(
         contract=contract, operations=operations, actor=actor, at=clock.now(), label="Batch",
-        version=int(version) if version.isdecimal() else None, key=request.POST.get("key", ""),
+        version=_number(request.POST.get("version", "")), key=request.POST.get("key", ""),
         seen=request.POST.get("seen", ""),
     )  # fmt: skip
     drafts.clear(contract=contract, actor=actor)

@@ -33,7 +33,7 @@ from contracts.models import Offer
 from contracts.rules.fold import NOTHING
 from contracts.rules.offers import NewOffer, OfferTerms
 from contracts.rules.state import digest, evolve
-from contracts.services.catalog_files import COLUMNS, Format, Kind, read_rows
+from contracts.services.catalog_files import COLUMNS, MAX_ROWS_IN_A_REQUEST, Format, Kind, read_rows
 from contracts.services.catalog_import import Imported, import_catalogue, preview_import
 from contracts.services.offers import as_json
 
@@ -244,7 +244,7 @@ def _asked(request: HttpRequest, kind: Kind, content: bytes, format: Format, pub
         raise InvalidInput("The file is not UTF-8 text.", code="file_unreadable") from error
     return {
         "kind": kind,
-        "rows": read_rows(kind, text, format=format),
+        "rows": read_rows(kind, text, format=format, most=MAX_ROWS_IN_A_REQUEST),
         "actor": Actor.for_user(request.user, request_id.get()),
         "at": clock.now(),
         "publish": publish,

@@ -21,7 +21,7 @@ from contracts.rules import schema
 from contracts.rules.offers import MAX_CAPACITY, NewOffer, OfferTerms
 from contracts.rules.state import Price
 from contracts.services.admission import pointing
-from contracts.services.catalog_files import MAX_ROWS, Row
+from contracts.services.catalog_files import MAX_ROWS_IN_A_REQUEST, Row
 from contracts.services.catalog_import import import_catalogue, preview_import
 
 _OFFER = {
@@ -49,7 +49,7 @@ _ROW = {
 _IMPORT = {
     "type": "object",
     "properties": {
-        "offers": {"type": "array", "items": _ROW, "minItems": 1, "maxItems": MAX_ROWS},
+        "offers": {"type": "array", "items": _ROW, "minItems": 1, "maxItems": MAX_ROWS_IN_A_REQUEST},
         "publish": {"type": "boolean", "default": False},
         "dry_run": {"type": "boolean", "default": False},
     },
@@ -124,7 +124,14 @@ class CapacityInput(StrictSerializer):
 
 
 class ImportInput(StrictSerializer):
-    offers = serializers.ListField(child=serializers.DictField(), min_length=1, max_length=MAX_ROWS)
+    offers = serializers.ListField(
+        child=serializers.DictField(),
+        min_length=1,
+        max_length=MAX_ROWS_IN_A_REQUEST,
+        error_messages={
+            "max_length": "At most {max_length} rows a request; larger lists are files for contracts_import."
+        },
+    )
     publish = serializers.BooleanField(default=False)
     dry_run = serializers.BooleanField(default=False)
 
@@ -227,7 +234,7 @@ class OfferViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceVie
         """Bring offers to what a list says, all of it or none; what is so already stays as it is.
 
         A row with a new code adds an offer, one with another price or other terms makes the next version.
-        What a row leaves out is left alone.
+        What a row leaves out is left alone. At most 500 rows a request; larger lists are imported by command.
         """
         data = self.validated(ImportInput)
         work = preview_import if data["dry_run"] else import_catalogue

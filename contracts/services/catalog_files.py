@@ -14,6 +14,7 @@ from typing import Any, Literal
 from commerce.errors import FieldError, InvalidInput
 
 MAX_ROWS = 5_000
+MAX_ROWS_IN_A_REQUEST = 500
 PRICE = ("model", "rate", "tiers", "package_size", "included", "min_minor", "max_minor", "prorate_bounds")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "products": ("code", "name", "description", "kind", "unit", "meter", "active"),
@@ -52,14 +53,15 @@ class Row:
         return f"/{self.number}{pointer.replace('/seller_id', '/seller') if self.flat else pointer}"
 
 
-def read_rows(kind: Kind, content: str, *, format: Format) -> list[Row]:
+def read_rows(kind: Kind, content: str, *, format: Format, most: int = MAX_ROWS) -> list[Row]:
     """A file's rows. InvalidInput when it cannot be read, or names a column that there is not."""
     content = content.removeprefix("\ufeff")
     rows = list(_csv_rows(kind, content) if format == "csv" else _json_rows(kind, content))
     if not rows:
         raise InvalidInput("The file has no rows.", code="file_empty")
-    if len(rows) > MAX_ROWS:
-        raise InvalidInput(f"At most {MAX_ROWS:,} rows at once.", code="limit_exceeded")
+    if len(rows) > most:
+        larger = "" if most == MAX_ROWS else f" here, and {MAX_ROWS:,} with the command contracts_import"
+        raise InvalidInput(f"At most {most:,} rows at once{larger}.", code="limit_exceeded")
     return rows
 
 

@@ -3,6 +3,8 @@
 What a row does not say is left alone.
 """
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -25,6 +27,8 @@ from contracts.services.catalog_files import COLUMNS, PRICE, TIERS_HINT, Json, K
 
 ADD, CHANGE = "contracts.add_product", "contracts.change_product"
 FIXED = ("kind", "unit", "meter")
+
+_CONTROL = re.compile(r"\\(?:u00[01][0-9a-f]|u007f|b|f)")  # as JSON writes them
 
 What = Literal["added", "changed", "unchanged"]
 
@@ -79,7 +83,9 @@ def import_catalogue(
     """Bring the catalogue to what the rows say. InvalidInput (import_invalid) lists every fault by row and
     column; then nothing is written. New offers and new versions are drafts unless `publish`.
     """
-    faults: list[FieldError] = []
+    faults = [fault for row in rows for fault in _unprintable(row)]
+    if faults:
+        raise InvalidInput("Some cells hold what is no text.", code="import_invalid", errors=faults)
     rows = _once(rows, kind, faults)
     if kind == "products":
         changes = _import_products(rows, faults, actor)
@@ -246,6 +252,15 @@ def _once(rows: Sequence[Row], kind: Kind, faults: list[FieldError]) -> list[Row
             words = f"{key[1]} stands in row {first.number} already."
             faults.append(FieldError(row.place("/code"), "row_repeated", words))
     return list(seen.values())
+
+
+def _unprintable(row: Row) -> Iterator[FieldError]:
+    """Control characters, which no column can hold; a line may end and a tab may stand in any."""
+    for name, value in row.values.items():
+        if _CONTROL.search(json.dumps(value).replace("\\\\", "")):
+            yield FieldError(
+                row.place(f"/{name}"), "control_character", "There is a control character in it."
+            )
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def _table(section: Section) -> Table:
         style=style,
         hAlign="LEFT",
         repeatRows=1 if section.columns else 0,
+        splitInRow=1,
     )
 
 

@@ -217,10 +217,6 @@ def record_edits(
     Each is checked on what those before it leave; what lies later in time is checked once, after the
     last. Errors point below `/operations/<n>`. `approval` is the two people's agreement to exactly this.
     """
-    if not 1 <= len(operations) <= MAX_BATCH:
-        raise InvalidInput(
-            f"A batch has 1 to {MAX_BATCH} operations.", pointer="/operations", code="limit_exceeded"
-        )
     return record(
         contract_id,
         operations,
@@ -247,6 +243,10 @@ def record(
     approved: bool = False,
 ) -> BatchResult:
     """`approved` leaves out the question for a second person: a preview writes nothing."""
+    if not 1 <= len(operations) <= MAX_BATCH:
+        raise InvalidInput(
+            f"A batch has 1 to {MAX_BATCH} operations.", pointer="/operations", code="limit_exceeded"
+        )
     key = _key(idempotency_key, room=len(f"#{len(operations)}") if len(operations) > 1 else 0)
     for place, request in enumerate(operations):
         with pointing(pointer.format(place)):

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from commerce.errors import InvalidInput, PermissionDenied
 from commerce.outbox.models import OutboxEvent
 from contracts.models import Offer, Product, Stock
-from contracts.services.catalog_files import MAX_ROWS, Kind, read_rows, tiers_of, tiers_text
+from contracts.services.catalog_files import (
+    MAX_ROWS,
+    MAX_ROWS_IN_A_REQUEST,
+    Kind,
+    read_rows,
+    tiers_of,
+    tiers_text,
+)
 from contracts.services.catalog_import import Imported, import_catalogue, preview_import
 from tests.contracts.conftest import MARCH, OPERATOR, Parties
 from tests.contracts.test_catalogue_offers import events, faults, key_of, live
@@ -287,6 +294,37 @@ def test_a_file_that_cannot_be_read_says_why(content: str, format: Any, code: st
     with pytest.raises(InvalidInput) as refused:
         read_rows("products", content, format=format)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("content", "format", "pointer"),
+    [
+        ("seller,code\nnorthwind,ok\nnorth\x00wind,x\n", "csv", "/3/seller"),
+        ("seller,code\nnorthwind,a\x1bb\n", "csv", "/2/code"),
+        ('[{"code": "a\\u0000b", "seller": "northwind"}]', "json", "/1/code"),
+        ('[{"code": "x", "price": {"model": "\\u0000"}}]', "json", "/1/price"),
+    ],
+)
+def test_control_characters_are_refused_with_their_cell(
+    parties: Parties, content: str, format: Any, pointer: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        imported("offers", content, format=format)
+    assert [(one.pointer, one.code) for one in refused.value.errors] == [(pointer, "control_character")]
+    fine = [{"code": "x", "description": "C:\\u0000 is a\npath"}]
+    rows = read_rows("products", json.dumps(fine), format="json")
+    with pytest.raises(InvalidInput) as refused:
+        import_catalogue(kind="products", rows=rows, actor=OPERATOR, at=MARCH)
+    assert "control_character" not in {one.code for one in refused.value.errors}
+
+
+def test_a_request_has_fewer_rows_than_a_file_of_the_command() -> None:
+    content = "code\n" + "x\n" * 501
+    assert len(read_rows("products", content, format="csv")) == 501
+    with pytest.raises(
+        InvalidInput, match="500 rows at once here, and 5,000 with the command contracts_import"
+    ):
+        read_rows("products", content, format="csv", most=MAX_ROWS_IN_A_REQUEST)
 
 
 def test_a_spreadsheets_mark_and_blank_lines_are_no_rows() -> None:

@@ -12,7 +12,7 @@ from django.urls import reverse
 from contracts.models import Contract
 from contracts.rules.document import content_hash
 from contracts.services.documents import as_pdf, contract_document
-from tests.contracts.conftest import MARCH, Parties, edit
+from tests.contracts.conftest import MARCH, Parties, create, edit
 from tests.contracts.console.conftest import act, preview
 
 pytestmark = pytest.mark.django_db
@@ -78,6 +78,12 @@ def test_the_pdf_is_the_same_file_twice_and_holds_its_hash(active: Contract) -> 
     assert first == as_pdf(found)
     assert first.startswith(b"%PDF-")
     assert found.sha256.encode() in first
+
+
+def test_a_price_of_many_tiers_runs_over_pages(payload: dict[str, Any]) -> None:
+    tiers = [{"up_to": str(one), "rate": "1.5", "flat_minor": 100} for one in range(1, 100)]
+    payload["lines"][1]["price"] = {"model": "graduated", "tiers": [*tiers, {"up_to": None, "rate": "1"}]}
+    assert as_pdf(contract_document(contract=create(payload).contract)).count(b"/Type /Page\n") > 2
 
 
 def test_page_and_pdf_are_for_whoever_may_see_the_contract(

@@ -263,3 +263,16 @@ def test_a_batch_with_one_bad_operation_says_which_and_records_none(
     forged = {"step": "confirm", "version": "4", "seen": "x", "key": "018f0000-0000-7000-8000-000000000000"}
     assert operator.post(batch, forged).status_code in (409, 422)
     assert ContractEdit.objects.filter(contract=active).count() == 4
+
+
+def test_an_empty_batch_and_numbers_that_are_none_are_refused(
+    browser: Callable[[str], Client], active: Contract
+) -> None:
+    operator = browser("operator")
+    url = reverse("admin:contracts_contract_batch", args=[active.pk])
+    empty = operator.post(url, {"step": "confirm", "version": str(active.version), "key": "a", "seen": ""})
+    assert (empty.status_code, "1 to 50 operations" in text_of(empty)) == (422, True)
+    huge = "9" * 5000
+    for forged in ({"step": "confirm", "version": huge}, {"step": f"up-{huge}"}, {"step": f"remove-{huge}"}):
+        assert operator.post(url, forged).status_code < 500
+    assert ContractEdit.objects.filter(contract=active).count() == active.version
