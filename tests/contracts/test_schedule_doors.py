@@ -16,7 +16,7 @@ from contracts import invariants
 from contracts.models import Contract, ScheduledCommand
 from contracts.tasks import run_schedule
 from tests.contracts.conftest import OPERATOR, Parties, edit
-from tests.contracts.scheduling import day, renewing, rows
+from tests.contracts.scheduling import day, renewing, rows, tick
 from tests.contracts.test_doors import Api
 
 NOTICE = {"notice_days": 10}
@@ -136,6 +136,25 @@ def test_verify_names_what_is_overdue_forgotten_or_not_planned(contract: Contrac
     assert list(invariants.forgotten_renewals()) == []
     at = day("2027-04-03")
     transition(_command("renewal"), "skip", actor=OPERATOR, at=at, finished_at=at)
+    [forgotten] = invariants.forgotten_renewals()
+    assert forgotten.subject == f"contract:{contract.pk}"
+
+
+def test_verify_names_a_contract_whose_renewal_and_its_lapse_were_voided(
+    contract: Contract, clock: Any
+) -> None:
+    for date in ("2027-03-22", "2027-04-01"):
+        clock(day(date))
+        tick(day(date))
+    void = {"target_seq": contract.edits.get(operation="renew").seq, "mode": "void"}
+    edit(contract, "correct", void, at=day("2027-04-02"), reason="Opted out")
+    clock(day("2027-04-03"))
+    tick(day("2027-04-03"))
+    assert list(invariants.forgotten_renewals()) == []
+
+    void = {"target_seq": contract.edits.get(payload__mode="lapse").seq, "mode": "void"}
+    edit(contract, "correct", void, at=day("2027-04-03"), reason="They did not")
+
     [forgotten] = invariants.forgotten_renewals()
     assert forgotten.subject == f"contract:{contract.pk}"
 
