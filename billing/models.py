@@ -238,6 +238,29 @@ class SubscriptionChange(models.Model):
         return self.summary
 
 
+class ServiceChange(models.Model):
+    """So many units of a line in service from an instant on, and when OpenMeter had it. Append-only."""
+
+    append_only = True
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="service_changes")
+    line_id = models.UUIDField()
+    quantity = models.PositiveIntegerField(help_text="Units in service from then on.")
+    effective_at = models.DateTimeField(help_text="When it was so, as was reported.")
+    applied_at = models.DateTimeField(help_text="When OpenMeter took it over.")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["contract", "line_id", "effective_at", "quantity"], name="service_change_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.quantity} units in service"
+
+
 class UsageBatch(models.Model):
     """Usage accepted in one request; forwarded to OpenMeter as one batch."""
 

@@ -48,10 +48,12 @@ def reasons(
     followed: Mapping[int, datetime],
     at: datetime,
     kinds: Iterable[tuple[UUID | None, str]] = (),
+    service: Iterable[tuple[UUID, datetime, datetime]] = (),
 ) -> dict[UUID | None, list[str]]:
     """By contract line: what explains that OpenMeter bills something else for [start, end), as of `at`.
 
     `followed` says when OpenMeter took each edit over, by seq. `kinds` are our lines' kinds, by line.
+    `service` has a line, since when others of its units were in service, and when OpenMeter had it.
     """
     found: dict[UUID | None, dict[str, None]] = {}
 
@@ -63,6 +65,9 @@ def reasons(
         if edit.effective_at < end and (reason := _late(edit, within, start, followed.get(edit.seq), at)):
             for line_id in lines:
                 add(line_id, reason)
+    for line_id, since, told in service:
+        if since < end and told > start and told - since > LONGEST_DELAY:
+            add(line_id, f"units that came into service or left it on {since:%-d %B}, told later")
     for step in _in_force(within, start):
         for one in apart(step.state):
             add(one.line_id, one.reason)

@@ -21,6 +21,7 @@ from billing.rules.verification import Difference, compare, explained
 from billing.services.batches import each
 from billing.services.questions import settle_question
 from billing.services.rating import rate
+from billing.services.service import service_followed
 from billing.services.subscriptions import (
     MARKER,
     cycle_of,
@@ -194,6 +195,7 @@ def _money(sync: SubscriptionSync, edits: list[Edit], state: ContractState, at: 
         followed=followed_at(sync.contract_id),
         at=at,
         kinds=[(line.line_id, line.kind) for line in ours],
+        service=service_followed(sync.contract_id),
     )
     for difference in explained(found, why):
         yield _row(_said(difference, edits, at), list(difference.reasons)) | {

@@ -20,10 +20,11 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from billing.models import SubscriptionChange, SubscriptionSync
+from billing.models import ServiceChange, SubscriptionChange, SubscriptionSync
 from billing.rules.drift import LONGEST_DELAY
 from billing.rules.items import items
 from billing.services.rate_cards import ensure_feature, rate_card
+from billing.services.service import note_service
 from billing.services.terms import ENDED, RUNNING, next_ordinal, owner_at, state_of
 from commerce.actor import Actor
 from commerce.crash import crash_point
@@ -52,7 +53,10 @@ def sync_subscription(*, contract_id: UUID | str, actor: Actor, at: datetime) ->
     time for a contract, because what another does meanwhile was not there to be seen.
     """
     with _alone(f"openmeter.sync:{contract_id}"):
-        return _sync(contract_id, actor=actor, at=at)
+        sync = _sync(contract_id, actor=actor, at=at)
+        if sync is not None:
+            note_service(contract_id=sync.contract_id, at=at)
+        return sync
 
 
 def follow_service(*, contract_id: UUID | str, actor: Actor, at: datetime) -> SubscriptionSync | None:
@@ -357,14 +361,16 @@ def _record(
 
 
 def lag(contract_id: UUID, *, start: datetime, end: datetime) -> timedelta:
-    """The longest that an edit effective in [start, end) took to reach OpenMeter.
+    """The longest that an edit, or a unit in service, of [start, end) took to reach OpenMeter.
 
     Only what the relay may take counts. An edit that came later than that was back-dated, or OpenMeter
     was away: that is a difference which somebody should see.
     """
-    changes = SubscriptionChange.objects.filter(
-        contract_id=contract_id, effective_at__gte=start, effective_at__lt=end
-    )
+    when = {"contract_id": contract_id, "effective_at__gte": start, "effective_at__lt": end}
+    changes: list[SubscriptionChange | ServiceChange] = [
+        *SubscriptionChange.objects.filter(**when),
+        *ServiceChange.objects.filter(**when),
+    ]
     delays = (change.applied_at - change.effective_at for change in changes)
     return max((delay for delay in delays if timedelta(0) < delay <= LONGEST_DELAY), default=timedelta(0))
 

@@ -15,6 +15,7 @@ from billing.rules.rating import RatedLine
 from billing.rules.verification import Difference, compare, explained
 from billing.services.questions import settle_question
 from billing.services.rating import rate
+from billing.services.service import service_followed
 from billing.services.subscriptions import followed_at, is_behind, lag, line_of
 from billing.services.terms import live_since
 from commerce.actor import Actor
@@ -50,6 +51,7 @@ def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor,
                 followed=followed_at(invoice.contract_id),
                 at=at,
                 kinds=[(line.line_id, line.kind) for line in ours],
+                service=service_followed(invoice.contract_id),
             ),
         )
     invoice.differences = [_shown(difference) for difference in found]

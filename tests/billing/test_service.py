@@ -7,8 +7,10 @@ from uuid import UUID
 import pytest
 
 from billing import services
+from billing.models import ServiceChange
 from billing.services.rate_cards import item_key
 from commerce.ids import uuid7
+from contracts.models import ServiceEvent
 from tests.billing.conftest import MARCH, SYSTEM, Deal, OpenMeter, World, now, parked, reviews, work
 from tests.contracts.test_service import record, report
 
@@ -57,6 +59,36 @@ def test_units_reach_openmeter_when_they_come_into_service_and_go(
     say("deprovisioning", "u-1", MARCH + 9 * DAY)
     assert item_key(line) not in openmeter.items(deal)
     assert parked() == []
+
+
+def test_news_of_a_few_minutes_is_no_difference_and_later_news_has_its_reason(
+    deal: Deal, line: UUID, say: Callable[..., None]
+) -> None:
+    def differs() -> list[list[str]]:
+        drift = services.check_drift(sync_id=deal.sync.pk, actor=SYSTEM, at=now())
+        return [row["reasons"] for row in drift.rows]
+
+    say("in_service", "u-1", MARCH + 5 * DAY, told=MARCH + 5 * DAY + timedelta(minutes=5))
+    assert differs() == []
+    say("in_service", "u-2", MARCH + 6 * DAY, told=MARCH + 8 * DAY)
+    late = "units that came into service or left it on 7 March, told later"
+    assert differs() == [[late]]
+
+
+def test_service_that_is_taken_back_has_its_reason(
+    openmeter: OpenMeter, deal: Deal, line: UUID, say: Callable[..., None]
+) -> None:
+    say("in_service", "u-1", MARCH + 5 * DAY)
+    wrong = ServiceEvent.objects.get(unit_id="u-1", state="in_service")
+    openmeter.at(MARCH + 8 * DAY)
+    void = report("void", MARCH + 5 * DAY, "u-1", corrects=wrong.source_event_id)
+    record(void, at=now())
+    work()
+    assert item_key(line) not in openmeter.items(deal)
+    drift = services.check_drift(sync_id=deal.sync.pk, actor=SYSTEM, at=now())
+    assert drift.unexpected == []
+    noted = ServiceChange.objects.order_by("applied_at").values_list("quantity", "effective_at", "applied_at")
+    assert list(noted) == [(1, MARCH + 5 * DAY, MARCH + 5 * DAY), (0, MARCH + 5 * DAY, MARCH + 8 * DAY)]
 
 
 def test_units_that_are_not_billed_from_service_send_nothing(openmeter: OpenMeter, deal: Deal) -> None:
