@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(
                         fields=("contract", "line_id", "effective_at", "quantity"), name="service_change_once"
                     )
-                ],
+                ]
             },
         ),
         guards.append_only("billing_servicechange"),
