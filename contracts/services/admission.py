@@ -20,7 +20,13 @@ from contracts.models import Contract
 from contracts.rules import fold, schema
 from contracts.rules.fold import Edit
 from contracts.rules.operations import Operation, named
-from contracts.rules.operations.correct import Correct, Replacement, check_correction
+from contracts.rules.operations.correct import (
+    UNSIGNED,
+    Correct,
+    Replacement,
+    check_correction,
+    check_replacement,
+)
 from contracts.rules.platform import steep_rise
 from contracts.rules.state import ContractState
 from contracts.services.catalog import offers_of, resolve
@@ -163,8 +169,10 @@ def _plan_correction(
         dated = replace(new, effective_at=instant)
         check_dating(op, dated, at, actor, earliest=earliest, agreed=agreed)
     found = fold.found_by(others, becomes) if becomes else fold.NOTHING
+    signed = any(step.state.status not in UNSIGNED for step in fold.timeline(log))
     if becomes and parsed.replacement:
         with pointing("/payload/replacement/payload"):
+            check_replacement(target.operation, target.payload, becomes.payload, signed=signed)
             fold.check(found, becomes)
     before = fold.fold(log, valid_at=new.effective_at)
     after = fold.fold([*log, new], valid_at=new.effective_at)

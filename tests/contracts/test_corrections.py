@@ -424,3 +424,19 @@ def test_a_key_leaves_room_for_the_places_of_a_batch(active: Contract, servers: 
         refused(lambda: batch(active, one, one, idempotency_key="k" * 319)).code == "idempotency_key_invalid"
     )
     assert batch(active, one, one, idempotency_key="k" * 317).contract.version == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "code"),
+    [
+        ({"number": "NEW-1"}, "/number", "number_fixed"),
+        ({"currency": "EUR", "lines": []}, "/currency", "currency_fixed"),
+        ({"lines": []}, "/lines", "line_dropped"),
+    ],
+)
+def test_a_signed_contract_keeps_its_number_its_currency_and_its_first_lines(
+    active: Contract, payload: dict[str, Any], change: dict[str, Any], pointer: str, code: str
+) -> None:
+    new = {"payload": payload | change}
+    error = refused(lambda: correct(active, target_seq=1, mode="replace", replacement=new))
+    assert (f"/payload/replacement/payload{pointer}", code) in pointers(error)

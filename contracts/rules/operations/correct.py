@@ -16,6 +16,8 @@ from contracts.rules.operations.create import Create
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState
 
+UNSIGNED = frozenset({"none", "draft", "pending_signature"})
+
 
 @dataclass(frozen=True)
 class Replacement:
@@ -52,7 +54,7 @@ class CorrectOperation(Operation):
         )  # fmt: skip
 
     def needs_approval(self, state: ContractState, payload: Correct, at: datetime) -> str:
-        if state.status in ("none", "draft", "pending_signature"):
+        if state.status in UNSIGNED:
             return ""
         return "What was recorded of a signed contract is corrected by two people."
 
