@@ -1,8 +1,10 @@
 """One operation on many contracts in the console: choose, see every row, confirm, watch it run."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
@@ -103,7 +105,7 @@ def _consequences(plan: BulkPlan) -> SafeString:
 
 
 def _confirmable(plan: BulkPlan) -> str:
-    if plan.status != BulkPlan.Status.READY:
+    if plan.status != BulkPlan.Status.READY and not bulk.refused(plan, clock.now()):
         return f"Not possible while {plan.get_status_display()}."
     return "" if bulk.progress(plan)["ready"] else "No contract is ready for it."
 
@@ -333,8 +335,8 @@ def _rows_panel(plan: BulkPlan, request: HttpRequest) -> SafeString:
     found = plan.rows.select_related("contract").order_by("id")
     if outcome in BulkPlanRow.Outcome.values:
         found = found.filter(outcome=outcome)
-    if len(after) == 36:
-        found = found.filter(pk__gt=after)
+    with suppress(ValueError):
+        found = found.filter(pk__gt=UUID(after))
     shown = list(found[:ROWS_SHOWN])
     rows = [
         (

@@ -96,6 +96,11 @@ class BulkPlan(models.Model):
         """A second person decides."""
         self.approval = approval
 
+    @transition(field=status, source=Status.WAITING, target=Status.READY)
+    def reopen(self) -> None:
+        """Nobody agreed."""
+        self.approval = None
+
     @transition(field=status, source=[Status.READY, Status.WAITING], target=Status.RUNNING)
     def begin(self, *, confirmed_at: datetime, acts_as: Any) -> None:
         """Workers record it, a row at a time."""

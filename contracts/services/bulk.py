@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, transaction
@@ -20,7 +21,7 @@ from django.db.models import Count, QuerySet, Sum
 
 from commerce import states
 from commerce.actor import Actor
-from commerce.console.approvals import Operation, register_operation, request_approval
+from commerce.console.approvals import Operation, ends_waiting, register_operation, request_approval
 from commerce.console.models import Approval
 from commerce.errors import CommerceError, Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.money import Money
@@ -135,10 +136,15 @@ def plan_bulk(
 
 @transaction.atomic
 def confirm_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = "") -> BulkPlan:
-    """Let it run, or ask a second person when the rows are many or one of them needs two people."""
+    """Let it run, or ask a second person when the rows are many or one of them needs two people.
+
+    One whose request was refused or expired may be confirmed again, which asks again.
+    """
     actor.require(REQUEST)
     actor.require(named(plan.operation).permission)
     row = _locked(plan)
+    if why := refused(row, at):
+        row = states.transition(row, "reopen", actor=actor, at=at, reason=why)
     count = row.rows.filter(outcome=Outcome.READY).count()
     if not count:
         raise StateConflict("No contract is ready for it.", code="nothing_ready")
@@ -164,6 +170,13 @@ def cancel_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = "")
     return states.transition(plan, "cancel", actor=actor, at=at, reason=reason, finished_at=at)
 
 
+def refused(plan: BulkPlan, at: datetime) -> str:
+    """Why nobody can agree to it any more though it waits for that; empty when it does not, or they can."""
+    if plan.status != BulkPlan.Status.WAITING or plan.approval is None:
+        return ""
+    return ends_waiting(plan.approval, at)
+
+
 def two_people(plan: BulkPlan, count: int) -> str:
     """Why a second person has to agree; empty when nobody has to."""
     alone = settings.BULK_APPROVAL_LIMIT
@@ -183,14 +196,13 @@ def advance_bulk(*, at: datetime, seconds: float = BUDGET_SECONDS) -> int:
     """Preview and run rows of the plans under way, oldest plan first, for so long; how many rows."""
     until, count = time.monotonic() + seconds, 0
     for plan in BulkPlan.objects.filter(status__in=["previewing", "running"]).order_by("id"):
-        while time.monotonic() < until:
-            done = (
-                _preview_next(plan, at) if plan.status == BulkPlan.Status.PREVIEWING else _run_next(plan, at)
-            )
-            if not done:
-                break
-            count += 1
-        _finish(plan, at)
+        step = _preview_next if plan.status == BulkPlan.Status.PREVIEWING else _run_next
+        try:
+            while time.monotonic() < until and step(plan, at):
+                count += 1
+            _finish(plan, at)
+        except OperationalError:  # the database is busy: what is left waits for the next tick
+            log.warning("bulk plan put off", extra={"plan": str(plan.pk)}, exc_info=True)
     return count
 
 
@@ -225,8 +237,10 @@ def _preview_next(plan: BulkPlan, at: datetime) -> bool:
                 )
         except OperationalError:
             raise
-        except CommerceError as error:
-            _keep(row, outcome=Outcome.EXCLUDED, detail=str(error)[:500], version=contract.version)
+        except SoftTimeLimitExceeded:  # the next one would be killed with its worker
+            raise
+        except Exception as error:  # one contract must not hold up the others
+            _keep(row, outcome=Outcome.EXCLUDED, detail=_said(error, row), version=contract.version)
             return True
         moment = seen.effective_at
         _keep(
@@ -258,11 +272,22 @@ def _run_next(plan: BulkPlan, at: datetime) -> bool:
                 )
         except OperationalError:
             raise
-        except CommerceError as error:
-            _keep(row, outcome=Outcome.FAILED, detail=str(error)[:500])
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # one contract must not hold up the others
+            _keep(row, outcome=Outcome.FAILED, detail=_said(error, row))
             return True
         _keep(row, outcome=Outcome.DONE, seq=result.edits[-1].seq, done_at=at)
         return True
+
+
+def _said(error: Exception, row: BulkPlanRow) -> str:
+    """What the row says of its failure; one that nobody foresaw is in the log."""
+    if isinstance(error, CommerceError):
+        return str(error)[:500]
+    facts = {"plan": str(row.plan_id), "contract": str(row.contract_id)}
+    log.error("bulk row failed", extra=facts, exc_info=error)
+    return f"It failed unexpectedly ({type(error).__name__}); the log says more."
 
 
 def _next(plan: BulkPlan, outcome: str) -> BulkPlanRow | None:

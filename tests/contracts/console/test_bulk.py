@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -16,7 +17,7 @@ from commerce.actor import Actor
 from commerce.console import approvals
 from commerce.console.demo_users import ensure_demo_users
 from commerce.console.models import Approval
-from commerce.errors import CommerceError, InvalidInput, PermissionDenied
+from commerce.errors import CommerceError, InvalidInput, PermissionDenied, StateConflict
 from commerce.ids import uuid7
 from contracts.models import BulkPlan, Contract, ContractEdit
 from contracts.services import bulk
@@ -150,6 +151,82 @@ def test_many_contracts_are_changed_by_two_people(
     assert (row.actor_label, row.requested_by) == ("approver", str(people["operator"]))
 
 
+def test_a_plan_to_which_nobody_agreed_may_be_asked_for_again(
+    people: dict[str, Actor], many: list[Contract], settings: Any
+) -> None:
+    settings.BULK_APPROVAL_LIMIT = 1
+    maker = people["operator"]
+    plan = planned(maker)
+    bulk.advance_bulk(at=MARCH)
+    plan = bulk.confirm_bulk(plan=plan, actor=maker, at=MARCH)
+    with pytest.raises(StateConflict):
+        bulk.confirm_bulk(plan=plan, actor=maker, at=MARCH)
+    approvals.reject(approval=Approval.objects.get(), actor=people["approver"], at=MARCH, reason="Not now")
+    plan = bulk.confirm_bulk(plan=plan, actor=maker, at=MARCH)
+    later = MARCH + approvals.LIFETIME
+    assert plan.approval is not None
+    with pytest.raises(StateConflict):
+        approvals.approve(approval=plan.approval, actor=people["approver"], at=later)
+    plan = bulk.confirm_bulk(plan=plan, actor=maker, at=later)
+    assert plan.status == "needs_approval"
+    assert Approval.objects.count() == 3
+    before = edits()
+    approvals.approve(approval=Approval.objects.get(status="pending"), actor=people["approver"], at=later)
+    bulk.advance_bulk(at=later)
+    assert edits() == before + 2
+
+
+def test_a_row_that_breaks_holds_up_no_other(people: dict[str, Actor], many: list[Contract]) -> None:
+    """Whatever a contract does, the others of its plan and the other plans go on."""
+    broken = Contract.objects.filter(pk=many[0].pk)
+    whole = broken.get().state
+    given = {"operation": "change_price", "payload": {"percent": "0.01"}, "product": "h100-server"}
+    first, second = (planned(people["operator"], **given) for _ in range(2))
+    broken.update(state={"lines": 3})
+    bulk.advance_bulk(at=MARCH)
+    for plan in (first, second):
+        row = plan.rows.get(contract=many[0])
+        assert (row.outcome, row.detail) == (
+            "excluded",
+            "It failed unexpectedly (AttributeError); the log says more.",
+        )
+    broken.update(state=whole)
+    third = planned(people["operator"], **given)
+    bulk.advance_bulk(at=MARCH)
+    bulk.confirm_bulk(plan=third, actor=people["operator"], at=MARCH)
+    approvals.approve(approval=Approval.objects.get(), actor=people["approver"], at=MARCH)
+    broken.update(state={"lines": 3})
+    bulk.advance_bulk(at=MARCH)
+    third.refresh_from_db()
+    assert third.status == "completed"
+    assert bulk.progress(third)["failed"] == 1
+    assert bulk.progress(third)["done"] > 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_contract_that_somebody_holds_waits_for_the_next_tick(
+    people: dict[str, Actor], many: list[Contract]
+) -> None:
+    held = planned(people["operator"], chosen=Chosen(numbers=(many[0].number,)))
+    free = planned(people["operator"], chosen=Chosen(numbers=(many[1].number,)))
+    other = connection.copy()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '50ms'")
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM contracts_contract WHERE id = %s FOR UPDATE", [many[0].pk])
+        bulk.advance_bulk(at=MARCH)
+        assert bulk.progress(held)["waiting"] == 1
+        assert bulk.progress(free)["ready"] == 1
+    finally:
+        other.rollback()
+        other.close()
+        connection.close()
+    bulk.advance_bulk(at=MARCH)
+    assert bulk.progress(held)["ready"] == 1
+
+
 def test_an_operation_on_lines_is_for_every_line_of_the_product(
     people: dict[str, Actor], many: list[Contract]
 ) -> None:
@@ -232,6 +309,7 @@ def test_from_the_console_a_plan_is_made_seen_and_confirmed(
     bulk.advance_bulk(at=MARCH)
     text = operator.get(f"{page}?outcome=done").content.decode()
     assert "edit #5" in text
+    assert operator.get(f"{page}?after={'x' * 36}").status_code == 200
     assert browser("viewer").get(new).status_code == 403
     with pytest.raises(InvalidInput):
         planned(Actor.for_user(User.objects.get(username="operator")), chosen=Chosen())
