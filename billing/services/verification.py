@@ -17,7 +17,7 @@ from billing.services.questions import settle_question
 from billing.services.rating import rate
 from billing.services.service import service_followed
 from billing.services.subscriptions import followed_at, is_behind, lag, line_of
-from billing.services.terms import live_since
+from billing.services.terms import live_since, owner_of
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.errors import Retryable, StateConflict
@@ -69,8 +69,11 @@ def accept_invoice(*, invoice: Invoice, actor: Actor, at: datetime, reason: str)
     row = Invoice.objects.select_for_update().get(pk=invoice.pk)
     if row.status != InvoiceStatus.DRAFT or row.verified_at or not row.differences:
         raise StateConflict("Only a draft that differs from the contract can be accepted.")
+    edits, account = contract_edits(row.contract_id), row.account
+    if owner_of(edits, account.buyer_id, account.turn) is None:
+        raise StateConflict(f"The contract never was {account.buyer.name}'s.", code="not_the_owner")
     shown = row.total
-    lines = _rate(row, contract_edits(row.contract_id))
+    lines = _rate(row, edits)
     if row.total != shown:
         raise StateConflict(
             f"Our rating was {shown} when you looked and is {row.total} now; look again in a minute.",

@@ -268,3 +268,20 @@ def test_a_prepayment_may_change_after_a_transfer_when_the_new_owners_was_not_dr
     assert account(deal, globex).downpayment_wanted_minor == 0
     assert parked() == []
     assert findings() == []
+
+
+def test_nobody_accepts_an_invoice_for_a_buyer_whose_transfer_was_voided(
+    world: World,
+    globex: Organization,  # noqa: F811
+    clock: Any,
+) -> None:
+    deal = world.live()
+    clock(MARCH + 10 * DAY)
+    transfer(deal, world.acme, globex)
+    wrong = draft(deal, "wrong", MARCH + 10 * DAY, APRIL, differences=[{"delta": 1}])
+    void(deal)
+    with pytest.raises(StateConflict) as refused:
+        services.accept_invoice(invoice=wrong, actor=SYSTEM, at=now(), reason="as agreed")
+    assert refused.value.code == "not_the_owner"
+    wrong.refresh_from_db()
+    assert (wrong.verified_at, wrong.number) == (None, None)
