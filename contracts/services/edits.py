@@ -407,7 +407,7 @@ def _insert(
     request_hash: str,
     approval: Approval | None = None,
 ) -> list[ContractEdit]:
-    """Append to the log. `recorded_at` is the database's clock, later than the edit before; one for a batch."""
+    """Append to the log. `recorded_at` is the database's clock, later than the edit before, one per batch."""
     if approval is not None and approval.maker == str(actor):
         raise PermissionDenied("Who requested something may not decide it.", code="own_approval")
     with connection.cursor() as cursor:
