@@ -63,7 +63,7 @@ app.conf.beat_schedule = {
     "commerce.heartbeat": _every(min(30, TICK * 5), "commerce.heartbeat"),
     "contracts.run_schedule": _every(TICK, "contracts.run_schedule"),
     "contracts.take_effect": _every(TICK, "contracts.take_effect"),
-    "contracts.run_bulk": _every(TICK, "contracts.run_bulk"),
+    "contracts.run_bulk": _every(TICK * 5, "contracts.run_bulk"),
     "contracts.release_holds": _every(POLL, "contracts.release_holds"),
     "ledger.release_due": _every(TICK, "ledger.release_due"),
     "billing.advance": _every(TICK, "billing.advance"),
