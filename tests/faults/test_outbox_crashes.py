@@ -30,7 +30,7 @@ def test_each_effect_happens_once_and_in_turn_whoever_dies(report, group):
     """Counted where the effect happened, at the bank or in the database."""
     found = report["groups"][group]
     assert {how: found[how] for how in RIGHT} == RIGHT
-    assert found["effects"] > 10
+    assert found["effects"] >= 5  # or it would say nothing
     assert (report["left"], report["parked"]) == ({"unpublished": 0, "due": 0}, [])
     assert report["answered_and_forgotten"] == []
     assert report["findings"] == []
