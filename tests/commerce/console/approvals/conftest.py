@@ -132,7 +132,9 @@ def forge(change: str, approval: Approval) -> None:
         cursor.execute("ALTER TABLE console_approval DISABLE TRIGGER USER")
         cursor.execute(f"UPDATE console_approval SET {change} WHERE id = %s", [approval.pk])
         cursor.execute("ALTER TABLE console_approval ENABLE TRIGGER USER")
-        cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = 'console_approval'::regclass")
+        cursor.execute(
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'console_approval'::regclass AND NOT tgisinternal"
+        )
         for (name,) in cursor.fetchall():
             cursor.execute(f"ALTER TABLE console_approval ENABLE ALWAYS TRIGGER {name}")
 
