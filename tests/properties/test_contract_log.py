@@ -174,6 +174,7 @@ def billed(instants: Sequence[Instant]) -> list[Any]:
     return lines_of(instants, start=START, end=END, usage=lambda *_: Decimal(0))
 
 
+@settings(max_examples=40)
 @given(story=stories, cut=st.integers(0, 18), valid=days, seed=st.integers(0, 99))
 def test_the_fold_is_total_and_the_same_in_any_order_of_reading(
     story: list[Step], cut: int, valid: int, seed: int
@@ -193,12 +194,14 @@ def test_the_fold_is_total_and_the_same_in_any_order_of_reading(
     billed(fold.timeline(log))
 
 
+@settings(max_examples=40)
 @given(story=stories)
 def test_what_was_admitted_stays_admitted(story: list[Step]) -> None:
     log = admitted(begun(), story)
     assert fold.broken(log, START) == {}
 
 
+@settings(max_examples=40)
 @given(story=stories, data=st.data())
 def test_void_and_then_reinstate_is_the_identity_on_state_and_money(story: list[Step], data: Any) -> None:
     log = admitted(begun(), story)
@@ -214,6 +217,7 @@ def test_void_and_then_reinstate_is_the_identity_on_state_and_money(story: list[
     assert billed(fold.timeline(again)) == billed(fold.timeline(log))
 
 
+@settings(max_examples=40)
 @given(story=stories, day=days, reason=reasons)
 def test_to_suspend_and_resume_at_one_instant_changes_nothing(
     story: list[Step], day: int, reason: str
@@ -228,6 +232,7 @@ def test_to_suspend_and_resume_at_one_instant_changes_nothing(
     assert billed(fold.timeline(lifted)) == billed(fold.timeline(log))
 
 
+@settings(max_examples=40)
 @given(story=stories, one=of_one_line, other=of_one_line)
 def test_edits_of_two_lines_may_be_recorded_in_either_order(
     story: list[Step], one: Step, other: Step
@@ -243,8 +248,8 @@ def test_edits_of_two_lines_may_be_recorded_in_either_order(
     assert billed(fold.timeline(first)) == billed(fold.timeline(second))
 
 
+@settings(max_examples=40)
 @given(story=stories)
-@settings(max_examples=50)
 def test_what_is_retained_and_what_is_credited_is_what_was_posted(story: list[Step]) -> None:
     """Posted edit by edit as the difference, each line ends at what the whole log says it should be."""
     log = begun()

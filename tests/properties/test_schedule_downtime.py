@@ -35,7 +35,7 @@ EDITS = st.dictionaries(
 
 
 @pytest.mark.django_db
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     up=st.sets(st.integers(0, DAYS), max_size=12),
     start=st.integers(0, 4),
