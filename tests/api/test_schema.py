@@ -37,8 +37,7 @@ CHECKS = [
 ]  # fmt: skip
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 schema.app = application
-# Each value of each field of each operation would be thousands of requests; tests/api/test_bad_input.py has the
-# wrong ones by name.
+# Each value of each field would be thousands of requests; test_bad_input.py has the wrong ones by name.
 schema.config.phases.coverage.enabled = False
 bounded = settings(
     max_examples=12,
