@@ -48,6 +48,40 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         yield
 
 
+# What follows from the models alone: no test changes it, and to make it again costs more than most tests do.
+OF_THE_MODELS = ("django_content_type", "auth_permission", "auth_group", "auth_group_permissions")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _emptying_keeps_what_follows_from_the_models() -> Iterator[None]:
+    from django.contrib.contenttypes.management import create_contenttypes
+    from django.core.management.commands import flush
+    from django.db.models.signals import post_migrate
+
+    emit = flush.emit_post_migrate_signal
+
+    def sql(style: Any, connection: Any, **options: Any) -> Any:
+        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        wanted = [table for table in tables if table not in OF_THE_MODELS]
+        return connection.ops.sql_flush(style, wanted, **options)
+
+    def without_models(*arguments: Any, **options: Any) -> None:
+        receivers = post_migrate.receivers
+        named = ("django.contrib.auth.management.create_permissions", "console.groups")
+        post_migrate.receivers = [one for one in receivers if one[0][0] not in named]
+        post_migrate.disconnect(create_contenttypes)
+        try:
+            emit(*arguments, **options)
+        finally:
+            post_migrate.receivers = receivers
+            post_migrate.sender_receivers_cache.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "sql_flush", sql)
+        patch.setattr(flush, "emit_post_migrate_signal", without_models)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _cheap_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
