@@ -12,12 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commerce.actor import Actor
-from commerce.errors import InvalidInput, PermissionDenied, StateConflict
+from commerce.errors import InvalidInput, StateConflict
 from commerce.ids import uuid7
 from commerce.invariants import REGISTRY
 from commerce.outbox import drain
 from commerce.outbox.models import OutboxEvent
-from commerce.parties.models import Organization
 from contracts import services
 from contracts.models import Contract, ServiceEvent, UnitStatus
 from contracts.services import ServiceReport
@@ -296,44 +295,6 @@ def test_a_thousand_reports_take_a_handful_of_queries(
     assert len(changes()) == 1
 
 
-# Who may say what
-
-
-def test_a_seller_reports_on_its_own_lines_and_a_stranger_learns_nothing(
-    named: Contract, line: UUID, parties: Parties
-) -> None:
-    event = report("in_service", MARCH)
-    placed = report("in_service", MARCH, contract_id=named.pk, line_id=line)
-    for stranger in (parties.other_seller, parties.buyer, parties.partner):
-        assert faults(event, actor=key_of(stranger)) == [("/events/0/unit_id", "unit_unknown")]
-        assert faults(placed, actor=key_of(stranger)) == [("/events/0/contract_id", "contract_not_found")]
-    record(event, actor=key_of(parties.seller))
-    assert ServiceEvent.objects.get(source="dcim").reporter == parties.seller
-
-
-def test_without_the_permission_nothing_is_recorded(named: Contract) -> None:
-    with pytest.raises(PermissionDenied):
-        record(report("down", NOON), actor=Actor("api_key", "k"))
-    assert not ServiceEvent.objects.filter(source="dcim").exists()
-
-
-def test_a_key_does_not_speak_as_the_console(named: Contract, parties: Parties) -> None:
-    event = report("down", NOON, source="console")
-    assert faults(event, actor=key_of(parties.seller)) == [("/events/0/source", "source_reserved")]
-    assert record(event).events
-
-
-def test_a_seller_does_not_correct_what_the_platform_reported(named: Contract, parties: Parties) -> None:
-    record(report("in_service", MARCH), report("down", NOON, source_event_id="d"))
-    void = report("void", NOON, corrects="d")
-    assert faults(void, actor=key_of(parties.seller)) == [("/events/0/corrects", "not_the_reporter")]
-    assert state_of() == "down"
-    own = report("down", NOON, "u-2", source_event_id="own", source="s")
-    record(own, actor=key_of(parties.seller))
-    record(report("void", NOON, "u-2", corrects="own", source="s"), actor=key_of(parties.seller))
-    assert state_of("u-2") == "not_started"
-
-
 # Corrections
 
 
@@ -417,6 +378,17 @@ def test_another_unit_in_service_is_told_though_the_worst_one_is_the_same(named:
     told = len(changes())
     record(report("in_service", NOON, source="other"))
     assert len(changes()) == told
+
+
+def test_a_unit_that_begins_to_serve_behind_a_worse_one_is_told_of(named: Contract, line: UUID) -> None:
+    record(report("in_service", MARCH), report("down", MARCH + HOUR))
+    record(report("down", MARCH + HOUR, "u-2"))
+    before = len(changes())
+    record(report("in_service", MARCH + 2 * HOUR, "u-2"))
+    [said] = changes()[before:]
+    assert [(one["after"], one["serving"]) for one in said["lines"]] == [("down", 2)]
+    record(report("deprovisioning", MARCH + 3 * HOUR, "u-2"))
+    assert changes()[-1]["lines"][0]["serving"] == 1
 
 
 # The clock
@@ -559,49 +531,3 @@ def test_verify_finds_units_that_the_clock_has_left_behind(named: Contract, cloc
     record(report("degraded", MARCH + MINUTE), at=MARCH + MINUTE)
     clock(MARCH + timedelta(days=2))
     assert found() == [f"unit_status:{UnitStatus.objects.get(unit_id='u-1').pk}"]
-
-
-# Whose id, whose block, whose units
-
-
-def test_a_seller_does_not_lift_what_the_platform_blocked(named: Contract, parties: Parties) -> None:
-    """A source's name is its reporter's own: another may call its own so, and means somebody else by it."""
-    record(report("in_service", MARCH))
-    record(report("access_blocked", MARCH + HOUR, source="gate"))
-    seller = key_of(parties.seller)
-    for said in ("access_restored", "in_service"):
-        record(report(said, MARCH + 2 * HOUR, source="gate"), actor=seller)
-        assert state_of() == "access_blocked"
-    record(report("access_restored", MARCH + 3 * HOUR, source="gate"))
-    assert state_of() == "in_service"
-
-
-def test_an_id_is_its_reporters_own(named: Contract, parties: Parties) -> None:
-    seller = key_of(parties.seller)
-    record(report("provisioning", MARCH, source_event_id="x"))
-    assert record(report("in_service", MARCH + HOUR, source_event_id="x"), actor=seller).duplicates == []
-    assert state_of() == "in_service"
-    void = report("void", NOON, corrects="x")
-    assert len(record(void, actor=seller).events) == 1
-    assert state_of() == "provisioning"
-    again = report("down", NOON, source_event_id="x")
-    assert faults(again) == [("/events/0/id", "event_id_reused")]
-    assert faults(again, actor=seller) == [("/events/0/id", "event_id_reused")]
-
-
-def test_the_platforms_keys_and_people_are_one_reporter(named: Contract) -> None:
-    one = report("in_service", MARCH)
-    record(one, actor=key_of(Organization.objects.platform()))
-    assert record(one).duplicates == [0]
-    assert ServiceEvent.objects.get(source_event_id=one.source_event_id).reporter is None
-
-
-def test_a_unit_that_begins_to_serve_behind_a_worse_one_is_told_of(named: Contract, line: UUID) -> None:
-    record(report("in_service", MARCH), report("down", MARCH + HOUR))
-    record(report("down", MARCH + HOUR, "u-2"))
-    before = len(changes())
-    record(report("in_service", MARCH + 2 * HOUR, "u-2"))
-    [said] = changes()[before:]
-    assert [(one["after"], one["serving"]) for one in said["lines"]] == [("down", 2)]
-    record(report("deprovisioning", MARCH + 3 * HOUR, "u-2"))
-    assert changes()[-1]["lines"][0]["serving"] == 1
