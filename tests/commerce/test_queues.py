@@ -51,6 +51,7 @@ def test_each_tick_goes_to_the_queue_of_its_kind() -> None:
         "bulk": {
             "ledger.keep", "ledger.finish_closings", "commerce.expire_approvals", "webhooks.keep",
             "console.expire_exports", "api.forget_old_answers", "outbox.make_partitions",
+            "contracts.run_bulk",
         },
         "exports": {"console.run_exports"},
     }  # fmt: skip
