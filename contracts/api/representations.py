@@ -27,6 +27,10 @@ class ContractSerializer(serializers.Serializer):
     billing = serializers.DictField()
     terms = serializers.DictField()
     lines = serializers.ListField(child=serializers.DictField())
+    discounts = serializers.DictField(
+        required=False,
+        help_text="Id to discount; a seller's are those that it bears a part of, for its own lines.",
+    )
     holds = serializers.ListField(child=serializers.DictField())
     signatures = serializers.ListField(child=serializers.DictField())
     needs_resign = serializers.BooleanField()

@@ -71,9 +71,7 @@ def sections(body: Json, names: Mapping[UUID, str]) -> Iterator[Section]:
         )
     labels = {id_: line["product_code"] for id_, line in (lines or {}).items()}
     if found := body.get("discounts"):
-        rows = [_discount(one, labels, currency) for one in found.values()]
-        columns = ("Discount", "On", "From", "Until", "Borne by the seller")
-        yield Section("Discounts", rows, columns[: len(rows[0])])
+        yield _discounts(list(found.values()), labels, currency)
     if found := body.get("commitments"):
         rows = [_commitment(one, labels, currency) for one in found.values()]
         yield Section("Commitments", rows, ("Minimum", "On", "Each", "From", "Until"))
@@ -140,22 +138,31 @@ def price(found: Json, currency: str) -> str:
     return ", ".join(parts)
 
 
-def _discount(one: Json, labels: Mapping[str, str], currency: str) -> tuple[str, ...]:
-    what = {
-        "percent": f"{percent(one['percent'])}",
-        "fixed_per_period": f"{_money(one['amount_minor'], currency)} a period",
-        "free_units": f"{Decimal(one['units']):,f} units free",
-        "ramp": ", ".join(
-            f"{percent(step['percent'])} from month {step['from_month']}" for step in one["ramp"]
-        ),
-    }[one["kind"]]
-    return (
-        what,
-        _scope(one["scope"], labels),
-        day(one["since"]),
-        day(one.get("ends_at")),
-        *([percent(one["seller_share"])] if "seller_share" in one else []),
-    )
+def _discounts(found: Sequence[Json], labels: Mapping[str, str], currency: str) -> Section:
+    """With who bears them where the reader may see that of any."""
+    columns = ("Discount", "On", "From", "Until")
+    rows = [
+        (_taken_off(one, currency), _scope(one["scope"], labels), day(one["since"]), day(one.get("ends_at")))
+        for one in found
+    ]
+    shares = [percent(one["seller_share"]) if "seller_share" in one else "–" for one in found]
+    if set(shares) == {"–"}:
+        return Section("Discounts", rows, columns)
+    rows_with = [(*row, share) for row, share in zip(rows, shares, strict=True)]
+    return Section("Discounts", rows_with, (*columns, "Borne by the seller"))
+
+
+def _taken_off(one: Json, currency: str) -> str:
+    """How much a discount takes off; of a sum over lines that the reader may not see, only what it is."""
+    if one["kind"] == "percent":
+        return percent(one["percent"])
+    if one["kind"] == "ramp":
+        steps = one["ramp"]
+        return ", ".join(f"{percent(step['percent'])} from month {step['from_month']}" for step in steps)
+    if one["kind"] == "fixed_per_period":
+        minor = one.get("amount_minor")
+        return "part of a fixed amount a period" if minor is None else f"{_money(minor, currency)} a period"
+    return f"{Decimal(one['units']):,f} units free" if "units" in one else "part of some free units"
 
 
 def _commitment(one: Json, labels: Mapping[str, str], currency: str) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """Who sees what of a contract: the platform all of it, a party its own part of state, log and timeline.
 
-A buyer sees all but how its money is divided; a seller the header, its own lines and its own share; a
-partner the header and its own share. An edit that changes nothing a party sees is not there for it.
-A party whose place was taken sees its own time, up to the transfer and no further.
+A buyer sees all but how its money is divided; a seller the header, its own lines with the discounts that
+it bears, and its own share; a partner the header and its own share. An edit that changes nothing a party
+sees is not there for it. A party whose place was taken sees its own time, up to the transfer and no further.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
@@ -30,6 +31,14 @@ _PAYLOAD = frozenset(
         *("party", "anchor"),
     }
 )
+# Of a discount, to a seller that bears a part of it; the other names are those of the payload.
+_DISCOUNT = frozenset(
+    {
+        *("discount_id", "kind", "percent", "ramp", "stack_order", "since", "ends_at", "seller_share"),
+        *("duration", "funded_by"),
+    }
+)
+_SUMS = frozenset({"amount_minor", "units", "amount"})
 # Another party's edit moves these too, so that a change in them alone shows nobody an edit.
 _SHARED = ("version", "needs_resign")
 
@@ -72,17 +81,22 @@ def shown(state: ContractState, viewer: Viewer) -> Json | None:
     if not roles:
         return None
     terms = _terms(body["terms"], roles)
+    own = _own_lines(state, viewer)
+    discounts = body.get("discounts", {})
+    borne = _borne(discounts, own)
     if "buyer" in roles:
         found = body | {"terms": terms, "lines": _without_shares(body["lines"], viewer)}
-        if discounts := body.get("discounts"):
-            found["discounts"] = {id_: _without(one, "seller_share") for id_, one in discounts.items()}
+        if discounts:
+            found["discounts"] = {
+                id_: one if id_ in borne else _without(one, "seller_share") for id_, one in discounts.items()
+            }
         return found
-    own = _own_lines(state, viewer)
     return {
         **{name: body[name] for name in _HEADER if name in body},
         "buyer_id": body["buyer_id"] if "seller" in roles else None,
         "terms": terms,
         "lines": {id_: line for id_, line in body["lines"].items() if id_ in own},
+        **({"discounts": borne} if borne else {}),
         "holds": [
             {name: hold[name] for name in ("billing", "access", "since")} | {"scope": scope}
             for hold in body["holds"]
@@ -214,6 +228,9 @@ def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[s
     if "buyer" in roles or edit.operation == "change_terms":
         return body
     own = _own_lines(after, viewer)
+    if edit.operation == "apply_discount":
+        borne = _borne(schema.dump(after.discounts), own)
+        return _discount_edit(schema.dump(edit.payload), borne.get(str(edit.payload.discount_id)))
     part = {name: value for name, value in body.items() if name in _PAYLOAD}
     if "lines" in body:
         part["lines"] = [line for line in body["lines"] if line["line_id"] in own]
@@ -241,6 +258,29 @@ def _readable(operation: str, body: Json, viewer: UUID, roles: Collection[str]) 
         lines = _without_shares(dict(enumerate(body["lines"])), viewer)
         return body | {"terms": _terms(body["terms"], roles), "lines": list(lines.values())}
     return body
+
+
+def _borne(discounts: Json, own: Collection[str]) -> Json:
+    """The discounts that the seller of `own` lines bears a part of, as far as they are for these lines.
+
+    One that the platform bears alone takes nothing from it. A sum that is shared with other lines is left
+    out: by its own part of it a seller could reckon what the others come to.
+    """
+    found: Json = {}
+    for id_, one in discounts.items():
+        scope = _scope(one["scope"], own)
+        if scope and Decimal(one["seller_share"]):
+            names = _DISCOUNT if scope == "all" or scope != one["scope"] else _DISCOUNT | _SUMS
+            found[id_] = {name: value for name, value in one.items() if name in names} | {"scope": scope}
+    return found
+
+
+def _discount_edit(body: Json, borne: Json | None) -> Json:
+    """What a seller reads of an edit of a discount: no more than the state says that it leaves."""
+    if borne is None:
+        return {"discount_id": body["discount_id"]} | ({"mode": "end"} if body["mode"] == "end" else {})
+    names = _DISCOUNT | _SUMS if "units" in borne else _DISCOUNT
+    return {name: value for name, value in body.items() if name in names} | {"scope": borne["scope"]}
 
 
 def _without_shares(lines: dict[Any, Json], viewer: UUID) -> dict[Any, Json]:
