@@ -27,6 +27,7 @@ from commerce import clock
 from commerce.actor import Actor
 from commerce.console import charts
 from commerce.console.actions import ObjectAction
+from commerce.console.as_of import asked_instants
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, nothing, table
 from commerce.console.format import admin_url, badge, instant, link, money
@@ -363,8 +364,10 @@ register_panel(
 
 
 def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
-    """The newest owner's; earlier ones have their own pages."""
-    account = BillingAccount.objects.filter(contract=contract).order_by("-owner_epoch").first()
+    """The owner's of the instant that the page shows; the others have their own pages."""
+    asked = asked_instants(request)
+    at, known_at = asked.get("valid_at", clock.now()), asked.get("known_at")
+    account = services.account_at(contract.pk, at, known_at)
     if account is None:
         return nothing("Billing begins when the contract is signed.")
     sync = SubscriptionSync.objects.filter(
@@ -379,8 +382,9 @@ def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
             versions,
             sync.subscription_id,
         )
-    return facts(
+    said = facts(
         {
+            "Billed to": link(account.buyer),
             "Billing status": format_html(
                 '<a href="{}">{}</a>', admin_url(account), badge(account.billing_status)
             ),
@@ -393,6 +397,8 @@ def contract_billing(contract: Contract, request: HttpRequest) -> SafeString:
             "Subscription at OpenMeter": followed,
         }
     )
+    about = format_html('<p class="c-help">{}</p>', "Whose account it was then; what is on it is of now.")
+    return format_html("{}{}", said, about) if asked else said
 
 
 def contract_invoices(contract: Contract, request: HttpRequest) -> SafeString:

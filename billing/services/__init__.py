@@ -15,12 +15,13 @@ from billing.services.prepayments import follow_prepayment, moves_prepayment
 from billing.services.subscriptions import follow_service, sync_subscription
 from billing.services.usage import accept_usage, forward_usage, metered
 from billing.services.verification import accept_invoice
-from billing.services.wallet import open_account, require_downpayment, set_aside, top_up
+from billing.services.wallet import account_at, open_account, require_downpayment, set_aside, top_up
 
 __all__ = [
     "Drift",
     "accept_invoice",
     "accept_usage",
+    "account_at",
     "check_drift",
     "check_due_accounts",
     "check_due_drift",

@@ -22,6 +22,7 @@ from commerce.ids import uuid7
 from commerce.money import Money
 from contracts.models import Contract
 from contracts.rules.desired import expected_period_total
+from contracts.rules.fold import known
 from contracts.rules.periods import billing_period
 from contracts.rules.state import ContractState
 from contracts.services import contract_edits
@@ -100,12 +101,18 @@ def ask_and_set_aside(*, account: BillingAccount, source: str, actor: Actor, at:
     return set_aside(account=account, source=source, actor=actor, at=at)
 
 
-def account_at(contract_id: UUID | str, at: datetime) -> BillingAccount | None:
-    """The account of the contract's owner at `at`; None before one was opened."""
+def account_at(
+    contract_id: UUID | str, at: datetime, known_at: datetime | None = None
+) -> BillingAccount | None:
+    """The account of the contract's owner at `at`, as known at `known_at` (now, when absent).
+
+    None before one was opened, or while nothing of the contract was known.
+    """
     accounts = BillingAccount.objects.filter(contract_id=contract_id)
     if not accounts.exists():
         return None
-    return accounts.filter(**owner_at(contract_edits(UUID(str(contract_id))), at).key).first()
+    edits = known(contract_edits(UUID(str(contract_id))), known_at)
+    return accounts.filter(**owner_at(edits, at).key).first() if edits else None
 
 
 @transaction.atomic

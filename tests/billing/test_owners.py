@@ -5,8 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.test import RequestFactory
 
 from billing import services
+from billing.admin.pages import contract_billing
 from billing.models import BillingAccount, Invoice
 from billing.services.invoices import _billed_period
 from billing.services.subscriptions import is_behind
@@ -133,6 +135,51 @@ def test_a_settled_account_whose_termination_in_the_trial_is_voided_comes_back(
     assert before[1] == usd("10,000.00")
     assert parked() == []
     assert findings() == []
+
+
+def shown(deal: Deal, **asked: datetime) -> str:
+    """The billing of the contract's page, at the instants asked for."""
+    query = {name: at.isoformat() for name, at in asked.items()}
+    return str(contract_billing(deal.contract, RequestFactory().get("/", query)))
+
+
+def test_the_contracts_page_shows_the_account_of_the_instant_that_is_looked_at(
+    world: World,
+    globex: Organization,  # noqa: F811
+    clock: Any,
+) -> None:
+    deal = world.live()
+    clock(MARCH + 10 * DAY)
+    transfer(deal, world.acme, globex)
+    hers, theirs = str(account(deal, world.acme).pk), str(account(deal, globex).pk)
+    assert theirs in shown(deal)
+    assert hers not in shown(deal)
+    before = shown(deal, valid_at=MARCH + 9 * DAY)
+    assert hers in before
+    assert theirs not in before
+    assert "is of now" in before
+    assert "is of now" not in shown(deal)
+    learned = deal.contract.edits.get(operation="transfer_ownership").recorded_at
+    unaware = shown(deal, known_at=learned - timedelta(microseconds=1))
+    assert hers in unaware
+    assert theirs not in unaware
+    assert theirs in shown(deal, known_at=learned)
+    nothing = shown(deal, known_at=deal.contract.edits.get(seq=1).recorded_at - HOUR)
+    assert hers not in nothing
+    assert theirs not in nothing
+
+
+def test_after_a_transfer_was_voided_the_contracts_page_shows_the_account_in_force(
+    world: World,
+    globex: Organization,  # noqa: F811
+    clock: Any,
+) -> None:
+    deal = world.live()
+    clock(MARCH + 10 * DAY)
+    transfer(deal, world.acme, globex)
+    void(deal)
+    assert str(account(deal, world.acme).pk) in shown(deal)
+    assert str(account(deal, globex).pk) not in shown(deal), "the newest one, and not the owner's"
 
 
 def test_an_owner_who_comes_back_sets_money_aside_again_and_who_goes_gets_it_back(
