@@ -4,7 +4,7 @@ Only what has to be recorded or told is a command. A future edit, the end of a t
 of a line follow from the log by themselves: the fold's clock knows them.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -38,12 +38,13 @@ def implied(
     *,
     activation_timeout: timedelta,
     late_notices: Mapping[int, datetime],
-    renewed: Set[int] = frozenset(),
+    renewed: Mapping[int, datetime],
 ) -> list[Command]:
     """The commands that a whole timeline implies, past ones too, in the order in which they are done.
 
-    `late_notices` is when the notice of a term was given that could not be given in time, by term. Of a term
-    in `renewed` the renewal was recorded before: if it still comes, somebody has voided it, and it lapses.
+    `late_notices` is when the notice of a term was given that could not be given in time, by term; `renewed`,
+    where the term before it ended when its renewal was recorded. If that still comes there, somebody has
+    voided it, and it lapses; if it comes later, the term was extended, and is renewed at its new end.
     """
     found = [
         *_renewal(contract_id, steps, late_notices, renewed),
@@ -63,7 +64,10 @@ def since_renewal(steps: Sequence[Instant]) -> Sequence[Instant]:
 
 
 def _renewal(
-    contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, datetime], renewed: Set[int]
+    contract_id: UUID,
+    steps: Sequence[Instant],
+    late: Mapping[int, datetime],
+    renewed: Mapping[int, datetime],
 ) -> list[Command]:
     """Notice, cutoff and renewal of the next term, under its number: as the log has it when the term ends.
 
@@ -75,10 +79,10 @@ def _renewal(
         renews_at = _renews_at(step.state, late)
         if renews_at and (until is None or renews_at < until):
             number = step.state.term_no + 1
-            if number in renewed:
+            if number in renewed and renews_at <= renewed[number]:
                 lapse = {"mode": "lapse", "term_no": number, "trigger": "auto"}
                 return [Command(f"lapse:{contract_id}:{number}", "renewal", renews_at, "renew", lapse)]
-            return _next_term(contract_id, step.state, renews_at, late)
+            return _next_term(contract_id, step.state, renews_at)
     return []
 
 
@@ -92,12 +96,10 @@ def _renews_at(state: ContractState, late: Mapping[int, datetime]) -> datetime |
     return max(state.end_at, given + days) if given else state.end_at
 
 
-def _next_term(
-    contract_id: UUID, state: ContractState, renews_at: datetime, late: Mapping[int, datetime]
-) -> list[Command]:
+def _next_term(contract_id: UUID, state: ContractState, renews_at: datetime) -> list[Command]:
     number, terms = state.term_no + 1, state.terms.renewal
     end = state.end_at or renews_at
-    cutoff = renews_at if number in late else end - timedelta(days=terms.opt_out_days)
+    cutoff = renews_at if renews_at > end else end - timedelta(days=terms.opt_out_days)
     told = {"term_no": number, "opt_out_until": instant(cutoff)}
     renewal = {"mode": "new_term", "term_no": number, "trigger": "auto"}
     commands = [

@@ -78,8 +78,11 @@ def _check_reinstatement(contract: Contract, at: datetime) -> None:
 
 
 def _check_window(contract: Contract, payload: Renew, at: datetime) -> None:
-    waiting = ScheduledCommand.objects.filter(
-        key=f"renew:{contract.pk}:{payload.term_no}", status=ScheduledCommand.Status.PLANNED, due_at__gt=at
+    waiting = contract.schedule.filter(
+        kind=ScheduledCommand.Kind.RENEWAL,
+        status=ScheduledCommand.Status.PLANNED,
+        payload__term_no=payload.term_no or contract.current.term_no + 1,
+        due_at__gt=at,
     ).first()
     if waiting:
         raise Conflict(

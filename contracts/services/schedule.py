@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,8 @@ Kind, Status = ScheduledCommand.Kind, ScheduledCommand.Status
 SETTLED = frozenset(
     {"no_effect", "invalid_state", "not_suspended", "already_renewed", "opted_out", "already_terminated"}
 )
+# A row in these has had its turn: what comes later under its key gets a row of its own.
+SETTLED_ROWS = (Status.DONE, Status.SKIPPED, Status.BLOCKED)
 REASONS = {
     Kind.RENEWAL: "Renewed at the end of the term, as agreed.",
     Kind.RESUME: "The suspension was to end at this instant.",
@@ -99,7 +102,8 @@ def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: da
 
     A hook calls it in the transaction of every edit. Commands that are not implied any more are cancelled,
     others moved or added; what is done, skipped or in hand stays as it is, and what is blocked waits for
-    a person until its occasion has passed. Returns how many rows it touched.
+    a person until its occasion has passed. What comes again later than it was done, such as the renewal of
+    a term that was extended, is a command of its own. Returns how many rows it touched.
     """
     rows = _rows(contract, steps)
     touched = 0
@@ -223,15 +227,26 @@ def _implied(
         and row.finished_at > row.due_at + LATE
     }
     renewed = {
-        row.payload["term_no"] for row in rows if (row.kind, row.status) == (Kind.RENEWAL, Status.DONE)
+        row.payload["term_no"]: row.due_at
+        for row in sorted(rows, key=lambda row: row.due_at)
+        if (row.kind, row.status) == (Kind.RENEWAL, Status.DONE)
     }
     wait = timedelta(days=days)
-    return implied(contract.pk, steps, activation_timeout=wait, late_notices=late, renewed=renewed)
+    found = implied(contract.pk, steps, activation_timeout=wait, late_notices=late, renewed=renewed)
+    settled = {row.key: row.due_at for row in rows if row.status in SETTLED_ROWS}
+    return [
+        replace(command, key=f"{command.key}:{instant(command.due_at)}")
+        if settled.get(command.key, command.due_at) < command.due_at
+        else command
+        for command in found
+    ]
 
 
 def _still_open(row: ScheduledCommand, state: ContractState) -> bool:
-    """Whether a blocked renewal is still for a person to decide: nobody has renewed in the meantime."""
-    return row.kind == Kind.RENEWAL and state.term_no < row.payload["term_no"]
+    """Whether a blocked renewal is for a person to decide: nobody has renewed or extended the term."""
+    if row.kind != Kind.RENEWAL or state.term_no >= row.payload["term_no"]:
+        return False
+    return state.end_at is None or state.end_at <= row.due_at
 
 
 def _run_some(at: datetime, limit: int, tired: Sequence[UUID]) -> tuple[int, list[UUID]]:

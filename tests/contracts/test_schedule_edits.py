@@ -11,7 +11,7 @@ from contracts import services
 from contracts.models import Contract
 from tests.contracts.conftest import OPERATOR, edit
 from tests.contracts.scheduling import day, events_of, renewing, rows, tick, tick_through
-from tests.contracts.test_schedule import fails, guarded, renewals_of, status_of
+from tests.contracts.test_schedule import fails, guarded, past_due, renewals_of, status_of
 
 EXTENDING = {"reason": "legal", "billing": "stop", "term": "extend_on_resume"}
 
@@ -82,7 +82,8 @@ def test_a_hold_that_extends_the_term_postpones_its_renewal_whether_or_not_its_e
 
 
 def _money(contract: Contract, **period: Any) -> list[tuple[Any, ...]]:
-    return [(line.kind, line.start, line.net_minor) for line in services.desired(contract.pk, **period)]
+    lines = services.desired(contract.pk, at=period["end"], **period)
+    return [(line.kind, line.start, line.net_minor) for line in lines]
 
 
 @pytest.mark.parametrize(("policy", "status"), [("expire", "expired"), ("evergreen", "active")])
@@ -180,3 +181,111 @@ def test_an_edit_waits_for_what_is_due_and_cannot_be_done_yet(payload: dict[str,
     assert rows(contract, kind="renewal") == [("renew:2", "2027-04-01", "planned")]
     edit(contract, "terminate", {"cause": "mutual"}, at=day("2027-04-02"), reason="Enough.")
     assert renewals_of(contract) == ["2027-04-01"]
+
+
+EXTENDED = {"mode": "extend", "term_months": 2}
+
+
+def test_a_renewal_that_was_replaced_by_an_extension_comes_at_the_new_end(payload: dict[str, Any]) -> None:
+    """Nobody called the renewal off: the term is only longer, and its buyer is told of its end."""
+    contract = renewing(payload, "2027-03-01", renewal={"notice_days": 10})
+    tick_through(day("2027-03-20"), day("2027-04-01"))
+    seq = contract.edits.get(operation="renew").seq
+    instead = {"target_seq": seq, "mode": "replace", "replacement": {"payload": EXTENDED}}
+
+    edit(contract, "correct", instead, at=day("2027-04-03"), reason="Only extended")
+
+    assert rows(contract, status="planned") == [
+        ("notice:2:2027-05-22T00:00:00Z", "2027-05-22", "planned"),
+        ("optout:2:2027-06-01T00:00:00Z", "2027-06-01", "planned"),
+        ("renew:2:2027-06-01T00:00:00Z", "2027-06-01", "planned"),
+    ]
+    tick_through(day("2027-04-03"), day("2027-06-01"))
+    contract.refresh_from_db()
+    assert (contract.current.term_no, contract.end_at) == (2, day("2027-07-01"))
+    assert [kind for kind, _, _ in events_of(contract)].count("contract.renewal_due") == 2
+    assert not contract.edits.filter(payload__mode="lapse").exists()
+    assert rows(contract, kind="renewal", status="planned") == [("renew:3", "2027-07-01", "planned")]
+
+
+def test_the_renewal_of_an_extended_term_lapses_only_when_it_was_voided_itself(
+    payload: dict[str, Any],
+) -> None:
+    contract = renewing(payload, "2027-03-01")
+    tick(day("2027-04-01"))
+    seq = contract.edits.get(operation="renew").seq
+    instead = {"target_seq": seq, "mode": "replace", "replacement": {"payload": EXTENDED}}
+    edit(contract, "correct", instead, at=day("2027-04-03"), reason="Only extended")
+    tick(day("2027-06-01"))
+    second = contract.edits.filter(operation="renew").latest("seq").seq
+
+    edit(
+        contract, "correct", {"target_seq": second, "mode": "void"}, at=day("2027-06-02"), reason="Opted out"
+    )
+    tick(day("2027-06-02"))
+
+    contract.refresh_from_db()
+    assert (contract.status, contract.end_at) == ("expired", day("2027-06-01"))
+    assert [row.payload["mode"] for row in contract.edits.filter(operation="renew").order_by("seq")] == [
+        "new_term", "new_term", "lapse"
+    ]  # fmt: skip
+
+
+def test_a_lapsed_term_that_is_extended_by_hand_is_renewed_at_its_new_end(payload: dict[str, Any]) -> None:
+    contract = renewing(payload, "2027-03-01")
+    tick(day("2027-04-01"))
+    seq = contract.edits.get(operation="renew").seq
+    edit(contract, "correct", {"target_seq": seq, "mode": "void"}, at=day("2027-04-03"), reason="Opted out")
+    tick(day("2027-04-03"))
+    assert status_of(contract) == "expired"
+
+    edit(contract, "renew", {**EXTENDED, "gap": "bill"}, at=day("2027-04-05"), reason="They stay")
+
+    assert rows(contract, kind="renewal", status="planned") == [
+        ("renew:2:2027-06-01T00:00:00Z", "2027-06-01", "planned")
+    ]
+    tick(day("2027-06-01"))
+    contract.refresh_from_db()
+    assert (contract.status, contract.current.term_no) == ("active", 2)
+
+
+def test_a_term_that_is_extended_after_its_renewal_was_refused_asks_nobody_any_more(
+    payload: dict[str, Any],
+) -> None:
+    contract = renewing(payload, "2027-03-01")
+    with guarded(past_due):
+        tick(day("2027-04-01"))
+    assert ReviewItem.objects.get(kind="renewal_blocked").status == "open"
+
+    edit(contract, "renew", {**EXTENDED, "gap": "bill"}, at=day("2027-04-05"), reason="They have paid")
+
+    assert rows(contract, kind="renewal") == [
+        ("renew:2", "2027-04-01", "cancelled"), ("renew:2:2027-06-01T00:00:00Z", "2027-06-01", "planned")
+    ]  # fmt: skip
+    assert ReviewItem.objects.get(kind="renewal_blocked").status == "resolved"
+    tick(day("2027-06-01"))
+    assert Contract.objects.get(pk=contract.pk).current.term_no == 2
+
+
+def test_a_buyer_who_was_told_of_one_end_is_told_of_the_later_one(payload: dict[str, Any]) -> None:
+    contract = renewing(payload, "2027-03-01", renewal={"notice_days": 10})
+    tick_through(day("2027-03-20"), day("2027-03-25"))
+
+    edit(contract, "renew", EXTENDED, at=day("2027-03-26"))
+
+    assert rows(contract, kind="notice") == [
+        ("notice:2", "2027-03-22", "done"), ("notice:2:2027-05-22T00:00:00Z", "2027-05-22", "planned")
+    ]  # fmt: skip
+    assert rows(contract, kind="renewal") == [("renew:2", "2027-06-01", "planned")]
+    tick_through(day("2027-03-26"), day("2027-06-01"))
+    assert Contract.objects.get(pk=contract.pk).current.term_no == 2
+
+
+def test_nobody_renews_in_the_buyers_name_without_the_terms_number_either(payload: dict[str, Any]) -> None:
+    contract = renewing(payload, "2027-03-01")
+
+    with pytest.raises(Conflict) as refused:
+        edit(contract, "renew", {"trigger": "auto"}, at=day("2027-03-05"))
+
+    assert refused.value.code == "notice_window_open"
+    assert renewals_of(contract) == []
