@@ -65,6 +65,7 @@ Minor = Annotated[int, Between(0, MAX_MINOR, below="amount_negative", above="amo
 Rate = Annotated[Decimal, Between(0, MAX_MINOR, below="amount_negative", above="amount_overflow")]
 Share = Annotated[Decimal, Between(0, 1)]
 Quantity = Annotated[Decimal, Between(0, MAX_MINOR, below="quantity_negative")]
+NO_TEXT = "NUL and half a surrogate pair are no text."
 Text = Annotated[str, Pattern(r"[^\x00-\x1f]{1,200}", "1 to 200 characters")]
 
 
@@ -165,12 +166,12 @@ def dump(value: Any) -> Any:
 
 
 def encodable(text: str) -> bool:
-    """Whether the text can be stored: JSON admits half a surrogate pair, UTF-8 does not."""
+    """Whether the text can be stored: JSON admits NUL and half a surrogate pair, the database neither."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\x00" not in text
 
 
 def instant(value: datetime) -> str:
@@ -331,7 +332,7 @@ def _read_scalar(kind: Any, data: Any, fail: Any) -> Any:
     if not isinstance(data, str):
         return fail("invalid_type", "Must be a string.")
     if not encodable(data):
-        return fail("invalid_format", "Half a surrogate pair is no character.")
+        return fail("invalid_format", NO_TEXT)
     if kind is Decimal:
         match = _DECIMAL.fullmatch(data)
         if not match:

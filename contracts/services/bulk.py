@@ -23,13 +23,14 @@ from commerce import states
 from commerce.actor import Actor
 from commerce.console.approvals import Operation, ends_waiting, register_operation, request_approval
 from commerce.console.models import Approval
-from commerce.errors import CommerceError, Conflict, InvalidInput, PermissionDenied, StateConflict
+from commerce.errors import CommerceError, Conflict, FieldError, InvalidInput, PermissionDenied, StateConflict
 from commerce.money import Money
 from contracts.models import BulkPlan, BulkPlanRow, Contract
+from contracts.rules import schema
 from contracts.rules.desired import expected_period_total
 from contracts.rules.operations import named
 from contracts.rules.periods import billing_period
-from contracts.rules.state import ContractState
+from contracts.rules.state import NOBODY, ContractState
 from contracts.services.edits import OperationRequest, record_edits
 from contracts.services.previews import preview_edits
 
@@ -40,6 +41,7 @@ REQUEST, CANCEL, CHECKER = "contracts.request_bulkplan", "contracts.cancel_bulkp
 # What says the same of every contract, but for the line that it is about.
 OPERATIONS = ("change_price", "change_terms", "suspend", "resume", "terminate")
 MOST_CONTRACTS = 20_000
+LONGEST = {"product": 60, "reason": 500}
 BUDGET_SECONDS = 5.0
 
 Outcome = BulkPlanRow.Outcome
@@ -87,7 +89,8 @@ def plan_bulk(
 ) -> BulkPlan:
     """Store a plan and its rows; workers preview them. Nothing changes until it is confirmed.
 
-    InvalidInput for an operation that differs by contract, no contracts, or more than 20,000 of them.
+    InvalidInput for an operation that differs by contract, what no contract could be asked for, no
+    contracts, or more than 20,000 of them.
     """
     actor.require(REQUEST)
     if operation not in OPERATIONS:
@@ -97,6 +100,8 @@ def plan_bulk(
     actor.require(named(operation).permission)
     if not reason.strip():
         raise InvalidInput("Say why.", pointer="/reason", code="reason_required")
+    _check_texts(chosen, product=product, reason=reason)
+    _check_payload(operation, payload)
     if not chosen.to_json():
         raise InvalidInput("Choose contracts.", pointer="/numbers", code="nothing_chosen")
     found = list(chosen.rows().values_list("pk", "number", "currency")[: MOST_CONTRACTS + 1])
@@ -333,6 +338,35 @@ def _full_period(state: ContractState, at: datetime) -> int:
         return 0
     period = billing_period(state.billing.anchor_day, state.start_at, at, state.billing.cadence)
     return expected_period_total(state, period)[0]
+
+
+def _check_texts(chosen: Chosen, **texts: str) -> None:
+    """Whatever goes into a column as it came, or is looked for in one."""
+    given = {
+        **texts,
+        "numbers": "".join(chosen.numbers),
+        "status": chosen.status,
+        "currency": chosen.currency,
+    }
+    faults = [
+        FieldError(f"/{name}", "invalid_format", schema.NO_TEXT)
+        for name, text in given.items()
+        if not schema.encodable(text)
+    ]
+    faults += [
+        FieldError(f"/{name}", "invalid_format", f"At most {LONGEST[name]} characters.")
+        for name, text in texts.items()
+        if len(text) > LONGEST[name]
+    ]
+    if faults:
+        raise schema.invalid(faults)
+
+
+def _check_payload(operation: str, payload: Mapping[str, Any]) -> None:
+    """Read it as each contract's will be, whose own line takes the place of this one."""
+    kind = named(operation).payload
+    line = {"line_id": str(NOBODY)} if "line_id" in kind.__dataclass_fields__ else {}
+    schema.parse(kind, {**payload, **line}, pointer="/payload")
 
 
 def _locked(plan: BulkPlan) -> BulkPlan:

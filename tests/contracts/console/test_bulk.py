@@ -5,6 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.auth.models import User
@@ -264,6 +265,67 @@ def test_a_plan_that_makes_no_sense_is_not_stored(
         planned(people["operator"], **given)
     assert refused.value.code == code
     assert not BulkPlan.objects.exists()
+
+
+HALF, NUL = "half \ud800", "nul \x00"
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"payload": {"reason": HALF}}, "/payload/reason"),
+        ({"payload": {"reason": "maintenance", "colour": "red"}}, "/payload/colour"),
+        ({"payload": {}}, "/payload/reason"),
+        ({"operation": "change_terms", "payload": {"references": {"notes": HALF}}},
+         "/payload/references/notes"),
+        ({"operation": "change_terms", "payload": {"references": {"notes": NUL}}},
+         "/payload/references/notes"),
+        ({"operation": "change_terms", "payload": {"references": {"labels": [NUL]}}},
+         "/payload/references/labels/0"),
+        ({"operation": "change_price", "payload": {"percent": "much"}}, "/payload/percent"),
+        ({"reason": HALF}, "/reason"),
+        ({"reason": NUL}, "/reason"),
+        ({"reason": "x" * 501}, "/reason"),
+        ({"product": HALF}, "/product"),
+        ({"product": NUL}, "/product"),
+        ({"product": "x" * 61}, "/product"),
+        ({"chosen": Chosen(numbers=("B-001", HALF))}, "/numbers"),
+        ({"chosen": Chosen(numbers=(NUL,))}, "/numbers"),
+        ({"chosen": Chosen(status=NUL)}, "/status"),
+        ({"chosen": Chosen(currency=HALF)}, "/currency"),
+    ],
+)  # fmt: skip
+def test_what_no_contract_could_be_asked_for_is_refused_at_its_field_and_not_stored(
+    given: dict[str, Any], pointer: str, people: dict[str, Actor], many: list[Contract]
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        planned(people["operator"], **given)
+    assert [error.pointer for error in refused.value.errors] == [pointer]
+    assert not BulkPlan.objects.exists()
+
+
+@pytest.mark.parametrize("field", ["payload.references.notes", "product", "reason", "numbers"])
+@pytest.mark.parametrize("text", [NUL, b"half \xed\xa0\x80"])
+def test_what_is_no_text_is_refused_on_the_form_or_is_made_text(
+    field: str, text: Any, browser: Callable[[str], Client], many: list[Contract]
+) -> None:
+    """Bytes that are not UTF-8 come in as marks of replacement: what a form holds is always text."""
+    new = reverse("admin:contracts_bulkplan_new") + "?operation=change_terms"
+    given = {"numbers": "B-001", "payload.references.notes": "x", "reason": "Agreed", field: text}
+    answer = browser("operator").post(new, urlencode(given), "application/x-www-form-urlencoded")
+    if text == NUL or field == "numbers":
+        assert answer.status_code == 422
+        assert not BulkPlan.objects.exists()
+    else:
+        assert answer.status_code == 302
+        plan = BulkPlan.objects.get()
+        assert "\ufffd" in f"{plan.payload} {plan.product} {plan.reason}"
+
+
+def test_a_plan_is_stored_as_it_was_asked_for(people: dict[str, Actor], many: list[Contract]) -> None:
+    plan = planned(people["operator"], operation="change_price", payload={"percent": "-0.1"})
+    plan.refresh_from_db()
+    assert plan.payload == {"percent": "-0.1"}, "the line is each contract's own"
 
 
 def test_only_people_with_the_permission_plan_and_run(people: dict[str, Actor], many: list[Contract]) -> None:
