@@ -32,6 +32,7 @@ _WORDS = {
     "transfer_ownership": "transfer",
 }
 _OURS = {
+    "sla_credit": "a credit for missed uptime",
     "early_fee": "an early fee",
     "principal": "an instalment",
     "interest": "an instalment",

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from contracts.rules.desired import desired_lines
 from contracts.rules.fold import Edit
+from contracts.rules.line_service import LineService
 from contracts.rules.rating import Usage
-from contracts.rules.segments import ServiceOf
 
 _CHARGES = frozenset({"recurring", "usage", "one_off"})
 
@@ -35,12 +35,7 @@ class RatedLine:
 
 
 def rate_period(
-    edits: Sequence[Edit],
-    *,
-    start: datetime,
-    end: datetime,
-    usage: Usage,
-    in_service: ServiceOf | None = None,
+    edits: Sequence[Edit], *, start: datetime, end: datetime, usage: Usage, service: LineService | None = None
 ) -> list[RatedLine]:
     """Every line owed for [start, end), given `usage(line_id, from, to)` in the line's unit.
 
@@ -48,7 +43,7 @@ def rate_period(
     Lines that come to nothing for want of use are left out, as they are on the provider's invoice.
     """
     found: dict[tuple[UUID, str, datetime], RatedLine] = {}
-    for line in desired_lines(edits, start=start, end=end, usage=usage, in_service=in_service):
+    for line in desired_lines(edits, start=start, end=end, usage=usage, service=service):
         if line.line_id is None or line.seller_id is None:
             continue
         what = "" if line.kind in _CHARGES or line.kind == "discount" else line.kind

@@ -81,7 +81,7 @@ def _facts(account: BillingAccount, at: datetime) -> rule.Facts:
         grace_days=state_of(edits, valid_at=at).terms.payment.grace_days,
         ever_invoiced=account.invoiced_through is not None,
         ended=ended,
-        unbilled=ended and (drafted or _has_unbilled_time(account, edits, owner)),
+        unbilled=ended and (drafted or _has_unbilled_time(account, edits, owner, at)),
     )
 
 
@@ -90,7 +90,7 @@ def _owns(owner: Owner | None, at: datetime) -> bool:
     return owner is not None and (owner.until is None or at < owner.until)
 
 
-def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner | None) -> bool:
+def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner | None, at: datetime) -> bool:
     """Whether an owner whose time is over owes something for a part of it that no invoice covers yet."""
     contract: Contract = account.contract
     ends = [end for end in (contract.end_at, owner and owner.until) if end]
@@ -98,7 +98,7 @@ def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner 
         return False
     end = min(ends)
     since = max(account.invoiced_through or contract.start_at, owner.since)
-    owed = rate(contract.id, edits, start=since, end=end)
+    owed = rate(contract.id, edits, start=since, end=end, at=at)
     return any(line.net_minor for line in owed)
 
 

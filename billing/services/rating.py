@@ -11,8 +11,9 @@ from contracts.rules.fold import Edit
 from contracts.services import line_service
 
 
-def rate(contract_id: UUID, edits: Sequence[Edit], *, start: datetime, end: datetime) -> list[RatedLine]:
-    """The lines owed for [start, end), as known now."""
-    return rate_period(
-        edits, start=start, end=end, usage=partial(metered, contract_id), in_service=line_service(contract_id)
-    )
+def rate(
+    contract_id: UUID, edits: Sequence[Edit], *, start: datetime, end: datetime, at: datetime
+) -> list[RatedLine]:
+    """The lines owed for [start, end) as of `at`, as known now."""
+    service = line_service(contract_id, at=at)
+    return rate_period(edits, start=start, end=end, usage=partial(metered, contract_id), service=service)

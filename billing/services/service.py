@@ -19,11 +19,11 @@ def note_service(*, contract_id: UUID, at: datetime) -> None:
     lines = [line.line_id for line in state.live_lines if line.bill_from == "in_service"]
     if not lines:
         return
-    service = line_service(contract_id)
+    service = line_service(contract_id, at=at)
     noted = ServiceChange.objects.filter(contract_id=contract_id).values_list("line_id", "effective_at")
     rows = []
     for line_id in lines:
-        spans = service(line_id, _EVER, at + timedelta.resolution)
+        spans = service.in_service(line_id, _EVER, at + timedelta.resolution)
         instants = {instant for line, instant in noted if line == line_id}
         instants |= {instant for span in spans for instant in (span.start, span.end) if instant <= at}
         for instant in sorted(instants):

@@ -262,9 +262,9 @@ def wanted_cards(contract_id: UUID, edits: Sequence[Edit], at: datetime) -> list
     state = state_of(edits, valid_at=at)
     serving, just = {}, at + timedelta(microseconds=1)
     if any(line.bill_from == "in_service" for line in state.live_lines):
-        service = line_service(contract_id)
+        service = line_service(contract_id, at=at)
         serving = {
-            line.line_id: sum(span.quantity for span in service(line.line_id, at, just))
+            line.line_id: sum(span.quantity for span in service.in_service(line.line_id, at, just))
             for line in state.live_lines
         }
     wanted = items(state, serving)

@@ -33,7 +33,7 @@ def verify_invoice(invoice: Invoice, provider: ProviderInvoice, *, actor: Actor,
     if is_behind(invoice.contract_id):
         raise Retryable("The subscription has not followed the contract yet; the invoice is rated after it.")
     edits = contract_edits(invoice.contract_id)
-    ours = _rate(invoice, edits)
+    ours = _rate(invoice, edits, at)
     theirs = [
         (line_of(line.feature_key), minor_units_of(line.net, invoice.currency))
         for line in provider.lines
@@ -73,7 +73,7 @@ def accept_invoice(*, invoice: Invoice, actor: Actor, at: datetime, reason: str)
     if owner_of(edits, account.buyer_id, account.turn) is None:
         raise StateConflict(f"The contract never was {account.buyer.name}'s.", code="not_the_owner")
     shown = row.total
-    lines = _rate(row, edits)
+    lines = _rate(row, edits, at)
     if row.total != shown:
         raise StateConflict(
             f"Our rating was {shown} when you looked and is {row.total} now; look again in a minute.",
@@ -87,9 +87,9 @@ def minor_units_of(amount: Decimal, currency: str) -> int:
     return round_half_up(amount.scaleb(exponent(currency)))
 
 
-def _rate(invoice: Invoice, edits: list[Edit]) -> list[RatedLine]:
+def _rate(invoice: Invoice, edits: list[Edit], at: datetime) -> list[RatedLine]:
     """Our lines; the invoice's amounts become their sums."""
-    lines = rate(invoice.contract_id, edits, start=invoice.period_start, end=invoice.period_end)
+    lines = rate(invoice.contract_id, edits, start=invoice.period_start, end=invoice.period_end, at=at)
     invoice.net_minor = sum(line.net_minor for line in lines)
     invoice.tax_minor = sum(line.tax_minor for line in lines)
     invoice.total_minor = invoice.net_minor + invoice.tax_minor

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from commerce import clock
 from commerce.console.as_of import within_calendar
 from commerce.console.charts import nothing, table
 from commerce.console.format import NOTHING, link, money
@@ -24,6 +25,7 @@ KINDS: dict[LineKind, str] = {
     "usage": "usage so far",
     "one_off": "once",
     "discount": "discount",
+    "sla_credit": "credit for missed uptime",
     "true_up": "true-up of the commitment",
     "overage": "beyond the commitment",
     "early_fee": "early fee",
@@ -43,7 +45,9 @@ def bill_of_period(contract: Contract, request: HttpRequest) -> SafeString:
         return nothing("It was not known then.")
     asked = _asked(request) or max(view.valid_at, state.start_at)
     period = _period(state, asked)
-    lines = services.desired(contract.pk, start=period.start, end=period.end, known_at=view.known_at)
+    lines = services.desired(
+        contract.pk, start=period.start, end=period.end, at=clock.now(), known_at=view.known_at
+    )
     sellers = Organization.objects.in_bulk({line.seller_id for line in lines if line.seller_id})
     currency = state.currency
     net, tax = sum(line.net_minor for line in lines), sum(line.tax_minor for line in lines)

@@ -15,6 +15,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from commerce import clock
 from commerce.api.etag import etag, require_if_match
 from commerce.api.idempotency import key_of
 from commerce.api.serializers import InstantField, PageQuery, Query, StrictModelSerializer
@@ -324,7 +325,11 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         """What should be billed for [start, end): all of it for the buyer, a seller's own lines for him."""
         contract = self.get_object()
         lines = services.desired(
-            contract.pk, start=self.query["start"], end=self.query["end"], known_at=self.query.get("known_at")
+            contract.pk,
+            start=self.query["start"],
+            end=self.query["end"],
+            at=clock.now(),
+            known_at=self.query.get("known_at"),
         )
         seen = seen_lines(lines, self.viewer)
         return Response(DesiredLinesSerializer(desired_lines(seen, contract.currency, self.viewer)).data)

@@ -15,9 +15,10 @@ from uuid import UUID
 from contracts.rules.commitments import Allowance, units_of
 from contracts.rules.deductions import Deduction, deductions
 from contracts.rules.fold import Instant, at_instant
+from contracts.rules.line_service import LineService
 from contracts.rules.periods import Period
 from contracts.rules.rating import Quota, Rated, Usage, minimums, rate_line
-from contracts.rules.segments import Segment, ServiceOf, periods_of, segments_of, stretches
+from contracts.rules.segments import Segment, periods_of, segments_of, stretches
 from contracts.rules.state import FINAL, Commitment, ContractState
 from contracts.rules.windows import Committed, committed_of
 
@@ -26,7 +27,7 @@ _NONE = Fraction(0)
 
 
 class Book:
-    """What [start, end) of a timeline is rated from; `usage` and `in_service` are asked for what they say."""
+    """What [start, end) of a timeline is rated from; `usage` and `service` are asked for what they say."""
 
     def __init__(
         self,
@@ -34,16 +35,16 @@ class Book:
         start: datetime,
         end: datetime,
         usage: Usage,
-        in_service: ServiceOf | None,
+        service: LineService | None,
     ) -> None:
         self.instants, self.start, self.end = instants, start, end
-        self.usage = cache(usage)
+        self.usage, self.service = cache(usage), service
         self.final = instants[-1].state
         self.over_at = _over_at(instants)
         self.periods = self.periods_in(start, end)
         horizon = max((period.end for period in self.periods), default=end)
         self.segments: dict[UUID, list[Segment]] = {}
-        for segment in segments_of(instants, horizon, in_service):
+        for segment in segments_of(instants, horizon, service.in_service if service else None):
             self.segments.setdefault(segment.line_id, []).append(segment)
         self.discounts = [
             replace(force, start=max(force.start, force.value.since))
@@ -75,14 +76,15 @@ class Book:
             state = at_instant(self.instants, max(period.start, self.instants[0].at))
         return Decimal(0) if state.terms.tax.exempt_certificate else state.terms.tax.rate
 
-    def _charges_in(self, period: Period) -> tuple[list[Rated], list[Deduction]]:
-        """The charges of a whole period, cut where what was asked for begins and ends."""
+    def _charges_in(self, period: Period, whole: bool = False) -> tuple[list[Rated], list[Deduction]]:
+        """The charges of a whole period, cut where what was asked for begins and ends unless `whole`."""
+        asked = () if whole else (self.start, self.end)
         rated: list[Rated] = []
         for line_id, segments in self.segments.items():
             if self._let_go(segments[0], period):
                 continue
             cuts, quota = self._quota(line_id) if segments[0].kind == "usage" else ([], None)
-            line = rate_line(segments, period, self.usage, cuts=(self.start, self.end, *cuts), quota=quota)
+            line = rate_line(segments, period, self.usage, cuts=(*asked, *cuts), quota=quota)
             rated += [*line, *minimums(line, period)]
         forces = [force for force in self.discounts if force.start < period.end and force.end > period.start]
         return rated, deductions(rated, forces, self.usage)

@@ -13,8 +13,10 @@ from uuid import UUID
 from commerce.money import exponent
 from contracts.rules.book import TICK, Book
 from contracts.rules.commitments import by_weight
+from contracts.rules.credits import sla_credits
 from contracts.rules.discounts import funded
 from contracts.rules.fold import Edit, Instant, at_instant, timeline
+from contracts.rules.line_service import LineService
 from contracts.rules.lines import DesiredLine, Difference, Funder, LineKind, differences
 from contracts.rules.loans import schedule_of
 from contracts.rules.operations.base import RUNNING
@@ -22,7 +24,7 @@ from contracts.rules.operations.fees import monthly
 from contracts.rules.periods import Period
 from contracts.rules.pricing import tax_on
 from contracts.rules.rating import Rated, Usage, major
-from contracts.rules.segments import ServiceOf, periods_of
+from contracts.rules.segments import periods_of
 from contracts.rules.settling import settlements
 from contracts.rules.state import Charge, ContractState, evolve
 
@@ -35,15 +37,15 @@ def desired_lines(
     start: datetime,
     end: datetime,
     usage: Usage,
-    in_service: ServiceOf | None = None,
+    service: LineService | None = None,
     known_at: datetime | None = None,
 ) -> list[DesiredLine]:
     """Every line for [start, end) as known at `known_at`, by period and then as the lines stand.
 
-    `usage(line_id, from, to)` is in the line's unit. What is due at an instant, or when a window of a
-    commitment ends, belongs to the stretch of time in which it falls due.
+    `usage(line_id, from, to)` is in the line's unit. What is due at an instant, or when a period or a
+    window of a commitment ends, belongs to the stretch of time in which it falls due.
     """
-    return lines_of(timeline(edits, known_at), start=start, end=end, usage=usage, in_service=in_service)
+    return lines_of(timeline(edits, known_at), start=start, end=end, usage=usage, service=service)
 
 
 def lines_of(
@@ -52,14 +54,14 @@ def lines_of(
     start: datetime,
     end: datetime,
     usage: Usage,
-    in_service: ServiceOf | None = None,
+    service: LineService | None = None,
 ) -> list[DesiredLine]:
     """`desired_lines` of a timeline that was made already."""
     if start >= end or not instants:
         return []
-    book = Book(instants, start, end, usage, in_service)
+    book = Book(instants, start, end, usage, service)
     charged = (line for period in book.periods for line in _charged(book, period))
-    found = [*charged, *settlements(book), *_fees(book), *_instalments(book)]
+    found = [*charged, *sla_credits(book), *settlements(book), *_fees(book), *_instalments(book)]
     return sorted(found, key=lambda line: line.period_start)
 
 
@@ -70,12 +72,12 @@ def difference_of(
     start: datetime,
     end: datetime,
     usage: Usage,
-    in_service: ServiceOf | None = None,
+    service: LineService | None = None,
 ) -> list[Difference]:
     """What changes in [start, end) when the log `before` becomes `after`, per line and billing period."""
     return differences(
         *(
-            desired_lines(edits, start=start, end=end, usage=usage, in_service=in_service)
+            desired_lines(edits, start=start, end=end, usage=usage, service=service)
             for edits in (before, after)
         )
     )

@@ -8,7 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 LineKind = Literal[
-    "recurring", "usage", "one_off", "discount", "true_up", "overage", "early_fee",
+    "recurring", "usage", "one_off", "discount", "sla_credit", "true_up", "overage", "early_fee",
     "principal", "interest", "financing_payoff", "financing_fee",
 ]  # fmt: skip
 Funder = Literal["", "seller", "platform"]
@@ -34,7 +34,8 @@ class Owed:
 
 @dataclass(frozen=True)
 class DesiredLine:
-    """One line of what should be billed for [start, end); amounts in minor units, discounts below zero.
+    """One line of what should be billed for [start, end); amounts in minor units, below zero for discounts
+    and credits.
 
     What is due at an instant has it as `start` and `end`. `quantity` is in the product's unit and `rate`
     in major units; where there is no such quantity it is one, at the line's own amount.

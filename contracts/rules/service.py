@@ -173,6 +173,18 @@ def spans(reports: Iterable[Report], *, until: datetime, known_at: datetime | No
     return _spans(_walk(counting(reports, known_at), until), until)
 
 
+def served(reports: Iterable[Report], *, until: datetime, known_at: datetime | None = None) -> list[Span]:
+    """One unit's `spans` from its first delivery until it is deprovisioned, without what lies outside."""
+    walked = list(_walk(counting(reports, known_at), until))
+    found = _spans(walked, until)
+    return [
+        replace(span, start=max(span.start, begin), end=min(span.end or until, finish or until))
+        for begin, finish in _service(walked)
+        for span in found
+        if span.start < (finish or until) and (span.end or until) > begin
+    ]
+
+
 def status(reports: Iterable[Report], *, at: datetime, known_at: datetime | None = None) -> Status:
     """One unit at `at`, as known at `known_at`."""
     ordered = counting(reports, known_at)

@@ -4,12 +4,12 @@ Uptime = 1 − weighted down time / time served. Announced maintenance, blocked 
 and after the service count on neither side. Durations are exact; a credit is rounded once, half up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from commerce.money import round_half_up
+from commerce.money import allocate, round_half_up
 from contracts.rules.service import Span
 from contracts.rules.terms import Sla
 
@@ -40,6 +40,15 @@ class Availability:
         return 1 - self.down_minutes(sla) / served if served else Fraction(1)
 
 
+@dataclass(frozen=True)
+class Charged:
+    """What a line came to for `billed` time of its units together, and what they did in that time."""
+
+    net_minor: int
+    billed: timedelta
+    found: Availability
+
+
 def availability(spans: Iterable[Span], start: datetime, end: datetime) -> Availability:
     """Of one unit over [start, end). Maintenance that was not announced in time is down."""
     served = degraded = down = _NONE
@@ -55,18 +64,29 @@ def availability(spans: Iterable[Span], start: datetime, end: datetime) -> Avail
     return Availability(served, degraded, down)
 
 
-def sla_credit(charge_minor: int, found: Availability, full: timedelta, sla: Sla, units: int = 1) -> int:
-    """What the charge of so many units for a period gives back in minor units, at most `cap` of it.
+def gives_credit(sla: Sla) -> bool:
+    """Whether the terms say that a credit is given by itself, and of what."""
+    return sla.auto_credit and bool(sla.cap) and (sla.credit == "pro_rata" or bool(sla.tiers))
 
-    tiered: the share of the lowest tier that their uptime lies below. pro_rata: the part of the whole
-    period `full` that they were down.
+
+def sla_credit(charges: Sequence[Charged], sla: Sla) -> list[int]:
+    """What each of a line's charges gives back in minor units: one sum, rounded once, at most `cap` of them.
+
+    tiered: the share of the lowest tier that the uptime over all of them lies below. pro_rata: of each the
+    part of the time it was billed for that units were down.
     """
     if sla.credit == "tiered":
-        uptime = found.uptime(sla)
+        uptime = sum((one.found for one in charges), Availability()).uptime(sla)
         share = max((Fraction(tier.credit) for tier in sla.tiers if uptime < tier.below), default=Fraction(0))
+        exact = [one.net_minor * share for one in charges]
     else:
-        share = found.down_minutes(sla) / (_minutes(full) * units)
-    return round_half_up(charge_minor * min(share, Fraction(sla.cap)))
+        exact = [
+            one.net_minor * min(one.found.down_minutes(sla) / _minutes(one.billed), Fraction(1))
+            for one in charges
+        ]
+    most = sum(one.net_minor for one in charges) * Fraction(sla.cap)
+    credit = round_half_up(min(sum(exact, Fraction(0)), most))
+    return allocate(credit, exact) if credit else [0] * len(charges)
 
 
 def _minutes(duration: timedelta) -> Fraction:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from contracts.rules.desired import lines_of
 from contracts.rules.fold import Instant, at_instant, timeline
+from contracts.rules.line_service import LineService
 from contracts.rules.lines import DesiredLine, Difference, differences
 from contracts.rules.periods import billing_period
 from contracts.services.projection import load_edits
@@ -27,10 +28,14 @@ def register_usage_source(source: UsageSource) -> None:
 
 
 def desired(
-    contract_id: UUID, *, start: datetime, end: datetime, known_at: datetime | None = None
+    contract_id: UUID, *, start: datetime, end: datetime, at: datetime, known_at: datetime | None = None
 ) -> list[DesiredLine]:
-    """Every line that should be billed for [start, end), as known at `known_at`; usage as metered by now."""
-    return _lines(contract_id, timeline(load_edits(contract_id), known_at), start, end, known_at)
+    """Every line that should be billed for [start, end) as of `at`, known at `known_at`; usage by now.
+
+    What units did is credited for periods that are over by then.
+    """
+    service = line_service(contract_id, at=at, known_at=known_at)
+    return _lines(contract_id, timeline(load_edits(contract_id), known_at), start, end, service)
 
 
 def changed_bills(
@@ -45,23 +50,20 @@ def changed_bills(
     )
     start = anchored(since).start
     end = anchored(anchored(max(at, since)).end).end
-    before, after = (_lines(contract_id, instants, start, end) for instants in (was, will))
+    service = line_service(contract_id, at=at)
+    before, after = (_lines(contract_id, instants, start, end, service) for instants in (was, will))
     return differences(before, after)
 
 
 def _lines(
-    contract_id: UUID,
-    instants: Sequence[Instant],
-    start: datetime,
-    end: datetime,
-    known_at: datetime | None = None,
+    contract_id: UUID, instants: Sequence[Instant], start: datetime, end: datetime, service: LineService
 ) -> list[DesiredLine]:
     return lines_of(
         instants,
         start=start,
         end=end,
         usage=lambda line_id, since, until: _metered(contract_id, line_id, since, until),
-        in_service=line_service(contract_id, known_at),
+        service=service,
     )
 
 

@@ -1,7 +1,7 @@
 """Commitments: one is not lowered below what was used of it already."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +16,7 @@ from contracts.services.bills import desired
 
 
 def keep_what_was_used(
-    *, contract: Contract, was: Sequence[Instant], planned: Sequence[Planned], **_: Any
+    *, contract: Contract, was: Sequence[Instant], planned: Sequence[Planned], at: datetime, **_: Any
 ) -> None:
     """Conflict (reduction_below_used) when less is committed than the running window has used by then."""
     for i, plan in enumerate(planned):
@@ -27,29 +27,31 @@ def keep_what_was_used(
         new = plan.after.commitments.get(payload.commitment_id)
         if old is None or new is None or not (new.amount_minor < old.amount_minor or new.units < old.units):
             continue
-        used = _used(contract, was, old, plan)
+        used = _used(contract, was, old, plan, at)
         if used > (new.units if new.kind == "minimum_quantity" else new.amount_minor):
-            at = f"/operations/{i}" if len(planned) > 1 else ""
+            operation = f"/operations/{i}" if len(planned) > 1 else ""
             field = "units" if new.kind == "minimum_quantity" else "amount_minor"
             raise Conflict(
                 f"{used} were used by {plan.edit.effective_at:%Y-%m-%d %H:%M} UTC in the window that runs.",
-                pointer=f"{at}/payload/{field}",
+                pointer=f"{operation}/payload/{field}",
                 code="reduction_below_used",
                 used=str(used),
             )
 
 
-def _used(contract: Contract, was: Sequence[Instant], commitment: Commitment, plan: Planned) -> Decimal:
+def _used(
+    contract: Contract, was: Sequence[Instant], commitment: Commitment, plan: Planned, at: datetime
+) -> Decimal:
     """What the window that runs has used before the edit: metered units, or minor units net of discounts."""
-    at = plan.edit.effective_at
-    for committed in committed_of(was, at + timedelta(microseconds=1)):
-        place = committed.at(at)
+    until = plan.edit.effective_at
+    for committed in committed_of(was, until + timedelta(microseconds=1)):
+        place = committed.at(until)
         if committed.commitment != commitment or place is None:
             continue
         start = committed.windows[place].start
         lines = [
             line
-            for line in (desired(contract.pk, start=start, end=at) if start < at else [])
+            for line in (desired(contract.pk, start=start, end=until, at=at) if start < until else [])
             if line.line_id and commitment.covers(line.line_id)
         ]
         if commitment.kind == "minimum_quantity":

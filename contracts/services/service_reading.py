@@ -4,24 +4,23 @@ Now is read from the rows; any other instant, and whatever is asked as known ear
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 from commerce.errors import StateConflict
 from contracts.models import Contract, ServiceEvent, UnitStatus
 from contracts.rules import service as rules
-from contracts.rules.service import InService, Report, State
-from contracts.rules.sla import Availability, availability
+from contracts.rules.line_service import LineService
+from contracts.rules.service import Report, State
+from contracts.rules.sla import Availability
 from contracts.services.admission import Planned
 from contracts.services.service_status import reports_of
 
 _EVER = datetime.min.replace(tzinfo=UTC)
-
-LineService = Callable[[UUID, datetime, datetime], list[InService]]
 
 
 @dataclass(frozen=True)
@@ -80,27 +79,16 @@ def uptime(
     contract_id: UUID, *, start: datetime, end: datetime, known_at: datetime | None = None
 ) -> dict[UUID, Availability]:
     """By line: how long its units served over [start, end) and how long of it they were down or degraded."""
-    found: dict[UUID, Availability] = {}
-    for line_id, _, reports in _units(contract_id):
-        spans = rules.spans(reports, until=end, known_at=known_at)
-        found[line_id] = found.get(line_id, Availability()) + availability(spans, start, end)
-    return found
+    service = LineService(partial(_reports, contract_id), until=end, known_at=known_at)
+    return {line_id: service.availability(line_id, start, end) for line_id in service.lines()}
 
 
-def line_service(contract_id: UUID, known_at: datetime | None = None) -> LineService:
-    """A function from a line and [start, end) to how many of its units were in service when.
-
-    What a line with `bill_from` in_service is billed by. The events are read once, when it is first asked.
-    """
-
-    @cache
-    def reports() -> list[Report]:
-        return [report for _, _, unit in _units(contract_id) for report in unit]
-
-    return lambda line_id, start, end: rules.in_service_intervals(reports(), line_id, start, end, known_at)
+def line_service(contract_id: UUID, *, at: datetime, known_at: datetime | None = None) -> LineService:
+    """What the contract's units did, for its bills as of `at`. The events are read once, when first asked."""
+    return LineService(partial(_reports, contract_id), until=at, known_at=known_at)
 
 
-def require_service(*, contract: Contract, planned: Sequence[Planned], **_: Any) -> None:
+def require_service(*, contract: Contract, planned: Sequence[Planned], at: datetime, **_: Any) -> None:
     """A hook of edits: what is billed from service goes live when a unit has been in service.
 
     StateConflict (not_in_service) before that.
@@ -108,9 +96,9 @@ def require_service(*, contract: Contract, planned: Sequence[Planned], **_: Any)
     for plan in planned:
         if plan.event != "contract.activated" or plan.edit.payload.bill_from != "in_service":
             continue
-        service = line_service(contract.pk)
+        service = line_service(contract.pk, at=at)
         until = plan.edit.effective_at + timedelta.resolution
-        if not any(service(line.line_id, _EVER, until) for line in plan.after.live_lines):
+        if not any(service.in_service(line.line_id, _EVER, until) for line in plan.after.live_lines):
             raise StateConflict(
                 "It is billed from service, and no unit has been in service yet.",
                 pointer="/payload/bill_from",
@@ -121,9 +109,14 @@ def require_service(*, contract: Contract, planned: Sequence[Planned], **_: Any)
 def _units(contract_id: UUID, lines: Collection[UUID] | None = None) -> list[tuple[UUID, str, list[Report]]]:
     """The reports of each unit of each line, by line and unit."""
     found: dict[tuple[UUID, str], list[Report]] = {}
-    for _, report in reports_of(ServiceEvent.objects.filter(contract_id=contract_id, **_among(lines))):
+    for report in _reports(contract_id, lines):
         found.setdefault((report.line_id, report.unit_id), []).append(report)
     return [(*key, found[key]) for key in sorted(found)]
+
+
+def _reports(contract_id: UUID, lines: Collection[UUID] | None = None) -> list[Report]:
+    rows = ServiceEvent.objects.filter(contract_id=contract_id, **_among(lines))
+    return [report for _, report in reports_of(rows)]
 
 
 def _among(lines: Collection[UUID] | None) -> dict[str, Collection[UUID]]:

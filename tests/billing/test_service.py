@@ -11,7 +11,19 @@ from billing.models import ServiceChange
 from billing.services.rate_cards import item_key
 from commerce.ids import uuid7
 from contracts.models import ServiceEvent
-from tests.billing.conftest import MARCH, SYSTEM, Deal, OpenMeter, World, now, parked, reviews, work
+from tests.billing.conftest import (
+    CUT,
+    MARCH,
+    SYSTEM,
+    Deal,
+    OpenMeter,
+    World,
+    findings,
+    now,
+    parked,
+    reviews,
+    work,
+)
 from tests.contracts.test_service import record, report
 
 pytestmark = pytest.mark.django_db
@@ -113,3 +125,35 @@ def test_what_a_sync_mends_is_asked_of_nobody(
     services.check_due_drift(actor=SYSTEM, at=now())
     assert item_key(line) in openmeter.items(deal)
     assert reviews("subscription_drift") == []
+
+
+def test_a_credit_for_missed_uptime_is_ours_and_expected_on_the_invoice(
+    openmeter: OpenMeter, deal: Deal, world: World
+) -> None:
+    """9 of 1,488 hours down are 5 % of 36,000.00, which OpenMeter cannot give back on a line."""
+    outage = MARCH + 10 * DAY
+    units = [("in_service", MARCH, "u-1"), ("in_service", MARCH, "u-2"), ("down", outage, "u-1")]
+    for state, at, unit in (*units, ("in_service", outage + timedelta(hours=9), "u-1")):
+        record(
+            report(state, at, unit, contract_id=deal.contract.pk, line_id=deal.servers), at=MARCH + 11 * DAY
+        )
+    openmeter.at(MARCH + 20 * DAY)
+    assert services.check_drift(sync_id=deal.sync.pk, actor=SYSTEM, at=now()).rows == []
+    openmeter.at(CUT)
+    openmeter.tell()
+    [difference] = deal.invoice.differences
+    assert (difference["ours_minor"], difference["theirs_minor"]) == (3_420_000, 3_600_000)
+    assert difference["expected"] == ["a credit for missed uptime"]
+    assert deal.invoice.status == "draft", "money is for a person all the same"
+    [item] = reviews("invoice_difference")
+    assert "Expected: a credit for missed uptime." in item.detail
+
+    services.accept_invoice(invoice=deal.invoice, actor=SYSTEM, at=now(), reason="they are owed it")
+    work()
+    lines = deal.invoice.lines.order_by("net_minor").values_list("kind", "net_minor", "tax_minor", "rate")
+    assert list(lines) == [
+        ("sla_credit", -180_000, -14_850, -1_800),
+        ("recurring", 3_600_000, 297_000, 18_000),
+    ]
+    assert (deal.invoice.status, deal.invoice.paid_minor) == ("paid", 3_420_000 + 282_150)
+    assert findings() == []

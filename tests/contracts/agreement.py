@@ -91,7 +91,8 @@ def billed(contract: Contract, since: datetime, at: datetime, known_at: datetime
     last = billing_period(day, first, max(at, since), cadence)
     end = billing_period(day, first, last.end, cadence).end
     then, now = (
-        services.desired(contract.pk, start=start, end=end, known_at=known) for known in (known_at, None)
+        services.desired(contract.pk, start=start, end=end, at=at, known_at=known)
+        for known in (known_at, None)
     )
     return differences(then, now)
 

@@ -6,12 +6,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from commerce.ids import uuid7
 from contracts.rules.desired import desired_lines
 from contracts.rules.fold import Edit
 from contracts.rules.lines import DesiredLine
 from contracts.rules.operations.activate import Activate
 from contracts.rules.operations.create import Create, Term
 from contracts.rules.operations.products import AddProduct
+from contracts.rules.service import Report
 from contracts.rules.state import Price
 from contracts.rules.terms import Billing, Terms
 
@@ -85,6 +87,31 @@ def desired(
 def told(lines: Sequence[DesiredLine]) -> list[tuple[str, str, int]]:
     """(kind, days of the year's months, net) of each line, for reading."""
     return [(line.kind, f"{line.start:%m-%d} {line.end:%m-%d}", line.net_minor) for line in lines]
+
+
+def report(
+    state: str,
+    when: str,
+    unit: str = "u-1",
+    line: UUID = SERVERS,
+    *,
+    source: str = "dcim",
+    told: str | None = None,
+    recorded: str = "2020-01-01",
+    corrects: Report | None = None,
+) -> Report:
+    """What was said of a unit from an instant on, by default as it happened."""
+    return Report(
+        id=uuid7(),
+        unit_id=unit,
+        line_id=line,
+        at=at(when),
+        state=state,
+        source=source,
+        received_at=at(told or when),
+        recorded_at=at(recorded),
+        corrects=corrects.id if corrects else None,
+    )
 
 
 def nothing(line_id: UUID, since: datetime, until: datetime) -> Decimal:

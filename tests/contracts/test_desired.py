@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.rules.desired import difference_of
+from contracts.rules.line_service import LineService
 from contracts.rules.lines import DesiredLine
 from contracts.rules.operations.commitment import SetCommitment
 from contracts.rules.operations.correct import Correct
@@ -17,7 +18,6 @@ from contracts.rules.operations.prices import ChangePrice
 from contracts.rules.operations.products import AddProduct, ChangeQuantity, RemoveProduct
 from contracts.rules.operations.terminate import Terminate
 from contracts.rules.operations.transfer import TransferOwnership
-from contracts.rules.service import InService
 from contracts.rules.state import Amount, Tier
 from contracts.rules.terms import Billing, Tax, Terms
 from tests.contracts.logs import (
@@ -33,6 +33,7 @@ from tests.contracts.logs import (
     hours,
     log,
     nothing,
+    report,
     servers,
     told,
     usd,
@@ -172,11 +173,11 @@ def test_a_line_that_bills_from_service_is_charged_for_the_units_that_serve() ->
     )
     edits = contract("2026-03-01", [line])
 
-    def served(line_id: UUID, start: object, end: object) -> list[InService]:
-        found = [(at("2026-03-11"), at("2026-03-21"), 1), (at("2026-03-21"), at("2026-05-01"), 5)]
-        return [InService(*one) for one in found] if line_id == SERVERS else []
-
-    assert told(desired(edits, "2026-03-01", "2026-04-01", in_service=served)) == [
+    reports = [
+        report("in_service", "2026-03-11" if no == 1 else "2026-03-21", f"u-{no}") for no in range(1, 6)
+    ]
+    service = LineService(lambda: reports, until=at("2026-05-01"))
+    assert told(desired(edits, "2026-03-01", "2026-04-01", service=service)) == [
         ("recurring", "03-11 03-21", 580_645),
         ("recurring", "03-21 04-01", 2_554_839),
     ]

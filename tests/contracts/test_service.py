@@ -448,7 +448,7 @@ def test_what_is_billed_from_another_date_waits_for_no_unit(named: Contract) -> 
 
 def test_what_is_in_service_is_read_by_line(named: Contract, line: UUID) -> None:
     record(report("in_service", MARCH + HOUR), report("in_service", NOON, "u-2"))
-    service = services.line_service(named.pk)
+    service = services.line_service(named.pk, at=NOON).in_service
     found = service(line, MARCH, NOON + HOUR)
     assert [(i.start, i.end, i.quantity) for i in found] == [
         (MARCH + HOUR, NOON, 1), (NOON, NOON + HOUR, 2),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from commerce.ids import uuid7
 from contracts.rules import service
 from contracts.rules.service import CONTRACT, RESTORED, VOID, WORST_FIRST, InService, Report, Span
-from contracts.rules.sla import Availability, availability, sla_credit
+from contracts.rules.sla import Availability, Charged, availability, sla_credit
 from contracts.rules.terms import Sla, SlaTier
 
 START = datetime(2027, 3, 1, tzinfo=UTC)
@@ -279,8 +279,9 @@ def test_nine_hours_down_in_a_month_are_a_tenth_or_pro_rata() -> None:
     """OW-07: 98.75 %; 1,800.00 by tiers, 225.00 pro rata, of 18,000.00."""
     found = month(("down", 100), ("in_service", 109))
     assert found.uptime(SLA) == Fraction(9875, 10000)
-    assert sla_credit(1_800_000, found, MONTH, SLA) == 180_000
-    assert sla_credit(1_800_000, found, MONTH, Sla(credit="pro_rata")) == 22_500
+    charges = [Charged(1_800_000, MONTH, found)]
+    assert sla_credit(charges, SLA) == [180_000]
+    assert sla_credit(charges, Sla(credit="pro_rata")) == [22_500]
 
 
 def test_degraded_hours_count_by_their_weight() -> None:
@@ -312,13 +313,27 @@ def test_what_was_not_served_is_on_neither_side() -> None:
 def test_a_credit_is_capped_and_rounded_once() -> None:
     dead = month(("down", 0))
     assert dead.uptime(SLA) == 0
-    assert sla_credit(1_000_001, dead, MONTH, Sla(credit="pro_rata", cap=Decimal("0.5"))) == 500_001
-    assert sla_credit(1_000_001, month(), MONTH, SLA) == 0
+    halved = Sla(credit="pro_rata", cap=Decimal("0.5"))
+    assert sla_credit([Charged(1_000_001, MONTH, dead)], halved) == [500_001]
+    assert sla_credit([Charged(1, MONTH, dead), Charged(2, MONTH, dead)], halved) == [1, 1]
+    assert sla_credit([Charged(1_000_001, MONTH, month())], SLA) == [0]
+    assert sla_credit([], SLA) == []
 
 
 def test_of_four_units_one_down_is_a_quarter_pro_rata() -> None:
     found = month(("down", 0)) + month() + month() + month()
-    assert sla_credit(7_200_000, found, MONTH, Sla(credit="pro_rata"), units=4) == 1_800_000
+    assert sla_credit([Charged(7_200_000, 4 * MONTH, found)], Sla(credit="pro_rata")) == [1_800_000]
+
+
+def test_a_unit_serves_from_its_first_delivery_until_it_is_deprovisioned() -> None:
+    reports = told(("provisioning", 0), ("down", 1), ("in_service", 2), ("down", 5), ("deprovisioning", 6))
+    found = service.served([*reports, report("down", 7)], until=EVER)
+    assert [(span.state, span.start, span.end) for span in found] == [
+        ("in_service", START + 2 * HOUR, START + 5 * HOUR), ("down", START + 5 * HOUR, START + 6 * HOUR),
+    ]  # fmt: skip
+    (open_,) = service.served(reports[:3], until=START + 4 * HOUR)
+    assert (open_.start, open_.end) == (START + 2 * HOUR, START + 4 * HOUR)
+    assert service.served(reports[:2], until=EVER) == []
 
 
 # What is in service

@@ -15,7 +15,7 @@ from contracts.rules.amortisation import amortise, due_dates, payoff, row_rates
 from contracts.rules.daycount import month_share, months_between
 from contracts.rules.periods import anchored, billing_period, periods_between
 from contracts.rules.pricing import prorate, tax_on
-from contracts.rules.sla import Availability, sla_credit
+from contracts.rules.sla import Availability, Charged, sla_credit
 from contracts.rules.splits import split_invoice
 from contracts.rules.state import Price, Tier
 from contracts.rules.terms import SettlementTerms, Sla, SlaTier
@@ -305,8 +305,9 @@ def test_nine_hours_down_in_a_month_of_720(vector: Vector) -> None:
     found = Availability(served=month, down=down)
     tiered = Sla(credit="tiered", tiers=(SlaTier(Decimal("0.99"), Decimal("0.1")),))
     assert found.uptime(tiered) == Fraction(expected["uptime"].removesuffix("%")) / 100
-    assert sla_credit(given["mrc"], found, month, tiered) == expected["tier_10pct"]
-    assert sla_credit(given["mrc"], found, month, Sla(credit="pro_rata")) == expected["pro_rata_1h"]
+    charges = [Charged(given["mrc"], month, found)]
+    assert sla_credit(charges, tiered) == [expected["tier_10pct"]]
+    assert sla_credit(charges, Sla(credit="pro_rata")) == [expected["pro_rata_1h"]]
 
 
 @examples("OW-08")
