@@ -92,7 +92,7 @@ def _consequences(plan: BulkPlan) -> SafeString:
         format_html("{} → {}", money(one["before"], currency), money(one["after"], currency))
         for currency, one in plan.totals.items()
     ]
-    why = bulk.two_people(plan, found["ready"])
+    why = bulk.two_people(plan, found["ready"], clock.now())
     return format_html(
         "{} contracts are changed, {} are left out. A full period of them, usage apart: {}.\n\n{}",
         f"{found['ready']:,}",

@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import OperationalError, transaction
-from django.db.models import Count, QuerySet, Sum
+from django.db import OperationalError, connection, transaction
+from django.db.models import Count, Q, QuerySet, Sum
 
 from commerce import states
 from commerce.actor import Actor
@@ -41,6 +41,7 @@ REQUEST, CANCEL, CHECKER = "contracts.request_bulkplan", "contracts.cancel_bulkp
 # What says the same of every contract, but for the line that it is about.
 OPERATIONS = ("change_price", "change_terms", "suspend", "resume", "terminate")
 MOST_CONTRACTS = 20_000
+ONE_DAY = timedelta(days=1)
 LONGEST = {"product": 60, "reason": 500}
 BUDGET_SECONDS = 5.0
 
@@ -148,12 +149,16 @@ def confirm_bulk(*, plan: BulkPlan, actor: Actor, at: datetime, reason: str = ""
     actor.require(REQUEST)
     actor.require(named(plan.operation).permission)
     row = _locked(plan)
+    with connection.cursor() as cursor:  # one of a person's plans at a time: what they come to is counted
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"bulk:{row.requested_by_id}"]
+        )
     if why := refused(row, at):
         row = states.transition(row, "reopen", actor=actor, at=at, reason=why)
     count = row.rows.filter(outcome=Outcome.READY).count()
     if not count:
         raise StateConflict("No contract is ready for it.", code="nothing_ready")
-    if why := two_people(row, count):
+    if why := two_people(row, count, at):
         if row.status != BulkPlan.Status.READY:
             raise StateConflict(f"The plan is {row.get_status_display()}.", state=row.status)
         approval = request_approval(
@@ -182,13 +187,35 @@ def refused(plan: BulkPlan, at: datetime) -> str:
     return ends_waiting(plan.approval, at)
 
 
-def two_people(plan: BulkPlan, count: int) -> str:
-    """Why a second person has to agree; empty when nobody has to."""
+def two_people(plan: BulkPlan, count: int, at: datetime) -> str:
+    """Why a second person has to agree; empty when nobody has to.
+
+    What its maker's other plans changed in the day before counts as well: one change split over several
+    plans is one change.
+    """
     alone = settings.BULK_APPROVAL_LIMIT
     if count > alone:
         return f"More than {alone:,} contracts are changed by two people."
+    if (together := _changed_in_a_day(plan, at)) > alone:
+        return (
+            f"Within a day its maker's plans change {together:,} contracts; "
+            f"more than {alone:,} are changed by two people."
+        )
     needing = plan.rows.filter(outcome=Outcome.READY).exclude(needs_approval="")
     return needing.values_list("needs_approval", flat=True).first() or ""
+
+
+def _changed_in_a_day(plan: BulkPlan, at: datetime) -> int:
+    """The contracts of this plan and of those of its maker that nobody else agreed to since a day ago."""
+    others = BulkPlan.objects.filter(
+        requested_by=plan.requested_by_id, approval__isnull=True, confirmed_at__gt=at - ONE_DAY
+    )
+    running = others.filter(status=BulkPlan.Status.RUNNING)
+    rows = BulkPlanRow.objects.filter(
+        Q(plan__in=[plan.pk, *running.values_list("pk", flat=True)], outcome=Outcome.READY)
+        | Q(plan__in=list(others.values_list("pk", flat=True)), outcome=Outcome.DONE)
+    )
+    return rows.values("contract").distinct().count()
 
 
 def progress(plan: BulkPlan) -> dict[str, int]:

@@ -152,6 +152,63 @@ def test_many_contracts_are_changed_by_two_people(
     assert (row.actor_label, row.requested_by) == ("approver", str(people["operator"]))
 
 
+def one_of(people: dict[str, Actor], contract: Contract, **given: Any) -> BulkPlan:
+    """A previewed plan of the operator's, over one contract."""
+    plan = planned(people["operator"], chosen=Chosen(numbers=(contract.number,)), **given)
+    bulk.advance_bulk(at=MARCH)
+    plan.refresh_from_db()
+    return plan
+
+
+def test_a_change_split_over_several_plans_is_changed_by_two_people(
+    people: dict[str, Actor], many: list[Contract], settings: Any
+) -> None:
+    settings.BULK_APPROVAL_LIMIT = 1
+    maker = people["operator"]
+    first, second = (one_of(people, contract) for contract in many[:2])
+    assert bulk.confirm_bulk(plan=first, actor=maker, at=MARCH).status == "running"
+    waiting = bulk.confirm_bulk(plan=second, actor=maker, at=MARCH + timedelta(hours=23))
+    assert waiting.status == "needs_approval"
+    assert "2 contracts" in Approval.objects.get().arguments["why"]
+    before = edits()
+    bulk.advance_bulk(at=MARCH)
+    assert edits() == before + 1, "the first runs, the second waits"
+    again = one_of(people, many[1], payload={"reason": "legal"})
+    assert bulk.two_people(again, 1, MARCH + timedelta(hours=23)), "what has been done counts as well"
+    assert not bulk.two_people(again, 1, MARCH + timedelta(hours=24))
+
+
+def test_what_others_did_and_what_two_people_agreed_to_does_not_count(
+    people: dict[str, Actor], many: list[Contract], settings: Any
+) -> None:
+    settings.BULK_APPROVAL_LIMIT = 1
+    other = User.objects.create_user("other")
+    other.groups.set(User.objects.get(username="operator").groups.all())
+    theirs = planned(Actor.for_user(other), chosen=Chosen(numbers=("B-101",)))
+    bulk.advance_bulk(at=MARCH)
+    bulk.confirm_bulk(plan=theirs, actor=Actor.for_user(other), at=MARCH)
+    agreed = planned(people["operator"], payload={"reason": "legal"})
+    bulk.advance_bulk(at=MARCH)
+    bulk.confirm_bulk(plan=agreed, actor=people["operator"], at=MARCH)
+    approvals.approve(approval=Approval.objects.get(), actor=people["approver"], at=MARCH)
+    mine = one_of(people, many[0])
+    assert bulk.confirm_bulk(plan=mine, actor=people["operator"], at=MARCH).status == "running"
+
+
+def test_the_same_contract_in_two_plans_is_one_contract_and_a_stopped_plan_none(
+    people: dict[str, Actor], many: list[Contract], settings: Any
+) -> None:
+    settings.BULK_APPROVAL_LIMIT = 1
+    maker = people["operator"]
+    stopped = one_of(people, many[1])
+    bulk.cancel_bulk(plan=bulk.confirm_bulk(plan=stopped, actor=maker, at=MARCH), actor=maker, at=MARCH)
+    first = one_of(people, many[0])
+    bulk.confirm_bulk(plan=first, actor=maker, at=MARCH)
+    bulk.advance_bulk(at=MARCH)
+    again = one_of(people, many[0], operation="resume", payload={"reason": "maintenance"})
+    assert bulk.confirm_bulk(plan=again, actor=maker, at=MARCH).status == "running"
+
+
 def test_a_plan_to_which_nobody_agreed_may_be_asked_for_again(
     people: dict[str, Actor], many: list[Contract], settings: Any
 ) -> None:
