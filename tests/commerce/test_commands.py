@@ -311,10 +311,12 @@ def test_a_command_that_is_running_already_is_5_and_does_nothing() -> None:
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
+        key = [zlib.crc32(f"command:{command.name}".encode())]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [zlib.crc32(f"command:{command.name}".encode())])
+            cursor.execute("SELECT pg_advisory_lock(%s)", key)
             taken.set()
             done.wait(10)
+            cursor.execute("SELECT pg_advisory_unlock(%s)", key)
         connection.close()
 
     other = threading.Thread(target=hold)
