@@ -245,7 +245,7 @@ def cycle_since(edits: Sequence[Edit], at: datetime) -> datetime:
 def _anchor(state: ContractState, begin: datetime) -> datetime:
     """The start of a billing period on the anchor day itself: one that was clamped would stay clamped."""
     cadence = state.billing.cadence
-    anchor = billing_period(state.billing.anchor_day, state.start_at or begin, begin, cadence).full_start
+    anchor = state.period(begin).full_start
     for back in range(12):
         moved = add_months(anchor, -back * MONTHS[cadence])
         moved = billing_period(state.billing.anchor_day, moved, moved, cadence).full_start

@@ -23,7 +23,6 @@ from commerce.money import Money
 from contracts.models import Contract
 from contracts.rules.desired import expected_period_total
 from contracts.rules.fold import known
-from contracts.rules.periods import billing_period
 from contracts.rules.state import ContractState
 from contracts.services import contract_edits
 from ledger import services as ledger
@@ -87,8 +86,7 @@ def ask_and_set_aside(*, account: BillingAccount, source: str, actor: Actor, at:
     """
     edits = contract_edits(account.contract_id)
     state, owner, live = state_of(edits, valid_at=at), owner_at(edits, at), live_since(edits)
-    start_at = account.contract.start_at
-    period = billing_period(state.billing.anchor_day, start_at, at, state.billing.cadence)
+    period = state.period(at)
     downpayment = 0
     if live is None or owner.since <= live:
         downpayment = max(downpayment_of(state) - account.downpayment_drawn_minor, 0)

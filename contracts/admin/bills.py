@@ -17,7 +17,7 @@ from contracts import services
 from contracts.admin.instants import view_of
 from contracts.models import Contract
 from contracts.rules.lines import DesiredLine, Difference, LineKind
-from contracts.rules.periods import Period, billing_period
+from contracts.rules.periods import Period
 from contracts.rules.state import ContractState
 
 KINDS: dict[LineKind, str] = {
@@ -44,7 +44,7 @@ def bill_of_period(contract: Contract, request: HttpRequest) -> SafeString:
     if state.start_at is None:
         return nothing("It was not known then.")
     asked = _asked(request) or max(view.valid_at, state.start_at)
-    period = _period(state, asked)
+    period = state.period(asked)
     lines = services.desired(
         contract.pk, start=period.start, end=period.end, at=clock.now(), known_at=view.known_at
     )
@@ -93,7 +93,7 @@ def touches_past(found: Sequence[Difference], state: ContractState, at: datetime
     """Whether a period that is over at `at` changes."""
     if state.start_at is None:
         return False
-    present = _period(state, at).start
+    present = state.period(at).start
     return any(one.owed.period_start < present for one in found)
 
 
@@ -120,7 +120,7 @@ def _steps(request: HttpRequest, state: ContractState, period: Period) -> SafeSt
         return format_html('<a class="c-button" href="?{}">{}</a>', query, word)
 
     first = state.start_at is None or period.start <= state.start_at
-    back = "" if first else to(_period(state, period.start - _TICK).start, "Before")
+    back = "" if first else to(state.period(period.start - _TICK).start, "Before")
     return format_html(
         '<div class="c-toolbar">{}<strong>{} – {}</strong>{}</div>',
         back,
@@ -128,10 +128,6 @@ def _steps(request: HttpRequest, state: ContractState, period: Period) -> SafeSt
         _day(period.end),
         to(period.end, "After"),
     )
-
-
-def _period(state: ContractState, at: datetime) -> Period:
-    return billing_period(state.billing.anchor_day, state.start_at or at, at, state.billing.cadence)
 
 
 def _asked(request: HttpRequest) -> datetime | None:

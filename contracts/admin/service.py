@@ -27,7 +27,6 @@ from commerce.ids import uuid7
 from contracts import services
 from contracts.admin.instants import view_of
 from contracts.models import Contract, ServiceEvent, UnitStatus
-from contracts.rules.periods import billing_period
 from contracts.rules.service import CONTRACT, REPORTED, VOID, WORST_FIRST
 from contracts.rules.sla import Availability
 from contracts.rules.state import ContractState
@@ -331,7 +330,7 @@ def _uptime(
 ) -> dict[UUID, str]:
     if state.start_at is None or sum(len(view.units) for view in found.values()) > MOST_UNITS:
         return {}
-    period = billing_period(state.billing.anchor_day, state.start_at, at, state.billing.cadence)
+    period = state.period(at)
     up = services.uptime(contract.pk, start=period.start, end=at, known_at=known_at)
     return {line_id: _percent(served, state) for line_id, served in up.items() if served.served}
 

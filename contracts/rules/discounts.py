@@ -12,21 +12,8 @@ from fractions import Fraction
 
 from commerce.money import allocate, round_half_up
 from contracts.rules.charges import charge
-from contracts.rules.periods import Cadence, add_months, billing_period
+from contracts.rules.periods import add_months
 from contracts.rules.state import Discount, Price
-
-
-def ends_after(
-    count: int, since: datetime, *, anchor_day: int, start: datetime, cadence: Cadence
-) -> datetime:
-    """The end of the `count`-th billing period, the one that contains `since` being the first.
-
-    `once` is a count of one. `start` and the anchor are those of the contract's billing.
-    """
-    at = since
-    for _ in range(count):
-        at = billing_period(anchor_day, start, at, cadence).end
-    return at
 
 
 def share_off(discount: Discount, at: datetime) -> Decimal:

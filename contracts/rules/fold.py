@@ -17,13 +17,16 @@ from contracts.rules.operations.base import RUNNING
 from contracts.rules.state import ContractState, Ending, evolve
 from contracts.rules.upcasting import load
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 NOTHING = ContractState()
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One row of the log; `payload` is the operation's dataclass, already parsed."""
+    """One row of the log; `payload` is the operation's dataclass, already parsed.
+
+    `agreed`: two people agreed to it, or a machine recorded it by what they had agreed.
+    """
 
     seq: int
     operation: str
@@ -34,6 +37,7 @@ class Edit:
     actor: str = ""
     id: UUID | None = None
     op_version: int = 1
+    agreed: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,7 @@ def since_renewal(steps: Sequence[Instant]) -> Sequence[Instant]:
 
 
 def _renewal(
-    contract_id: UUID,
-    steps: Sequence[Instant],
-    late: Mapping[int, datetime],
-    renewed: Mapping[int, datetime],
+    contract_id: UUID, steps: Sequence[Instant], late: Mapping[int, datetime], renewed: Mapping[int, datetime]
 ) -> list[Command]:
     """Notice, cutoff and renewal of the next term, under its number: as the log has it when the term ends.
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from contracts.rules.fold import Edit, Instant, timeline
-from contracts.rules.periods import Cadence, Period, billing_period
+from contracts.rules.periods import Period
 from contracts.rules.service import InService
 from contracts.rules.state import NOBODY, ContractState, Kind, LineState, Price
 
@@ -19,8 +19,6 @@ ALWAYS = datetime.max.replace(tzinfo=UTC)
 ServiceOf = Callable[[UUID, datetime, datetime], Iterable[InService]]
 # A line, the share of its price that it earns, the buyer and the epoch of ownership.
 Earning = tuple[LineState, Decimal, UUID, int]
-# The anchor day and the cadence.
-Cycle = tuple[int, Cadence]
 
 
 @dataclass(frozen=True)
@@ -121,37 +119,19 @@ def segments_of(
 
 
 def periods_of(instants: Sequence[Instant], start: datetime, end: datetime) -> list[Period]:
-    """The billing periods that lie in [start, end), or partly.
-
-    A change of anchor or cadence cuts the period that it falls into; a stub leads to the new anchor.
-    """
+    """The billing periods that lie in [start, end), or partly."""
+    state = instants[-1].state if instants else ContractState()
     found: list[Period] = []
-    for cycle in _cycles(instants):
-        anchor_day, cadence = cycle.value
-        at = max(cycle.start, start)
-        while at < min(cycle.end, end):
-            period = billing_period(anchor_day, cycle.start, at, cadence)
-            at = period.end
-            found.append(replace(period, end=min(period.end, cycle.end)))
+    at = max(start, state.start_at or ALWAYS)
+    while at < end:
+        found.append(state.period(at))
+        at = found[-1].end
     return found
 
 
 def _others(some: list[tuple[Hashable, V]], them: list[tuple[Hashable, V]]) -> list[tuple[Hashable, V]]:
     """Those of `some` that are not the same in the same place among `them`."""
     return [one for one, other in zip(some, them, strict=False) if one != other] + some[len(them) :]
-
-
-def _cycles(instants: Sequence[Instant]) -> list[Stretch[Cycle]]:
-    """The anchor and cadence that were billed by, from the contract's start on."""
-
-    def pick(state: ContractState) -> Iterator[tuple[Hashable, Cycle]]:
-        if state.start_at is not None:
-            yield "", (state.billing.anchor_day, state.billing.cadence)
-
-    begun = next((at for i in instants if (at := i.state.start_at) is not None), ALWAYS)
-    found = [cycle for cycle in stretches(instants, ALWAYS, pick) if cycle.end > begun]
-    # What was agreed before the start counts from the start.
-    return [replace(cycle, start=begun if i == 0 else cycle.start) for i, cycle in enumerate(found)]
 
 
 def _earning(state: ContractState) -> Iterator[tuple[UUID, Earning]]:

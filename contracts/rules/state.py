@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from commerce.money import exponent
 from contracts.rules import schema
+from contracts.rules.periods import Cadence, Period, billing_period
 from contracts.rules.schema import Between, Minor, Pattern, Quantity, Rate, Share
 from contracts.rules.terms import Amount, Billing, Currency, Terms
 
@@ -288,6 +289,15 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """An anchor day and a cadence, by which periods are counted from an instant on."""
+
+    since: datetime
+    anchor_day: int
+    cadence: Cadence
+
+
+@dataclass(frozen=True)
 class Signature:
     """`doc_sha256`: of the document that was signed, as it was rendered at submission."""
 
@@ -303,6 +313,7 @@ class ContractState:
 
     `term_no` counts the terms from 1; `owner_epoch` the buyers. `end_at` is the end of the term, or None
     for an evergreen contract, and `end_policy` what the clock makes of it when nobody has renewed.
+    `cycles` are those of the billing in order, once it has changed after the start.
     """
 
     status: str = "none"
@@ -319,6 +330,7 @@ class ContractState:
     opted_out: bool = False
     live_at: datetime | None = None
     billing: Billing = field(default_factory=Billing)
+    cycles: tuple[Cycle, ...] = ()
     terms: Terms = field(default_factory=Terms)
     trial: Trial | None = None
     lines: dict[UUID, LineState] = field(default_factory=dict)
@@ -355,6 +367,32 @@ class ContractState:
         """When the clock ends the term: not while it is renewed, nor while a hold that extends it is open."""
         held = any(hold.extends_term for hold in self.holds)
         return None if self.renews or held else self.end_at
+
+    def period(self, at: datetime) -> Period:
+        """The billing period that contains `at`, before the start the first one.
+
+        A change of the anchor or the cadence cuts the period that it falls into; a stub leads to the new
+        anchor.
+        """
+        cycles = self.cycles or (self._cycle(self.start_at or at),)
+        begun = max(1, sum(cycle.since <= at for cycle in cycles))
+        cycle, later = cycles[begun - 1], cycles[begun:]
+        period = billing_period(cycle.anchor_day, cycle.since, at, cycle.cadence)
+        return replace(period, end=min(period.end, later[0].since)) if later else period
+
+    def billed_by(self, billing: Billing, at: datetime) -> "ContractState":
+        """The state with another billing from `at` on, from the start when that comes later."""
+        if self.start_at is None or at <= self.start_at:
+            return evolve(self, billing=billing)
+        cycles = self.cycles or (self._cycle(self.start_at),)
+        earlier = tuple(cycle for cycle in cycles if cycle.since < at)
+        after = evolve(self, billing=billing)
+        if (cycle := after._cycle(at)) != replace(earlier[-1], since=at):
+            earlier += (cycle,)
+        return evolve(after, cycles=earlier if len(earlier) > 1 else ())
+
+    def _cycle(self, since: datetime) -> Cycle:
+        return Cycle(since, self.billing.anchor_day, self.billing.cadence)
 
     def billing_share(self, line: LineState) -> Decimal:
         """The part of its price that a line earns now: 0 when it is not billed, less than 1 in some holds."""

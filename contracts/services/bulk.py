@@ -29,7 +29,6 @@ from contracts.models import BulkPlan, BulkPlanRow, Contract
 from contracts.rules import schema
 from contracts.rules.desired import expected_period_total
 from contracts.rules.operations import named
-from contracts.rules.periods import billing_period
 from contracts.rules.state import NOBODY, ContractState
 from contracts.services.edits import OperationRequest, record_edits
 from contracts.services.previews import preview_edits
@@ -363,7 +362,7 @@ def _full_period(state: ContractState, at: datetime) -> int:
     """What a whole period of the state comes to, usage and tax apart; 0 when it does not run."""
     if state.start_at is None or state.status not in ("active", "suspended"):
         return 0
-    period = billing_period(state.billing.anchor_day, state.start_at, at, state.billing.cadence)
+    period = state.period(at)
     return expected_period_total(state, period)[0]
 
 

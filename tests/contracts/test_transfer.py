@@ -1,6 +1,6 @@
 """Another party takes a place in a contract: who, from when, with whose consent, and who sees what of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,9 +17,10 @@ from contracts.models import Contract
 from contracts.rules.fold import fold, timeline
 from contracts.rules.segments import billable_segments
 from contracts.rules.state import Financing, Lender, evolve
+from contracts.rules.upcasting import load
 from contracts.rules.visibility import seen_edits, seen_timeline, shown
 from contracts.services import contract_edits
-from tests.contracts.conftest import MARCH, Parties, edit
+from tests.contracts.conftest import MARCH, OPERATOR, Parties, edit
 
 pytestmark = pytest.mark.django_db
 
@@ -79,17 +80,43 @@ def deal(active: Contract, parties: Parties) -> Deal:
 
 
 def test_another_buyer_begins_another_epoch_and_the_days_before_stay_with_the_old_one(deal: Deal) -> None:
-    contract = deal.transfer(deal.to_globex(unpaid="assumed", prepaid="moves"))
+    contract = deal.transfer(deal.to_globex())
     assert contract.buyer_id == deal.globex.pk
     before, after = (fold(deal.log, valid_at=at) for at in (JUNE - DAY, JUNE))
     assert (before.buyer_id, before.owner_epoch) == (deal.parties.buyer.pk, 1)
     assert (after.buyer_id, after.owner_epoch) == (deal.globex.pk, 2)
     [transfer] = after.transfers
     assert (transfer.old_id, transfer.new_id, transfer.at) == (deal.parties.buyer.pk, deal.globex.pk, JUNE)
-    assert (transfer.unpaid, transfer.credits, transfer.prepaid) == ("assumed", "stays", "moves")
+    assert (transfer.unpaid, transfer.credits, transfer.prepaid) == ("stays", "stays", "stays")
     assert {signature.party for signature in after.signatures} >= {deal.parties.buyer.pk, deal.globex.pk}
     assert after.lines == before.lines
     assert after.billing == before.billing
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "instead"),
+    [("unpaid", "assumed", "paid"), ("credits", "moves", "wallet"), ("prepaid", "moves", "funds its own")],
+)
+def test_no_money_is_promised_to_follow_a_transfer(deal: Deal, field: str, value: str, instead: str) -> None:
+    """A preview says what recording says, and the refusal what to do."""
+    payload = deal.to_globex(**{field: value})
+    assert deal.refused(payload) == ("not_supported", f"/payload/{field}")
+    with pytest.raises(InvalidInput, match=instead):
+        services.preview_edit(
+            contract_id=deal.contract.pk, operation="transfer_ownership", payload=payload, reason=WHY,
+            actor=OPERATOR, at=JUNE, expected_version=None,
+        )  # fmt: skip
+    assert fold(deal.log, valid_at=JUNE).buyer_id == deal.parties.buyer.pk
+
+
+def test_a_transfer_that_was_recorded_when_money_could_be_promised_is_still_read(deal: Deal) -> None:
+    deal.transfer(deal.to_globex())
+    *before, transfer = deal.log
+    old = load("transfer_ownership", deal.to_globex(unpaid="assumed", prepaid="moves"))
+    log = [*before, replace(transfer, payload=old)]
+    state = fold(log, valid_at=JUNE)
+    assert (state.buyer_id, state.owner_epoch) == (deal.globex.pk, 2)
+    assert state.transfers[0].unpaid == "assumed"
 
 
 def test_another_seller_earns_from_the_instant_on_and_nobody_elses_lines_move(deal: Deal) -> None:
@@ -238,7 +265,7 @@ def test_an_edit_of_the_old_owners_time_does_not_undo_the_transfer(deal: Deal) -
 
 def test_each_owner_sees_its_own_time(deal: Deal) -> None:
     old, new = deal.parties.buyer.pk, deal.globex.pk
-    deal.transfer(deal.to_globex(unpaid="assumed"))
+    deal.transfer(deal.to_globex(financing="payoff"))
     edit(deal.contract, "suspend", {"reason": "buyer"}, at=JUNE + DAY)
     before, after = (fold(deal.log, valid_at=at) for at in (JUNE - DAY, JUNE))
     assert shown(before, old)
@@ -248,7 +275,7 @@ def test_each_owner_sees_its_own_time(deal: Deal) -> None:
     assert {step.at >= JUNE for step in seen_timeline(deal.log, new)} == {True}
     assert {step.at < JUNE for step in seen_timeline(deal.log, old)} == {True}
     transfer, hold = deal.log[-2].seq, deal.log[-1].seq
-    assert seen_edits(deal.log, old)[transfer]["unpaid"] == "assumed"
+    assert seen_edits(deal.log, old)[transfer]["financing"] == "payoff"
     assert hold not in seen_edits(deal.log, old)
     assert min(seen_edits(deal.log, new)) == transfer
 

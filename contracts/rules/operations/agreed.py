@@ -9,7 +9,6 @@ from uuid import UUID
 
 from commerce.errors import Conflict, InvalidInput, NotFound
 from contracts.rules.operations.base import Operation
-from contracts.rules.periods import Period, billing_period
 from contracts.rules.state import ContractState, LineState, Scope, evolve
 
 P = TypeVar("P")
@@ -46,12 +45,6 @@ def lines_of(state: ContractState, scope: Scope, pointer: str = "/scope") -> lis
 def begins(state: ContractState, at: datetime) -> datetime:
     """When what is agreed at `at` begins: not before the contract does."""
     return max(at, state.start_at) if state.start_at else at
-
-
-def period_of(state: ContractState, at: datetime) -> Period:
-    """The contract's billing period that contains `at`."""
-    billing = state.billing
-    return billing_period(billing.anchor_day, state.start_at or at, at, billing.cadence)
 
 
 def check_currency(state: ContractState, currency: str, pointer: str) -> None:

@@ -14,7 +14,6 @@ from uuid import UUID
 
 from commerce.errors import Conflict, FieldError, InvalidInput, NotFound
 from contracts.rules import schema
-from contracts.rules.discounts import ends_after
 from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, lines_of
 from contracts.rules.operations.base import operation
 from contracts.rules.schema import Between, Pattern, Quantity, Share
@@ -161,14 +160,10 @@ def _ends_at(state: ContractState, duration: Duration, since: datetime) -> datet
         return duration.until
     if duration.kind == "forever":
         return None
-    billing = state.billing
-    return ends_after(
-        1 if duration.kind == "once" else duration.periods or 1,
-        since,
-        anchor_day=billing.anchor_day,
-        start=state.start_at or since,
-        cadence=billing.cadence,
-    )
+    end = since
+    for _ in range(duration.periods or 1):
+        end = state.period(end).end
+    return end
 
 
 def _most(percent: Decimal | None, ramp: tuple[RampStep, ...]) -> Decimal:

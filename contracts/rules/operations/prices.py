@@ -15,7 +15,7 @@ from commerce.money import MAX_MINOR
 from contracts.rules import schema
 from contracts.rules.charges import charge, rises_over, uplifted
 from contracts.rules.offers import price_faults
-from contracts.rules.operations.agreed import AgreedOperation, check_currency, live_line, period_of
+from contracts.rules.operations.agreed import AgreedOperation, check_currency, live_line
 from contracts.rules.operations.base import RUNNING, operation
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, LineState, Price, evolve
@@ -52,7 +52,7 @@ class ChangePriceOperation(AgreedOperation[ChangePrice]):
         if payload.when == "renewal" and state.end_at is None:
             raise Conflict("An evergreen contract is not renewed.", pointer="/when", code="term_required")
         if payload.when == "next_period":
-            return period_of(state, at).end
+            return state.period(at).end
         return state.end_at if payload.when == "renewal" else None
 
     def needs_approval(self, state: ContractState, payload: ChangePrice, at: datetime) -> str:

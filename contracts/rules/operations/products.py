@@ -8,7 +8,7 @@ from uuid import UUID
 
 from commerce.errors import Conflict, FieldError, InvalidInput
 from contracts.rules import schema
-from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, live_line, period_of
+from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, live_line
 from contracts.rules.operations.base import RUNNING, operation
 from contracts.rules.operations.fees import EarlyFee, fee_faults
 from contracts.rules.operations.prices import check_amount
@@ -208,7 +208,7 @@ class RemoveProductOperation(AgreedOperation[RemoveProduct]):
 
     def effective_at(self, payload: RemoveProduct, state: ContractState, at: datetime) -> datetime | None:
         if payload.when == "end_of_period":
-            return period_of(state, at).end
+            return state.period(at).end
         if payload.when != "end_of_min_term":
             return None
         line = live_line(state, payload.line_id)
@@ -271,7 +271,7 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
     payload = ChangeQuantity
 
     def effective_at(self, payload: ChangeQuantity, state: ContractState, at: datetime) -> datetime | None:
-        return period_of(state, at).end if payload.proration == "next_period" else None
+        return state.period(at).end if payload.proration == "next_period" else None
 
     def check(self, state: ContractState, payload: ChangeQuantity, at: datetime) -> None:
         if (payload.quantity is None) == (payload.delta is None):
@@ -318,7 +318,7 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
             return state
         changed = evolve(line, quantity=max(0, payload.of(line)), unit_ids=payload.units_of(line))
         if payload.proration == "none" and state.status in RUNNING:
-            until = period_of(state, at).end
+            until = state.period(at).end
             changed = evolve(changed, billed_quantity=line.billable, billed_until=until)
         elif line.billed_quantity is not None:
             billed = max(0, line.billed_quantity + changed.quantity - line.quantity)
@@ -334,7 +334,7 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
 
 def forfeited_until(state: ContractState, line: LineState, at: datetime) -> datetime | None:
     """Until when a recurring line that ends at `at` is billed when nothing of the period is given back."""
-    end = period_of(state, at - _TICK).end
+    end = state.period(at - _TICK).end
     return end if end > at and line.kind == "recurring" and state.bills(line) else None
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 from commerce.errors import Conflict
 from contracts.rules import schema
-from contracts.rules.operations.agreed import period_of
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.fees import EarlyFee, fee_faults
 from contracts.rules.operations.financing import Clause, settled
@@ -60,7 +59,7 @@ class TerminateOperation(Operation[Terminate]):
         if payload.when == "end_of_term" and state.end_at is None:
             raise Conflict("An evergreen contract has no end of term.", pointer="/when", code="term_required")
         if payload.when == "end_of_period":
-            return period_of(state, at).end
+            return state.period(at).end
         return state.end_at if payload.when == "end_of_term" else None
 
     def needs_approval(self, state: ContractState, payload: Terminate, at: datetime) -> str:

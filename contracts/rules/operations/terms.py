@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from commerce.errors import Conflict
 from contracts.rules import schema
 from contracts.rules.operations.base import EDITABLE, RUNNING, Operation, operation
-from contracts.rules.periods import Cadence, billing_period
+from contracts.rules.periods import billing_period
 from contracts.rules.platform import PER_CONTRACT, PlatformDefaults
 from contracts.rules.schema import Patch
 from contracts.rules.state import FINAL, Commitment, ContractState, evolve
@@ -140,7 +140,7 @@ class ChangeTermsOperation(Operation):
             return state
         billing = patched(state.billing, sections.pop("billing", Patch()))
         changed = {name: patched(getattr(state.terms, name), patch) for name, patch in sections.items()}
-        return evolve(state, billing=billing, terms=evolve(state.terms, **changed))
+        return evolve(state.billed_by(billing, at), terms=evolve(state.terms, **changed))
 
     def event(self, payload: ChangeTerms, before: ContractState) -> str:
         return "contract.terms_changed"
@@ -163,9 +163,10 @@ def check_windows(state: ContractState, at: datetime, pointer: str) -> None:
 def _check_window(commitment: Commitment, state: ContractState, at: datetime, pointer: str) -> None:
     if commitment.window == "term":
         start = max(commitment.since, state.term_start_at or commitment.since)
+    elif commitment.window == "quarter":
+        start = billing_period(state.billing.anchor_day, commitment.since, at, "P3M").start
     else:
-        cadence: Cadence = "P3M" if commitment.window == "quarter" else state.billing.cadence
-        start = billing_period(state.billing.anchor_day, commitment.since, at, cadence).start
+        start = max(commitment.since, state.period(at).start)
     if start < at:
         raise Conflict(
             f"A commitment's {commitment.window} has run since {start:%Y-%m-%d %H:%M} UTC; the billing can "

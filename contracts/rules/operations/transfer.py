@@ -1,15 +1,16 @@
 """transfer_ownership: another buyer, or another seller, takes a party's place from an instant on.
 
-The days before stay with the party that leaves: its invoices, its view of the contract, its money. What
-is unpaid, credited, prepaid and lent goes as the parties say, and all of them have consented.
+The days before stay with the party that leaves: its invoices, its view of the contract, its money. Loans go
+as the parties say, and all of them have consented. No other money follows a transfer.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from commerce.errors import Conflict, InvalidInput
+from commerce.errors import Conflict, FieldError, InvalidInput
+from contracts.rules import schema
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.financing import settled
 from contracts.rules.operations.terms import check_windows
@@ -17,14 +18,20 @@ from contracts.rules.state import ContractState, Signature, Transfer, evolve
 from contracts.rules.terms import AnchorDay
 
 _ALLOWED = frozenset({"pending_activation", "active"})
+# What the parties might want to go along, and what they can do about it instead.
+_STAYS = {
+    "unpaid": "Invoices stay with the buyer who leaves: have them paid, or let the two settle it themselves.",
+    "credits": "Credits stay with the buyer who leaves, in its wallet; let the two settle it themselves.",
+    "prepaid": "What was set aside returns to the wallet of the buyer who leaves; the new one funds its own.",
+}
 
 
 @dataclass(frozen=True)
 class TransferOwnership:
     """`old_party_id` says which seller leaves; it may be left out when there is one.
 
-    `unpaid`, `credits` and `prepaid` are the leaving buyer's. `anchor_day` belongs to anchor new_day, and
-    that to another buyer.
+    `unpaid`, `credits` and `prepaid` stay with the leaving buyer: anything else is refused. `anchor_day`
+    belongs to anchor new_day, and that to another buyer.
     """
 
     party: Literal["buyer", "seller"]
@@ -56,6 +63,9 @@ class TransferOperation(Operation):
         return f"Two people agree to another {payload.party}."
 
     def check(self, state: ContractState, payload: TransferOwnership, at: datetime) -> None:
+        wanted = [name for name in _STAYS if getattr(payload, name) != "stays"]
+        if wanted:
+            raise schema.invalid([FieldError(f"/{name}", "not_supported", _STAYS[name]) for name in wanted])
         if payload.end_old == "end_of_term" and state.end_at is None:
             raise Conflict(
                 "An evergreen contract has no end of term.", pointer="/end_old", code="term_required"
@@ -114,7 +124,7 @@ class TransferOperation(Operation):
             "signatures": (*state.signatures, *payload.consents),
         }
         if payload.anchor_day is not None:
-            changes["billing"] = replace(state.billing, anchor_day=payload.anchor_day)
+            state = state.billed_by(evolve(state.billing, anchor_day=payload.anchor_day), at)
         if payload.party == "seller":
             changes["lines"] = {
                 id_: evolve(line, seller_id=payload.new_party_id)
