@@ -6,14 +6,12 @@ Usage is known to the application that meters it, which registers itself as the 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from uuid import UUID
 
 from contracts.rules.desired import lines_of
-from contracts.rules.fold import Instant, at_instant, timeline
+from contracts.rules.fold import Instant, timeline
 from contracts.rules.line_service import LineService
 from contracts.rules.lines import DesiredLine, Difference, differences
-from contracts.rules.periods import billing_period
 from contracts.services.projection import load_edits
 from contracts.services.service_reading import line_service
 
@@ -42,14 +40,9 @@ def changed_bills(
     contract_id: UUID, was: Sequence[Instant], will: Sequence[Instant], *, since: datetime, at: datetime
 ) -> list[Difference]:
     """What one timeline bills otherwise than another, from the period of `since` to the next one."""
-    state = at_instant(will, since)
-    if state.start_at is None:
-        return []
-    anchored = partial(
-        billing_period, state.billing.anchor_day, state.start_at, cadence=state.billing.cadence
-    )
-    start = anchored(since).start
-    end = anchored(anchored(max(at, since)).end).end
+    old, new = was[-1].state, will[-1].state
+    start = min(old.period(since).start, new.period(since).start)
+    end = new.period(new.period(max(at, since)).end).end
     service = line_service(contract_id, at=at)
     before, after = (_lines(contract_id, instants, start, end, service) for instants in (was, will))
     return differences(before, after)

@@ -16,7 +16,6 @@ from contracts import services
 from contracts.models import Contract, LineSegment
 from contracts.rules import fold
 from contracts.rules.lines import Difference, differences
-from contracts.rules.periods import billing_period
 from contracts.rules.state import difference
 from contracts.services import BatchResult, EditResult, OperationRequest, Preview, projection, schedule
 from tests.contracts.conftest import OPERATOR
@@ -84,12 +83,10 @@ def written(contract: Contract) -> list[Any]:
 
 def billed(contract: Contract, since: datetime, at: datetime, known_at: datetime) -> list[Difference]:
     """What the bills of those periods say now and did not as known then, each read from the database."""
-    state = fold.fold(services.contract_edits(contract.pk), valid_at=since)
-    assert state.start_at is not None
-    day, first, cadence = state.billing.anchor_day, state.start_at, state.billing.cadence
-    start = billing_period(day, first, since, cadence).start
-    last = billing_period(day, first, max(at, since), cadence)
-    end = billing_period(day, first, last.end, cadence).end
+    edits = services.contract_edits(contract.pk)
+    was, will = (fold.timeline(edits, known)[-1].state for known in (known_at, None))
+    start = min(was.period(since).start, will.period(since).start)
+    end = will.period(will.period(max(at, since)).end).end
     then, now = (
         services.desired(contract.pk, start=start, end=end, at=at, known_at=known)
         for known in (known_at, None)
