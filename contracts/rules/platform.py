@@ -11,9 +11,7 @@ from typing import Annotated, Any
 
 from commerce.errors import FieldError
 from contracts.rules import schema
-from contracts.rules.charges import rises_over
 from contracts.rules.schema import Between, Share
-from contracts.rules.state import ContractState
 from contracts.rules.terms import Days, Payment, Renewal, SettlementTerms, Sla, Tax, Terms, contradictions
 
 Json = dict[str, Any]
@@ -101,21 +99,6 @@ def filled(terms: Any, values: Json) -> Any:
         if section == "settlement" and not whole[section].get("partner_id") and "partner_share" not in given:
             whole[section].pop("partner_share", None)
     return whole
-
-
-def steep_rise(before: ContractState, after: ContractState, limits: Limits) -> str:
-    """Why a second person has to agree to dearer lines; "" when none rises by more than the limit.
-
-    Rates are compared, not what some quantity costs: included units would hide any rise of theirs. An expired
-    contract may be renewed at another price.
-    """
-    if before.status not in ("active", "suspended", "expired"):
-        return ""
-    for line_id, line in before.lines.items():
-        new = after.lines.get(line_id, line)
-        if new.price != line.price and rises_over(line.price, new.price, limits.price_rise_approval):
-            return f"{line.product_code} becomes dearer by more than {limits.price_rise_approval:%}."
-    return ""
 
 
 def _faults(values: PlatformDefaults) -> Iterator[FieldError]:

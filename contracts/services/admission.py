@@ -27,7 +27,7 @@ from contracts.rules.operations.correct import (
     check_correction,
     check_replacement,
 )
-from contracts.rules.platform import steep_rise
+from contracts.rules.rises import steep_rise
 from contracts.rules.state import ContractState
 from contracts.services.catalog import offers_of, resolve
 from contracts.services.terms import platform_terms
@@ -112,6 +112,7 @@ def plan(
         at,
         reason,
         op_version=op.op_version,
+        agreed=agreed or actor.type == "system",
     )
     check_dating(op, new, at, actor, earliest=min(edit.effective_at for edit in log), agreed=agreed)
     before = fold.found_by(log, new)
@@ -127,8 +128,20 @@ def plan(
         after,
         until=_next_edit(log, new.effective_at),
         approval=op.needs_approval(before, parsed, new.effective_at)
-        or steep_rise(before, after, platform_terms(at).limits),
+        or _changes_what_was_signed(log, before)
+        or steep_rise(log, new, before, after, platform_terms(at).limits.price_rise_approval),
     )
+
+
+def _changes_what_was_signed(log: Sequence[Edit], before: ContractState) -> str:
+    """A draft is nobody's yet; what its parties have signed since is."""
+    if before.status not in UNSIGNED or not _ever_signed(log):
+        return ""
+    return "The parties have signed since then."
+
+
+def _ever_signed(log: Sequence[Edit]) -> bool:
+    return any(step.state.status not in UNSIGNED for step in fold.timeline(log))
 
 
 def _plan_correction(
@@ -169,7 +182,7 @@ def _plan_correction(
         dated = replace(new, effective_at=instant)
         check_dating(op, dated, at, actor, earliest=earliest, agreed=agreed)
     found = fold.found_by(others, becomes) if becomes else fold.NOTHING
-    signed = any(step.state.status not in UNSIGNED for step in fold.timeline(log))
+    signed = _ever_signed(log)
     if becomes and parsed.replacement:
         with pointing("/payload/replacement/payload"):
             check_replacement(target.operation, target.payload, becomes.payload, signed=signed)

@@ -42,7 +42,7 @@ def load_edits(contract_id: Any) -> list[Edit]:
     """The log as the rules read it, oldest first."""
     rows = ContractEdit.objects.filter(contract_id=contract_id).order_by("seq").values_list(
         "seq", "operation", "payload", "effective_at", "recorded_at", "reason", "actor_type", "actor_id",
-        "actor_label", "id", "op_version",
+        "actor_label", "id", "op_version", "approval_id",
     )  # fmt: skip
     return [
         Edit(
@@ -55,9 +55,10 @@ def load_edits(contract_id: Any) -> list[Edit]:
             actor=label or f"{actor_type}:{actor_id}",
             id=id_,
             op_version=op_version,
+            agreed=approval_id is not None or actor_type == "system",
         )
         for seq, operation, payload, effective_at, recorded_at, reason, actor_type, actor_id, label, id_,
-            op_version in rows
+            op_version, approval_id in rows
     ]  # fmt: skip
 
 

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -391,61 +390,6 @@ def test_how_far_back_an_edit_goes_is_the_platforms_to_say(
         active, "suspend", at=MARCH + timedelta(days=9), effective_at=MARCH + timedelta(days=7), **hold
     )
     assert result.edit.seq == 5
-
-
-def test_a_steep_rise_takes_two_people_whatever_notice_was_given(
-    active: Contract, servers: UUID, change: Callable[..., PlatformTerms], people: dict[str, Actor]
-) -> None:
-    rise = {"line_id": str(servers), "notice_given_at": "2027-01-01T00:00:00Z"}
-    for share, limit, steep in (("0.1", "0.1", False), ("0.11", "0.1", True), ("0.11", "0.2", False)):
-        at = MARCH + timedelta(days=Contract.objects.get(pk=active.pk).version)
-        if services.platform_terms(at).limits.price_rise_approval != Decimal(limit):
-            change({"limits": {"price_rise_approval": limit}}, at=at)
-        work = partial(
-            edit, active, "change_price", {**rise, "percent": share}, actor=people["operator"], at=at
-        )
-        if not steep:
-            work()
-            continue
-        with pytest.raises(PermissionDenied) as refused:
-            work()
-        assert refused.value.code == "approval_required"
-    assert Contract.objects.get(pk=active.pk).current.lines[servers].price.rate == Decimal("21978")
-
-
-def test_free_units_do_not_hide_a_steep_rise(
-    payload: dict[str, Any], change: Callable[..., PlatformTerms], people: dict[str, Actor]
-) -> None:
-    payload["lines"][1]["price"] |= {"included": "100"}
-    contract, line_id = create(payload).contract, payload["lines"][1]["line_id"]
-    for stage in ("submit", "signed", "live"):
-        edit(contract, "activate", {"stage": stage})
-    rise = {"line_id": line_id, "percent": "9", "notice_given_at": "2027-01-01T00:00:00Z"}
-    with pytest.raises(PermissionDenied) as refused:
-        edit(contract, "change_price", rise, actor=people["operator"])
-    assert refused.value.code == "approval_required"
-    assert edit(contract, "change_price", {**rise, "percent": "0.1"}, actor=people["operator"]).edit.seq == 5
-
-
-def test_an_expired_contract_is_taken_up_at_a_far_higher_price_by_two_people(
-    payload: dict[str, Any], servers: UUID, people: dict[str, Actor]
-) -> None:
-    payload["term"]["months"] = 1
-    contract = create(payload).contract
-    for stage in ("submit", "signed", "live"):
-        edit(contract, "activate", {"stage": stage})
-    assert services.take_effect_due(at=APRIL) == 1
-
-    def renew(rate: str, actor: Actor) -> Any:
-        price = {"model": "unit", "rate": rate}
-        taken_up = {"term_months": 1, "reprice": [{"line_id": str(servers), "price": price}]}
-        return edit(contract, "renew", taken_up, actor=actor, at=APRIL + timedelta(days=1))
-
-    with pytest.raises(PermissionDenied) as refused:
-        renew("90000", people["operator"])
-    assert refused.value.code == "approval_required"
-    assert Contract.objects.get(pk=contract.pk).status == "expired"
-    assert renew("19800", people["operator"]).contract.status == "active"
 
 
 def test_every_value_of_the_platform_is_a_contracts_term_of_the_same_kind() -> None:

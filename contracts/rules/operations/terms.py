@@ -23,6 +23,7 @@ from contracts.rules.terms import (
     SettlementTerms,
     Sla,
     Tax,
+    Uplift,
     contradictions,
 )
 
@@ -110,6 +111,8 @@ class ChangeTermsOperation(Operation):
             return "Another tax changes what is owed to others."
         if any(getattr(new.payment, name) > getattr(old.payment, name) for name in _CREDIT):
             return "More days to pay are credit."
+        if _raises_more(old.renewal.uplift, new.renewal.uplift):
+            return "A higher uplift makes every renewal dearer."
         return ""
 
     def check(self, state: ContractState, payload: ChangeTerms, at: datetime) -> None:
@@ -151,6 +154,14 @@ class ChangeTermsOperation(Operation):
             name == "references" or patch.values.keys() <= _BUYERS.get(name, set())
             for name, patch in sections
         )
+
+
+def _raises_more(old: Uplift, new: Uplift) -> bool:
+    """Whether a renewal may come out dearer by the new uplift than by the old one."""
+    if new.kind == "none":
+        return False
+    uncapped = old.cap is not None and (new.cap is None or new.cap > old.cap)
+    return new.kind != old.kind or new.value > old.value or uncapped
 
 
 def check_windows(state: ContractState, at: datetime, pointer: str) -> None:
