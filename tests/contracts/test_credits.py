@@ -159,9 +159,16 @@ def test_each_price_gives_back_the_part_that_failed_under_it() -> None:
     assert nets(halved, later) == [-11_250]
 
 
-def test_more_units_down_than_are_billed_give_back_no_more_than_the_charge() -> None:
-    both = [*said(*NINE_HOURS), *said(("in_service", "2026-03-01"), ("down", "2026-04-01"), unit="u-2")]
-    assert nets(live(), both) == [-1_800_000]
+def test_more_units_down_than_are_billed_give_back_no_more_than_the_charge_of_that_time() -> None:
+    both = [
+        one
+        for unit in ("u-1", "u-2")
+        for one in said(
+            ("in_service", "2026-03-01"), ("down", "2026-04-01"), ("in_service", "2026-04-16"), unit=unit
+        )
+    ]
+    halved = live(("change_price", ChangePrice(SERVERS, usd("9000.00")), "2026-04-16"))
+    assert nets(halved, both) == [-900_000]
 
 
 def test_a_sum_is_rounded_once_half_up() -> None:
@@ -211,6 +218,12 @@ def test_tax_is_that_of_what_is_left_of_each_charge() -> None:
     first, second, credit = lines
     left = [first.net_minor, second.net_minor + credit.net_minor]
     assert sum(line.tax_minor for line in lines) == sum(tax_on(net, Decimal("0.0825")) for net in left)
+    # Of 0.10 the tax of 5 % is 0.01, and of the half that is left 0.00: all of it is given back.
+    cents = contract("2026-03-01", [servers("0.10", 1)], terms=Terms(sla=PRO_RATA, tax=Tax(Decimal("0.05"))))
+    half = said(("in_service", "2026-03-01"), ("down", "2026-04-16"))
+    assert [(one.net_minor, one.tax_minor) for one in desired(cents, *APRIL, service=units(*half))] == [
+        (10, 1), (-5, -1),
+    ]  # fmt: skip
     dead = said(("in_service", "2026-03-01"), ("down", "2026-04-01"))
     also = said(("in_service", "2026-03-01"), ("down", "2026-04-01"), unit="u-2")
     lines = desired(edits, *APRIL, service=units(*dead, *also))
@@ -281,8 +294,8 @@ def test_each_owner_is_credited_for_his_own_days_when_they_end() -> None:
 
 def test_each_seller_bears_the_credit_of_his_own_days() -> None:
     taken = TransferOwnership("seller", NEW_SELLER, old_party_id=SELLER)
-    found = credits(live(("transfer_ownership", taken, "2026-04-06")), said(*NINE_HOURS))
-    assert [(line.seller_id, line.net_minor) for line in found] == [(NEW_SELLER, -22_500)]
+    found = credits(live(("transfer_ownership", taken, "2026-04-10T03:00")), said(*NINE_HOURS))
+    assert [(line.seller_id, line.net_minor) for line in found] == [(SELLER, -7_500), (NEW_SELLER, -15_000)]
 
 
 # By which terms
