@@ -327,7 +327,7 @@ def test_what_units_did_is_asked_for_once_and_only_when_a_period_ends() -> None:
         asked.append(1)
         return said(*NINE_HOURS)
 
-    edits = live(quantity=4)
+    edits = contract("2026-03-01", [servers(), servers(line_id=SETUP)])
     desired(edits, "2026-04-01", "2026-04-30", service=LineService(reports, until=EVER))
     assert asked == []
     desired(edits, "2026-03-01", "2026-12-01", service=LineService(reports, until=EVER))
