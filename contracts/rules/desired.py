@@ -17,7 +17,7 @@ from contracts.rules.credits import sla_credits
 from contracts.rules.discounts import funded
 from contracts.rules.fold import Edit, Instant, at_instant, timeline
 from contracts.rules.line_service import LineService
-from contracts.rules.lines import DesiredLine, Difference, Funder, LineKind, differences
+from contracts.rules.lines import DesiredLine, Funder, LineKind
 from contracts.rules.loans import schedule_of
 from contracts.rules.operations.base import RUNNING
 from contracts.rules.operations.fees import monthly
@@ -63,24 +63,6 @@ def lines_of(
     charged = (line for period in book.periods for line in _charged(book, period))
     found = [*charged, *sla_credits(book), *settlements(book), *_fees(book), *_instalments(book)]
     return sorted(found, key=lambda line: line.period_start)
-
-
-def difference_of(
-    before: Iterable[Edit],
-    after: Iterable[Edit],
-    *,
-    start: datetime,
-    end: datetime,
-    usage: Usage,
-    service: LineService | None = None,
-) -> list[Difference]:
-    """What changes in [start, end) when the log `before` becomes `after`, per line and billing period."""
-    return differences(
-        *(
-            desired_lines(edits, start=start, end=end, usage=usage, service=service)
-            for edits in (before, after)
-        )
-    )
 
 
 def expected_period_total(state: ContractState, period: Period) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from commerce.ids import uuid7
 from contracts.rules.desired import desired_lines
 from contracts.rules.fold import Edit
-from contracts.rules.lines import DesiredLine
+from contracts.rules.lines import DesiredLine, Difference, differences
 from contracts.rules.operations.activate import Activate
 from contracts.rules.operations.create import Create, Term
 from contracts.rules.operations.products import AddProduct
@@ -84,6 +84,11 @@ def desired(
     return desired_lines(edits, start=at(start), end=at(end), usage=usage, **given)
 
 
+def changed(before: Sequence[Edit], after: Sequence[Edit], start: str, end: str) -> list[Difference]:
+    """What is desired otherwise when the log `before` becomes `after`, and nothing is used."""
+    return differences(desired(before, start, end), desired(after, start, end))
+
+
 def told(lines: Sequence[DesiredLine]) -> list[tuple[str, str, int]]:
     """(kind, days of the year's months, net) of each line, for reading."""
     return [(line.kind, f"{line.start:%m-%d} {line.end:%m-%d}", line.net_minor) for line in lines]
@@ -112,7 +117,3 @@ def report(
         recorded_at=at(recorded),
         corrects=corrects.id if corrects else None,
     )
-
-
-def nothing(line_id: UUID, since: datetime, until: datetime) -> Decimal:
-    return Decimal(0)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.rules.desired import difference_of
 from contracts.rules.line_service import LineService
 from contracts.rules.lines import DesiredLine
 from contracts.rules.operations.commitment import SetCommitment
@@ -28,11 +27,11 @@ from tests.contracts.logs import (
     SETUP,
     Step,
     at,
+    changed,
     contract,
     desired,
     hours,
     log,
-    nothing,
     report,
     servers,
     told,
@@ -89,7 +88,7 @@ def test_a_pause_keeps_the_anchored_period() -> None:
     lines = desired(edits, "2013-08-31", "2013-09-30")
     assert told(lines) == [("recurring", "08-31 09-05", 8_333), ("recurring", "09-10 09-30", 33_333)]
     whole = contract("2013-08-31", [servers("500.00", 1)], billing=Billing(anchor_day=31))
-    (paused,) = difference_of(whole, edits, start=at("2013-08-31"), end=at("2013-09-30"), usage=nothing)
+    (paused,) = changed(whole, edits, "2013-08-31", "2013-09-30")
     assert paused.net_minor == 33_333 - 41_667
 
 
@@ -315,6 +314,6 @@ def test_any_log_bills_each_thing_once_and_never_less_than_nothing(history: list
         of_it = [line for line in charges if (line.start, line.line_id) == (start, line_id)]
         assert total(of_it) >= 0
         assert sum(line.tax_minor for line in of_it) == 0
-    changed = difference_of(edits[:4], edits, start=at("2026-01-01"), end=at("2026-09-01"), usage=nothing)
+    found = changed(edits[:4], edits, "2026-01-01", "2026-09-01")
     unused = [desired(log, "2026-01-01", "2026-09-01") for log in (edits[:4], edits)]
-    assert sum(one.net_minor for one in changed) == total(unused[1]) - total(unused[0])
+    assert sum(one.net_minor for one in found) == total(unused[1]) - total(unused[0])

@@ -3,7 +3,6 @@
 from datetime import timedelta
 from uuid import UUID
 
-from contracts.rules.desired import difference_of
 from contracts.rules.fold import fold
 from contracts.rules.operations.correct import Correct
 from contracts.rules.operations.holds import Resume, Suspend
@@ -17,10 +16,10 @@ from tests.contracts.logs import (
     SERVERS,
     Step,
     at,
+    changed,
     contract,
     desired,
     log,
-    nothing,
     servers,
     usd,
 )
@@ -101,15 +100,15 @@ def test_a_transfer_gives_the_old_owner_back_what_the_new_one_is_charged(vector:
     before = contract("2012-05-01", lines)
     transfer = TransferOwnership("buyer", NEW_OWNER)
     after = log(("transfer_ownership", transfer, given["transfer"]), after=before)
-    changed = difference_of(before, after, start=at("2012-05-01"), end=at("2012-07-01"), usage=nothing)
+    found = changed(before, after, "2012-05-01", "2012-07-01")
     by_owner = {
-        owner: sum(one.net_minor for one in changed if one.owed.buyer_id == owner)
+        owner: sum(one.net_minor for one in found if one.owed.buyer_id == owner)
         for owner in (BUYER, NEW_OWNER)
     }
     assert by_owner[BUYER] == vector["expected"]["old_owner_credit_minor"]
     assert by_owner[NEW_OWNER] == vector["expected"]["new_owner_charge_minor"]
-    assert {one.owed.period_start for one in changed} == {at("2012-06-01")}
-    assert {one.owed.owner_epoch for one in changed} == {1, 2}
+    assert {one.owed.period_start for one in found} == {at("2012-06-01")}
+    assert {one.owed.owner_epoch for one in found} == {1, 2}
 
 
 def grown(*then: Step) -> list:  # type: ignore[type-arg]
@@ -120,11 +119,8 @@ def grown(*then: Step) -> list:  # type: ignore[type-arg]
 
 @examples("OW-02")
 def test_two_servers_more_cost_their_part_of_the_month(vector: Vector) -> None:
-    changed = difference_of(
-        contract("2026-03-10", [servers()]), grown(),
-        start=at("2026-03-10"), end=at("2026-05-01"), usage=nothing,
-    )  # fmt: skip
-    assert [one.net_minor for one in changed] == [vector["expected"]]
+    found = changed(contract("2026-03-10", [servers()]), grown(), "2026-03-10", "2026-05-01")
+    assert [one.net_minor for one in found] == [vector["expected"]]
 
 
 @examples("OW-03")
@@ -132,7 +128,5 @@ def test_a_price_lowered_afterwards_changes_each_period_that_was_posted(vector: 
     given = vector["inputs"]
     cut = ChangePrice(SERVERS, usd(str(given["to"] / 100)))
     after = grown(("change_price", cut, given["effective"], given["recorded"]))
-    changed = difference_of(
-        grown(), after, start=at("2026-03-10"), end=at(given["invoiced_through"]), usage=nothing
-    )
-    assert {f"{one.owed.period_start:%Y-%m}": one.net_minor for one in changed} == vector["expected"]
+    found = changed(grown(), after, "2026-03-10", given["invoiced_through"])
+    assert {f"{one.owed.period_start:%Y-%m}": one.net_minor for one in found} == vector["expected"]
