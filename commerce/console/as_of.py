@@ -10,9 +10,9 @@ from django.utils.safestring import SafeString
 from commerce.console.format import instant
 
 _FORM = """<form method="get" class="c-facts"><div><label for="valid_at">Valid at (UTC)</label>
-<p><input type="datetime-local" id="valid_at" name="valid_at" value="{}"></p></div>
+<p><input type="datetime-local" step="1" id="valid_at" name="valid_at" value="{}"></p></div>
 <div><label for="known_at">As known at (UTC)</label>
-<p><input type="datetime-local" id="known_at" name="known_at" value="{}"></p></div>
+<p><input type="datetime-local" step="1" id="known_at" name="known_at" value="{}"></p></div>
 {}<p><button class="c-button" type="submit">Show</button></p></form>"""
 _BANNER = """<p class="c-notice c-warn" role="status">{} as of {}, as known {}. Nothing can be done here.
 <a class="c-link" href="{}">Back to now</a></p>"""
@@ -58,4 +58,4 @@ def as_of_banner(what: str, asked: dict[str, datetime], back: str) -> SafeString
 
 
 def _local(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%dT%H:%M}" if at else ""
+    return f"{at:%Y-%m-%dT%H:%M:%S}" if at else ""

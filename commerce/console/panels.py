@@ -64,6 +64,7 @@ def approvals_of(label: str, pk: Any) -> SafeString:
         (
             link(approval, approval.title),
             badge(approval.status),
+            approval.reason,
             approval.maker_name,
             instant(approval.requested_at),
             approval.checker_name or NOTHING,
@@ -73,7 +74,7 @@ def approvals_of(label: str, pk: Any) -> SafeString:
     ]
     if not rows:
         return SafeString()
-    return table(["Approval", "State", "Requested by", "Requested", "Decided by", "Decided"], rows)
+    return table(["Approval", "State", "Why", "Requested by", "Requested", "Decided by", "Decided"], rows)
 
 
 def provider_messages(provider: str, object_id: str) -> SafeString:

@@ -20,7 +20,7 @@ from commerce.logs import request_id
 from contracts.admin.operating import STALE, actions, confirm, do_url
 from contracts.admin.outlook import Outlook, outlook
 from contracts.admin.titles import title_of
-from contracts.admin.words import names_of, payload_in_words
+from contracts.admin.words import named_in, names_of, payload_in_words
 from contracts.models import Contract
 from contracts.rules import schema
 from contracts.rules.operations import named
@@ -67,7 +67,7 @@ def batch_view(page: ConsoleAdmin, request: HttpRequest, contract: Contract) -> 
         "original": contract,
         "rows": _rows(contract, operations, refusal),
         "problem": problem,
-        "refusal": refusal,
+        "refusal": named_in(str(refusal), names_of(contract.current)) if refusal else "",
         "outlook": seen,
         "key": uuid4(),
         "actions": [
@@ -139,7 +139,9 @@ def _rows(contract: Contract, operations: list[OperationRequest], refusal: Comme
     for place, asked in enumerate(operations):
         mine = f"/operations/{place}/"
         errors = [
-            error.detail for error in (refusal.errors if refusal else []) if error.pointer.startswith(mine)
+            named_in(error.detail, names)
+            for error in (refusal.errors if refusal else [])
+            if error.pointer.startswith(mine)
         ]
         found.append(
             Row(

@@ -62,8 +62,16 @@ LABELS = {
     "term_no": "Number of the term",
     "sla_policy": "SLA policy",
     "end_at": "Ends",
-    "add_units": "Units to add",
-    "release_units": "Units to release",
+    "add_units": "Add units",
+    "release_units": "Release units",
+    "reason": "Held because of",
+    "resume_at": "Resumes by itself",
+    "end_old": "The old party's time ends",
+    "unused": "What is paid and unused",
+    "gap": "The time between the terms",
+    "unpaid": "Unpaid invoices",
+    "prepaid": "What was set aside",
+    "true_up": "True-up",
     "bill_from": "Billed from",
     "effective": "its instant",
     "in_service": "service",
@@ -102,6 +110,9 @@ HELP = {
     "unit_ids": "Serial numbers, separated by commas.",
     "offer_id": "Gives product, seller, price and minimum term; leave those empty then.",
     "labels": "Separated by commas.",
+    "stack_order": "Lower comes off first; what comes later is of what is left.",
+    "overage_factor": "What is beyond it costs so many times the rate; 1 costs no more.",
+    "rollover_units": "So many units that fall short, and are charged, stay open to the next window.",
     "prorate_bounds": "Whether tiers, included units and minimums shrink in a period that is cut short.",
 }
 ABOUT = {
@@ -191,8 +202,9 @@ class Offered:
 
 
 def line_label(line: LineState) -> str:
-    """ "2 × h100-server at 18,000.00 USD" """
-    return f"{line.quantity:,} × {line.product_code} at {rate(line.price)}"
+    """ "2 × h100-server at 18,000.00 USD"; what is metered has no quantity, what is tiered no one rate."""
+    what = line.product_code if line.kind == "usage" else f"{line.quantity:,} × {line.product_code}"
+    return f"{what}, {line.price.model}" if line.price.tiers else f"{what} at {rate(line.price)}"
 
 
 def _is_target(edit: Edit) -> bool:

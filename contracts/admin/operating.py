@@ -34,6 +34,7 @@ from contracts.admin.instants import edits_of
 from contracts.admin.outlook import Outlook, outlook
 from contracts.admin.payload_form import InstantField, Json, PayloadForm, payload_form
 from contracts.admin.titles import STAGES
+from contracts.admin.words import named_in, names_of
 from contracts.models import Contract
 from contracts.rules import schema
 from contracts.rules.fold import NOTHING
@@ -259,8 +260,9 @@ class _Operating:
         return HttpResponseRedirect(admin_url(self.contract))
 
     def _refused(self, form: PayloadForm, caught: Exception) -> None:
-        error = translate(caught)
-        form.blame(stripped(error.errors), error.detail)
+        error, names = translate(caught), names_of(self.state)
+        faults = [replace(fault, detail=named_in(fault.detail, names)) for fault in stripped(error.errors)]
+        form.blame(faults, named_in(error.detail, names))
         self.code = error.status
 
     def _page(self, form: PayloadForm) -> HttpResponse:

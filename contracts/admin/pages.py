@@ -16,6 +16,7 @@ from commerce.console.as_of import as_of_banner, as_of_form, asked_instants
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts
 from commerce.console.format import NOTHING, admin_url, badge, instant, link, shown_json
+from commerce.console.models import Approval
 from commerce.parties.models import Organization
 from contracts.admin import batching, documents, operating
 from contracts.admin.instants import edits_of, view_of
@@ -190,13 +191,17 @@ class ContractEditAdmin(ConsoleAdmin):
     search_fields = ("contract__number__startswith", "id__exact")
     search_help_text = "How the contract's number begins, or the id."
     fields = (
-        "contract_link", "seq", "what", "effective", "recorded", "actor", "reason", "agreed", "changes",
+        "contract_link", "version", "what", "effective", "recorded", "actor", "reason", "agreed", "changes",
         "shown_payload", "request_id", "idempotency_key", "shown_hash", "shown_prev_hash",
     )  # fmt: skip
 
     @admin.display(description="Contract")
     def contract_link(self, obj: ContractEdit) -> SafeString:
         return link(obj.contract)
+
+    @admin.display(description="Version")
+    def version(self, obj: ContractEdit) -> int:
+        return obj.seq
 
     @admin.display(description="Operation")
     def what(self, obj: ContractEdit) -> str:
@@ -217,7 +222,8 @@ class ContractEditAdmin(ConsoleAdmin):
 
     @admin.display(description="Requested by")
     def agreed(self, obj: ContractEdit) -> str:
-        return obj.requested_by or "—"
+        asked = Approval.objects.filter(pk=obj.approval_id).first() if obj.approval_id else None
+        return asked.maker_name if asked else obj.requested_by or "—"
 
     @admin.display(description="Changed")
     def changes(self, obj: ContractEdit) -> SafeString:
@@ -229,7 +235,7 @@ class ContractEditAdmin(ConsoleAdmin):
             return SafeString("The draft was made.")
         return shown_changes(changed(before, after, names_of(before, after)))
 
-    @admin.display(description="Payload")
+    @admin.display(description="Payload, as it is kept")
     def shown_payload(self, obj: ContractEdit) -> SafeString:
         return shown_json(obj.payload)
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from commerce.console.charts import facts, nothing, table
+from commerce.console.charts import nothing, table
 from commerce.console.format import NOTHING, admin_url, badge, instant, link
 from commerce.console.panels import approvals_of
 from commerce.console.registry import (
@@ -29,7 +29,15 @@ from contracts.admin.choices import HOLD_REASONS
 from contracts.admin.comparing import comparison
 from contracts.admin.instants import edits_of, view_of
 from contracts.admin.titles import title_of
-from contracts.admin.words import changed, in_one_line, in_words, names_of, percent, phrase, price_in_words
+from contracts.admin.words import (
+    changed,
+    fields_of,
+    in_one_line,
+    names_of,
+    percent,
+    price_in_words,
+    title_of_section,
+)
 from contracts.models import Contract
 from contracts.rules import fold
 from contracts.rules.fold import Edit
@@ -39,6 +47,7 @@ EDITS_SHOWN = 20
 TIMELINE_SHOWN = 100
 CONTRACT = "contracts.contract"
 TERMS_TAB = "Lines and terms"
+ENDED = frozenset({"cancelled", "expired", "terminated"})
 _SECTIONS = ("payment", "renewal", "sla", "tax", "settlement", "references")
 
 
@@ -82,6 +91,8 @@ def _product(line: LineState) -> SafeString:
 def _line_status(state: ContractState, line: LineState) -> SafeString:
     if not line.live:
         return badge("removed", "bad")
+    if state.status in ENDED:
+        return badge("ended", "plain")
     if any(hold.covers(line.line_id) for hold in state.holds):
         return badge("suspended")
     return badge("live", "good")
@@ -117,7 +128,7 @@ def agreements(contract: Contract, request: HttpRequest) -> SafeString:
     names = names_of(state)
     kinds = {"Discount": state.discounts, "Commitment": state.commitments, "Financing": state.financings}
     blocks = [
-        (title, _fields(entry, names, state.currency))
+        (title, fields_of(_that_say_something(entry), names, state.currency))
         for title, entries in kinds.items()
         for entry in state.to_json()[f"{title.lower()}s"].values()
         if entries
@@ -125,32 +136,23 @@ def agreements(contract: Contract, request: HttpRequest) -> SafeString:
     return format_html_join("", "<h3>{}</h3>{}", blocks)
 
 
+def _that_say_something(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without the zeros of the kinds that it is not; who bears it is said all the same."""
+    return {key: value for key, value in entry.items() if value not in (0, "0") or key == "seller_share"}
+
+
 def terms(contract: Contract, request: HttpRequest) -> SafeString:
     state = view_of(contract, request).state
     names = names_of(state)
     body = state.to_json()
     said = {**body["billing"], "downpayment": body["terms"]["commitment"].get("downpayment")}
-    blocks = [("Billing", _fields(said, names, state.currency))]
+    blocks = [("Billing", fields_of(said, names, state.currency))]
     for section in _SECTIONS:
         if body["terms"].get(section):
             found = body["terms"][section]
             unit = "" if section == "tax" else state.currency
-            blocks.append(
-                (in_words(section).capitalize() if section != "sla" else "SLA", _fields(found, names, unit))
-            )
+            blocks.append((title_of_section(section), fields_of(found, names, unit)))
     return format_html_join("", "<h3>{}</h3>{}", (block for block in blocks if block[1]))
-
-
-def _fields(entry: dict[str, Any], names: Any, currency: str) -> SafeString:
-    found = {
-        in_words(key): phrase(key, value, names, currency)
-        for key, value in entry.items()
-        if value not in (None, "", [], {})
-        and not key.endswith(("discount_id", "commitment_id", "financing_id"))
-    }
-    return (
-        facts({key[:1].upper() + key[1:]: value for key, value in found.items()}) if found else SafeString()
-    )
 
 
 def signatures(contract: Contract, request: HttpRequest) -> SafeString:
@@ -185,14 +187,17 @@ def log(contract: Contract, request: HttpRequest) -> SafeString:
             format_html('<a class="c-link" href="{}">#{}</a>', edit_url(edit), edit.seq),
             format_html("{}{}", title_of(edit.operation, edit.payload), _corrected(corrected.get(edit.seq))),
             in_one_line(changed(before, after, names)) if edit.seq > 1 else "the draft",
-            instant(edit.effective_at),
-            instant(edit.recorded_at),
+            format_html(
+                '{}<br><span class="c-help">recorded {}</span>',
+                instant(edit.effective_at),
+                instant(edit.recorded_at),
+            ),
             edit.actor,
             edit.reason or NOTHING,
         )
         for edit, before, after in steps
     ]
-    headers = ["Version", "Operation", "Changed", "Effective", "Recorded", "By", "Reason"]
+    headers = ["Version", "Operation", "Changed", "Effective", "By", "Reason"]
     older = SafeString()
     if shown and shown[0].seq > 1:
         older = format_html(

@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
@@ -21,15 +21,16 @@ from commerce.actor import Actor
 from commerce.api.problems import translate
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import admin_url, badge, instant, link
-from commerce.console.panels import approvals_of, readable
+from commerce.console.format import NOTHING, admin_url, badge, instant, link
+from commerce.console.panels import approvals_of
 from commerce.console.registry import register_panel
 from commerce.errors import CommerceError, VersionConflict
 from commerce.logs import request_id
 from contracts.admin.choices import Offered
 from contracts.admin.payload_form import Group, InstantField, PayloadForm, payload_form
+from contracts.admin.words import Names, fields_of, in_words, phrase, title_of_section
 from contracts.models import PlatformTerms
-from contracts.rules.fold import NOTHING
+from contracts.rules.fold import NOTHING as NO_STATE
 from contracts.rules.platform import PER_CONTRACT, Json, PlatformDefaults
 from contracts.rules.state import digest
 from contracts.services import terms
@@ -78,7 +79,7 @@ class _Asking:
         """The values of the version or what was posted; `fresh` shows the latter again with more rows."""
         posted = self.request.POST if self.request.method == "POST" else None
         form = payload_form(
-            PlatformDefaults, Offered("platform_terms", None, NOTHING), initial=self.row.sections,
+            PlatformDefaults, Offered("platform_terms", None, NO_STATE), initial=self.row.sections,
             data=None if fresh else posted, entered=posted if fresh else None, more=fresh, base=Envelope,
         )  # fmt: skip
         for section, names in PER_CONTRACT.items():
@@ -168,7 +169,8 @@ class PlatformTermsAdmin(ConsoleAdmin):
     search_fields = ("version__exact", "id__exact")
     search_help_text = "The version, or the id."
     fields = (
-        "number", "state", "begins", "reason", "made_by", "approved_by", "agreed", "shown_hash", "prev_hash",
+        "number", "state", "begins", "reason", "asked_by", "agreed_by", "agreed", "shown_hash",
+        "shown_prev_hash",
     )  # fmt: skip
 
     def get_object_actions(self, request: HttpRequest, obj: PlatformTerms) -> Any:
@@ -204,6 +206,14 @@ class PlatformTermsAdmin(ConsoleAdmin):
         before = PlatformTerms.objects.filter(version=obj.version - 1).first()
         return terms.in_words(*terms.compare(before, obj)) if before else "the first"
 
+    @admin.display(description="Asked for by")
+    def asked_by(self, obj: PlatformTerms) -> str:
+        return obj.approval.maker_name if obj.approval else obj.made_by
+
+    @admin.display(description="Agreed to by")
+    def agreed_by(self, obj: PlatformTerms) -> str:
+        return obj.approval.checker_name if obj.approval else NOTHING
+
     @admin.display(description="Agreed in")
     def agreed(self, obj: PlatformTerms) -> SafeString:
         return link(obj.approval)
@@ -212,11 +222,16 @@ class PlatformTermsAdmin(ConsoleAdmin):
     def shown_hash(self, obj: PlatformTerms) -> SafeString:
         return format_html('<span class="c-mono">{}</span>', obj.hash)
 
+    @admin.display(description="Hash before it")
+    def shown_prev_hash(self, obj: PlatformTerms) -> SafeString:
+        return format_html('<span class="c-mono">{}</span>', obj.prev_hash) if obj.prev_hash else NOTHING
+
 
 def _values(row: PlatformTerms, request: HttpRequest) -> SafeString:
-    return table(
-        ["Section", "Values"],
-        [(section.capitalize(), readable(values)) for section, values in row.sections.items()],
+    return format_html_join(
+        "",
+        "<h3>{}</h3>{}",
+        ((title_of_section(name), fields_of(values, Names(), "")) for name, values in row.sections.items()),
     )
 
 
@@ -238,11 +253,12 @@ def _differences(row: PlatformTerms, request: HttpRequest) -> SafeString:
 
 
 def _compared(before: Json, after: Json, old: int, new: int) -> SafeString:
-    rows = [
-        (path.strip("/").replace("/", " ").replace("_", " "), terms.shown(before.get(path)),
-         terms.shown(after.get(path)))
-        for path in {**before, **after}
-    ]  # fmt: skip
+    rows = []
+    for path in {**before, **after}:
+        section, *steps = path.strip("/").split("/")
+        key = steps[-1] if steps else section
+        said = " ".join([title_of_section(section), *map(in_words, steps)])
+        rows.append((said, *(phrase(key, side.get(path), Names(), "") for side in (before, after))))
     return table(["Term", f"Version {old}", f"Version {new}"], rows, empty="They say the same.")
 
 

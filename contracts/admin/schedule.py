@@ -1,5 +1,7 @@
 """The schedule in the console: every command with its state, and what comes next on a contract's page."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
@@ -8,9 +10,10 @@ from commerce import clock
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import table
-from commerce.console.format import NOTHING, badge, in_short, instant, link, shown_json
+from commerce.console.format import NOTHING, badge, in_short, instant, link
 from commerce.console.registry import register_panel
 from contracts import services
+from contracts.admin.words import names_of, payload_in_words
 from contracts.models import Contract, ScheduledCommand
 from contracts.services.schedule import why_not_retry, why_not_skip
 from contracts.services.upcoming import Upcoming, upcoming
@@ -77,9 +80,10 @@ class ScheduledCommandAdmin(ConsoleAdmin):
     def trouble(self, obj: ScheduledCommand) -> SafeString:
         return in_short(obj.last_error)
 
-    @admin.display(description="Payload")
-    def shown_payload(self, obj: ScheduledCommand) -> SafeString:
-        return shown_json(obj.payload)
+    @admin.display(description="What")
+    def shown_payload(self, obj: ScheduledCommand) -> Any:
+        state = obj.contract.current
+        return payload_in_words(obj.payload, names_of(state), state.currency) or NOTHING
 
     @admin.display(description="Planned")
     def planned(self, obj: ScheduledCommand) -> SafeString:

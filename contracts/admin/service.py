@@ -143,13 +143,13 @@ class UnitStatusAdmin(ConsoleAdmin):
     """What each unit does now: the fold of its reports. Surprising reports count and are flagged."""
 
     icon = "monitor_heart"
-    list_display = ("unit_id", "state_badge", "contract_link", "since_instant", "irregular")
+    list_display = ("unit", "state_badge", "contract_link", "since_instant", "irregular")
     list_filter = ("state",)
     list_select_related = ("contract",)
     search_fields = ("unit_id__startswith", "id__exact")
     search_help_text = "How the unit's name begins, or the id."
     fields = (
-        "unit_id", "state_badge", "contract_link", "line_id", "since_instant", "irregular", "as_of",
+        "unit", "state_badge", "contract_link", "line", "since_instant", "irregular", "as_of",
         "next_change",
     )  # fmt: skip
 
@@ -179,6 +179,14 @@ class UnitStatusAdmin(ConsoleAdmin):
             ),
         ]
 
+    @admin.display(description="Unit")
+    def unit(self, obj: UnitStatus) -> str:
+        return obj.unit_id
+
+    @admin.display(description="Line")
+    def line(self, obj: UnitStatus) -> str:
+        return _line_of(obj)
+
     @admin.display(description="State")
     def state_badge(self, obj: UnitStatus) -> SafeString:
         return service_badge(obj.state)
@@ -205,23 +213,23 @@ class ServiceEventAdmin(ConsoleAdmin):
     """What machines, operators and contracts reported of units: written once, never changed."""
 
     icon = "sensors"
-    list_display = (
-        "unit_id",
-        "state_badge",
-        "at_instant",
-        "source",
-        "contract_link",
-        "recorded",
-        "correction",
-    )
+    list_display = ("unit", "state_badge", "at_instant", "source", "contract_link", "recorded", "correction")
     list_filter = ("state",)
     list_select_related = ("contract",)
     search_fields = ("unit_id__exact", "id__exact")
     search_help_text = "The unit's whole name, or the id."
     fields = (
-        "unit_id", "state_badge", "at_instant", "contract_link", "line_id", "source", "source_event_id",
+        "unit", "state_badge", "at_instant", "contract_link", "line", "source", "source_event_id",
         "correction", "received", "recorded", "actor", "shown_detail",
     )  # fmt: skip
+
+    @admin.display(description="Unit")
+    def unit(self, obj: ServiceEvent) -> str:
+        return obj.unit_id
+
+    @admin.display(description="Line")
+    def line(self, obj: ServiceEvent) -> str:
+        return _line_of(obj)
 
     @admin.display(description="State")
     def state_badge(self, obj: ServiceEvent) -> SafeString:
@@ -250,6 +258,12 @@ class ServiceEventAdmin(ConsoleAdmin):
     @admin.display(description="Detail")
     def shown_detail(self, obj: ServiceEvent) -> SafeString:
         return shown_json(obj.detail)
+
+
+def _line_of(row: UnitStatus | ServiceEvent) -> str:
+    """What the unit is of."""
+    line = row.contract.current.lines.get(row.line_id)
+    return line.product_code if line else NOTHING
 
 
 def service_badge(state: str | None) -> SafeString:
@@ -295,8 +309,8 @@ def units(contract: Contract, request: HttpRequest) -> SafeString:
 
 
 def reported(contract: Contract, request: HttpRequest) -> SafeString:
-    known_at = view_of(contract, request).known_at
-    known = {"recorded_at__lte": known_at} if known_at else {}
+    view = view_of(contract, request)
+    known = {"recorded_at__lte": view.known_at} if view.known_at else {}
     rows = [
         (
             link(row, row.unit_id),
@@ -307,7 +321,8 @@ def reported(contract: Contract, request: HttpRequest) -> SafeString:
         )
         for row in ServiceEvent.objects.filter(contract=contract, **known).order_by("-id")[:HISTORY]
     ]
-    return table(["Unit", "Reported", "From", "By", "Why"], rows, empty="Nothing was reported by then.")
+    empty = "Nothing was reported by then." if view.asked else "Nothing has been reported yet."
+    return table(["Unit", "Reported", "From", "By", "Why"], rows, empty=empty)
 
 
 def _in_each(view: ServiceView) -> SafeString:

@@ -7,7 +7,7 @@ lines by name; no JSON pointer and no id reaches a page.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from commerce.console.charts import table
+from commerce.console.charts import facts, table
 from commerce.console.format import NOTHING, badge, instant, money
 from commerce.money import exponent
 from commerce.parties.models import Organization
@@ -24,10 +24,12 @@ from contracts.rules.state import ContractState, Price, changes
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SHARES = frozenset(
     {"fee_rate", "partner_share", "percent", "cap", "value", "seller_share", "apr", "reserve_rate", "credit"}
-    | {"reduced_to", "degraded_weight", "below", "penalty_rate", "discount_rate"}
+    | {"reduced_to", "degraded_weight", "below", "penalty_rate", "discount_rate", "prepayment_penalty"}
+    | {"price_rise_approval"}
 )
 # Keyed by an id; an entry that is new or gone is one change, in a few words.
 _COLLECTIONS = {
@@ -36,8 +38,14 @@ _COLLECTIONS = {
     "commitments": "Commitment",
     "financings": "Financing",
 }
-_HIDDEN = frozenset({"version", "line_id", "discount_id", "commitment_id", "financing_id", "currency"})
+_HIDDEN = frozenset(
+    {"version", "line_id", "discount_id", "commitment_id", "financing_id", "charge_id", "currency"}
+)
+# Lists that only grow or shrink: what stays in them is not what changed.
+_KEPT_LISTS = frozenset({"signatures", "transfers", "holds", "charges"})
 _UNSAID: tuple[Any, ...] = (None, "", [], {}, False, 0, "0")
+# Zero says something too: that somebody else bears all of it.
+_ALWAYS_SAID = frozenset({"seller_share"})
 _WORDS = {
     "P1M": "monthly",
     "P3M": "quarterly",
@@ -63,6 +71,15 @@ _NAMES = {
     "sla": "SLA",
     "po_number": "PO number",
     "needs_resign": "needs to be signed again",
+    "old_id": "from",
+    "new_id": "to",
+    "apr": "APR",
+    "true_up": "true-up",
+    "term_no": "term number",
+    "term_months": "months",
+    "backdate_ops_days": "days an operator may go back",
+    "backdate_finance_days": "days finance may go back",
+    "max_ahead_days": "days an edit may lie ahead",
 }
 
 
@@ -142,9 +159,12 @@ def phrase(key: str, value: Any, names: Names, currency: str) -> Any:
     if isinstance(value, Mapping):
         return _object(value, names, currency)
     if isinstance(value, list):
-        return format_html_join(", ", "{}", ((phrase(key, one, names, currency),) for one in value))
+        if key == "tiers" and all("rate" in tier for tier in value):
+            return format_html_join(", ", "{}", ((tier,) for tier in _tiers(value, currency)))
+        between = "; " if any(isinstance(one, Mapping) for one in value) else ", "
+        return format_html_join(between, "{}", ((phrase(key, one, names, currency),) for one in value))
     if key.endswith("_minor") and isinstance(value, int):
-        return money(value, currency)
+        return money(value, currency) if currency else f"{value:,} minor units"
     if key == "status":
         return badge(value)
     if not isinstance(value, str):
@@ -153,6 +173,8 @@ def phrase(key: str, value: Any, names: Names, currency: str) -> Any:
         return names.of(value)
     if _INSTANT.match(value):
         return instant(datetime.fromisoformat(value))
+    if _DAY.fullmatch(value):
+        return f"{date.fromisoformat(value):%-d %b %Y}"
     if _NUMBER.fullmatch(value) and (key in _SHARES or (key == "rate" and not currency)):
         return percent(value)
     if key == "rate":
@@ -165,6 +187,20 @@ def payload_in_words(payload: Mapping[str, Any], names: Names, currency: str) ->
     return _object(
         payload, names, currency, hidden=frozenset({"discount_id", "commitment_id", "financing_id"})
     )
+
+
+def fields_of(entry: Mapping[str, Any], names: Names, currency: str) -> SafeString:
+    """The fields of a section or an agreement by name, those that say nothing left out."""
+    found = {
+        in_words(key): phrase(key, value, names, currency)
+        for key, value in entry.items()
+        if value not in (None, "", [], {}) and key not in _HIDDEN
+    }
+    return facts({key[:1].upper() + key[1:]: said for key, said in found.items()}) if found else SafeString()
+
+
+def title_of_section(name: str) -> str:
+    return _NAMES.get(name) or in_words(name).capitalize()
 
 
 def percent(share: Any) -> str:
@@ -190,6 +226,8 @@ def _fields(
         if key in _HIDDEN:
             continue
         unit = "" if path[-1:] == ["tax"] else currency
+        if key in _KEPT_LISTS and pointer in before and pointer in after:
+            before[pointer], after[pointer] = _apart(before[pointer], after[pointer])
         sides = [
             phrase(key, side[pointer], names, unit) if pointer in side else None for side in (before, after)
         ]
@@ -208,6 +246,13 @@ def _fields(
     return found
 
 
+def _apart(before: list[Any], after: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What only one of the two holds; both whole when they hold the same in another order."""
+    gone = [one for one in before if one not in after]
+    new = [one for one in after if one not in before]
+    return (gone, new) if gone or new else (before, after)
+
+
 def in_words(key: str) -> str:
     return _NAMES.get(key) or key.removesuffix("_minor").removesuffix("_at").replace("_", " ")
 
@@ -222,15 +267,18 @@ def _object(value: Mapping[str, Any], names: Names, currency: str, hidden: froze
         return format_html("{} × {}, {}", f"{value['quantity']:,}", price, names.of(value["seller_id"]))
     if "model" in value and "rate" in value:
         return format_html_join(", ", "{}", ((part,) for part in _price(value, names, currency)))
-    return format_html_join(
-        ", ",
-        "{} {}",
-        (
-            (in_words(key), phrase(key, inner, names, currency))
-            for key, inner in value.items()
-            if key not in hidden and inner not in _UNSAID
-        ),
-    )
+    said = {
+        key: phrase(key, inner, names, currency)
+        for key, inner in value.items()
+        if key not in hidden and (inner not in _UNSAID or key in _ALWAYS_SAID)
+    }
+    if value.get("kind") in said:  # "percent 10 %" says which kind it is
+        del said["kind"]
+    return format_html_join(", ", "{}", ((_with_its_name(key, inner),) for key, inner in said.items()))
+
+
+def _with_its_name(key: str, said: Any) -> Any:
+    return said if key == "kind" else format_html("{} {}", in_words(key), said)
 
 
 def _price(price: Mapping[str, Any], names: Names, currency: str) -> Iterator[Any]:
@@ -238,18 +286,28 @@ def _price(price: Mapping[str, Any], names: Names, currency: str) -> Iterator[An
         yield _decimal(Decimal(price["rate"]), currency)
     if price["model"] != "unit":
         yield price["model"].replace("_", " ")
-    for tier in price.get("tiers") or ():
-        bound = f"up to {Decimal(tier['up_to']):,f}" if tier.get("up_to") else "above"
-        flat = (
-            format_html(" and {} once", money(tier["flat_minor"], currency)) if tier.get("flat_minor") else ""
-        )
-        yield format_html("{} {}{}", bound, _decimal(Decimal(tier["rate"]), currency), flat)
+    yield from _tiers(price.get("tiers") or (), currency)
     for key, word in (("package_size", "packages of"), ("included", "included")):
         if price.get(key) and Decimal(price[key]):
             yield f"{word} {Decimal(price[key]):,f}"
     for key, word in (("min_minor", "at least"), ("max_minor", "at most")):
         if price.get(key):
             yield format_html("{} {}", word, money(price[key], currency))
+
+
+def _tiers(tiers: Iterable[Mapping[str, Any]], currency: str) -> Iterator[SafeString]:
+    """ "up to 100: 2.50 USD", "above: 2.00 USD" """
+    for tier in tiers:
+        bound = f"up to {Decimal(tier['up_to']):,f}" if tier.get("up_to") else "above"
+        flat = (
+            format_html(" and {} once", money(tier["flat_minor"], currency)) if tier.get("flat_minor") else ""
+        )
+        yield format_html("{}: {}{}", bound, _decimal(Decimal(tier["rate"]), currency), flat)
+
+
+def named_in(said: str, names: Names) -> str:
+    """A sentence of the rules with the names of the lines and organizations whose ids it says."""
+    return _UUID.sub(lambda found: names.of(found[0]), said)
 
 
 def _decimal(value: Decimal, currency: str) -> str:

@@ -126,7 +126,7 @@ def price(found: Json, currency: str) -> str:
     for tier in found.get("tiers") or ():
         bound = f"up to {Decimal(tier['up_to']):,f}" if tier.get("up_to") else "above"
         once = f" and {_money(tier['flat_minor'], currency)} once" if tier.get("flat_minor") else ""
-        parts.append(f"{bound} {_rate(tier['rate'], currency)}{once}")
+        parts.append(f"{bound}: {_rate(tier['rate'], currency)}{once}")
     if found.get("package_size"):
         parts.append(f"in packages of {Decimal(found['package_size']):,f}")
     if Decimal(found.get("included") or 0):

@@ -470,7 +470,7 @@ def test_an_operator_sees_what_differs_and_asks_and_an_approver_agrees(
     entered = fields_on(empty) | {"payload.payment.net_days": "30", "reason": "Longer.", "step": "preview"}
     shown = client.post(form(), entered)
     assert shown.status_code == 200, shown.context["form"].errors
-    assert "payment net days" in shown.content.decode()
+    assert "Payment net days" in shown.content.decode()
     assert Approval.objects.count() == 0
     unseen = client.post(form(), entered | {"step": "confirm"})
     assert unseen.status_code == 409
@@ -528,10 +528,10 @@ def test_the_console_lists_versions_and_compares_any_two(
     assert "payment net days 14 → 30" in listed
     assert "in force" in listed
     whole = client.get(page(third)).content.decode()
-    assert "tax rate" in whole
-    assert "payment net days" not in whole
+    assert "Tax rate" in whole
+    assert "Payment net days" not in whole
     against = client.get(page(third) + "?against=1").content.decode()
-    assert "payment net days" in against
+    assert "Payment net days" in against
     assert client.get(page(third) + "?against=x").status_code == 200
 
 
