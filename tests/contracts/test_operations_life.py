@@ -212,11 +212,11 @@ def test_nothing_is_billed_in_a_trial_and_the_clock_ends_it(on_end: str, status:
 
 def test_an_ending_says_what_becomes_of_everything() -> None:
     payload = {
-        "cause": "breach_seller", "unused": "refund", "final_usage": "skip", "commitment": "waive",
+        "cause": "breach_seller", "unused": "forfeit", "final_usage": "skip", "commitment": "waive",
     }  # fmt: skip
     after = admit(ACTIVE, "terminate", payload)
     assert (after.status, after.end_at, after.holds) == ("terminated", NOW, ())
-    assert after.ending == Ending(NOW, "breach_seller", "refund", "skip", "waive")
+    assert after.ending == Ending(NOW, "breach_seller", "forfeit", "skip", "waive")
     assert after.charges == ()
 
 

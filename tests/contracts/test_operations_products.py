@@ -170,7 +170,13 @@ def test_what_is_forfeited_is_billed_to_the_end_of_the_period() -> None:
     assert at_the_end.lines[SERVERS].paid_until is None
     metered = admit(ACTIVE, "remove_product", {"line_id": str(HOURS), "unused": "forfeit"})
     assert metered.lines[HOURS].paid_until is None
-    assert admit(ACTIVE, "remove_product", {**LINE, "unused": "refund"}).lines[SERVERS].paid_until is None
+    assert admit(ACTIVE, "remove_product", {**LINE, "unused": "credit"}).lines[SERVERS].paid_until is None
+
+
+def test_no_money_is_promised_back_for_what_is_unused() -> None:
+    refused = ("not_supported", "/unused")
+    assert refusal(ACTIVE, "remove_product", {**LINE, "unused": "refund"}) == refused
+    assert refusal(ACTIVE, "terminate", {"cause": "mutual", "unused": "refund"}) == refused
 
 
 def test_the_line_that_a_commitment_counts_by_stays() -> None:

@@ -53,6 +53,16 @@ def months_left(until: datetime, at: datetime) -> Fraction:
     return months_between(at.date(), until.date()) if until > at else Fraction(0)
 
 
+def unused_faults(unused: str) -> Iterator[FieldError]:
+    """What is paid and unused is taken off the bills or forfeited: nothing is paid out for it."""
+    if unused == "refund":
+        yield FieldError(
+            "/unused",
+            "not_supported",
+            "Nothing is paid out for what is unused: credit it, and the buyer is billed that much less.",
+        )
+
+
 def fee_faults(fee: EarlyFee | None, pointer: str = "/early_fee") -> Iterator[FieldError]:
     """What of a fee does not fit its kind."""
     for kind, name in _VALUES.items() if fee else ():

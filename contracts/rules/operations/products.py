@@ -10,7 +10,7 @@ from commerce.errors import Conflict, FieldError, InvalidInput
 from contracts.rules import schema
 from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, live_line
 from contracts.rules.operations.base import RUNNING, operation
-from contracts.rules.operations.fees import EarlyFee, fee_faults
+from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
 from contracts.rules.operations.prices import check_amount
 from contracts.rules.periods import MONTHS, add_months
 from contracts.rules.schema import Between, Count, Server, Text
@@ -63,8 +63,8 @@ class AddProduct:
 class RemoveProduct:
     """`date` means the edit's own `effective_at`. Before the minimum term is over a fee is named, if of none.
 
-    What of the period is paid and unused is credited, refunded, or forfeited: then the line is billed to the
-    period's end. `release_units` gives up the units that it names.
+    What of the period is paid and unused is credited, or forfeited: then the line is billed to the period's
+    end; a refund is refused. `release_units` gives up the units that it names.
     """
 
     line_id: UUID
@@ -222,7 +222,7 @@ class RemoveProductOperation(AgreedOperation[RemoveProduct]):
         return "The fee for leaving early is waived." if waived and _is_early(state, line, at) else ""
 
     def check(self, state: ContractState, payload: RemoveProduct, at: datetime) -> None:
-        if faults := list(fee_faults(payload.early_fee)):
+        if faults := [*fee_faults(payload.early_fee), *unused_faults(payload.unused)]:
             raise schema.invalid(faults)
         line = live_line(state, payload.line_id)
         if state.status != "draft" and len(state.live_lines) == 1:

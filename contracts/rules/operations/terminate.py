@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from commerce.errors import Conflict
 from contracts.rules import schema
 from contracts.rules.operations.base import RUNNING, Operation, operation
-from contracts.rules.operations.fees import EarlyFee, fee_faults
+from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
 from contracts.rules.operations.financing import Clause, settled
 from contracts.rules.operations.products import forfeited_until
 from contracts.rules.schema import Server
@@ -23,7 +23,8 @@ _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
 @dataclass(frozen=True)
 class Terminate:
     """`date` means the edit's own `effective_at`. Who leaves a term early for convenience is told the fee,
-    if one of none. `financing` stands in for what each loan says of itself, `commitment` likewise.
+    if one of none. What is `unused` is credited or forfeited; a refund is refused. `financing` stands in for
+    what each loan says of itself, `commitment` likewise.
 
     `notice_given_at` is when the other side was told, where that was before it is recorded (`recorded_at`).
     """
@@ -67,7 +68,7 @@ class TerminateOperation(Operation[Terminate]):
         return "The fee for leaving early is waived." if waived and _bound(state, at) else ""
 
     def check(self, state: ContractState, payload: Terminate, at: datetime) -> None:
-        if faults := list(fee_faults(payload.early_fee)):
+        if faults := [*fee_faults(payload.early_fee), *unused_faults(payload.unused)]:
             raise schema.invalid(faults)
         if state.status not in RUNNING:
             return

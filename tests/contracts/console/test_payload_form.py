@@ -51,7 +51,7 @@ PAYLOADS: list[tuple[str, dict[str, Any]]] = [
                "reprice": [{"line_id": LINE, "price": {"model": "unit", "rate": "17000.005"}}]}),
     ("suspend", {"reason": "abuse", "scope": [LINE], "billing": "stop", "access": "keep"}),
     ("resume", {"reason": "abuse"}),
-    ("terminate", {"when": "immediate", "cause": "mutual", "unused": "refund"}),
+    ("terminate", {"when": "immediate", "cause": "mutual", "unused": "forfeit"}),
     ("transfer_ownership", {"party": "buyer", "new_party_id": "partner", "anchor": "new_day",
                             "anchor_day": 15}),
     ("correct", {"target_seq": 4, "mode": "void"}),
