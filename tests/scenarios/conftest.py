@@ -92,18 +92,21 @@ SCOPES = (
       for verb in ("read", "write")),
     *(f"{name}:{verb}" for name in ("settlements", "payouts", "ledger") for verb in ("read", "write")),
     "payouts:approve",
+    "service:write",
 )  # fmt: skip
 
 
 def make_system(folder: Path, name: str, redis_db: int, blocker: Any, **options: Any) -> Iterator[System]:
     """The test's own connection is unblocked only to make and to drop the system's database."""
     with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute("SET statement_timeout = 0")
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}"')
     system = System(folder, name, redis_db, **options)
     with system.stack:
         yield system
     with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute("SET statement_timeout = 0")
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 

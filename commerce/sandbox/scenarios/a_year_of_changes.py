@@ -4,7 +4,7 @@ Acme rents H100 servers from Northwind at 18,000.00 each and month, in arrears, 
 The story is told in months of known lengths; every number below follows from rates and days.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from commerce.sandbox.scenarios.lease import (
@@ -48,7 +48,7 @@ CORRECTED = "back-dated correction of seq {} from 6 November, seq {}"
 
 
 def play(world: World) -> None:
-    """Upgraded, discounted, suspended, back-dated, corrected, transferred, renewed, paid off."""
+    """Upgraded, discounted, suspended, back-dated, credited, corrected, transferred, renewed, paid off."""
     with world.step("Onboarding: Acme and Borealis rent, Northwind owns; both wallets are full"):
         buyer, heir, seller = _parties(world)
     with world.step("1 May: two servers for a year, signed and live"):
@@ -67,6 +67,8 @@ def play(world: World) -> None:
         _resumed(lease)
     with world.step("11 November: a fourth server, in use since the 6th"):
         _back_dated(lease)
+    with world.step("12 November: told that a server was down in October"):
+        _failed(lease)
     with world.step("16 November: corrected, it came on the 9th; two people agree"):
         _corrected(lease)
     with world.step("11 December: Borealis takes Acme's place; two people agree"):
@@ -261,6 +263,22 @@ def _back_dated(lease: Lease) -> None:
     lease.bills_at_openmeter(("72000", "0"))
     late = LATE.format(6, lease.edit("change_quantity")["seq"])
     lease.differs_as_expected(6_900_000, 6_600_000, late)
+
+
+def _failed(lease: Lease) -> None:
+    """October is invoiced and paid: what it owes back stands beside that, and November is none the wiser."""
+    lease.world.move_clock(lease.on(NOVEMBER, 12))
+    down = lease.on(OCTOBER, 10)
+    lease.reported(
+        *((f"server-{no}", "in_service", lease.on(OCTOBER)) for no in (1, 2, 3)),
+        ("server-1", "down", down),
+        ("server-1", "in_service", down + timedelta(hours=9)),
+    )
+    # 9 of 3 × 744 hours are 99.60 %: below 99.9 % five per cent of 54,000.00 come back.
+    known = lease.edit("change_quantity")["recorded_at"]
+    lease.owes(OCTOBER, ("recurring", 5_400_000), *loan(5), known_at=known)
+    lease.owes(OCTOBER, ("recurring", 5_400_000), ("sla_credit", -270_000), *loan(5))
+    lease.owes(NOVEMBER, ("recurring", 900_000), ("recurring", 6_000_000), *loan(6))
 
 
 def _corrected(lease: Lease) -> None:

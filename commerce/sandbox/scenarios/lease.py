@@ -53,6 +53,28 @@ class Lease:
         self.world.until_synced(self.contract)
         self.world.nothing_else_posted()
 
+    def reported(self, *events: tuple[str, str, datetime]) -> None:
+        """What units of the servers did: (unit, state, since when). No edit, and no money moves."""
+        answer = self.world.post(
+            "service-events",
+            {
+                "events": [
+                    {
+                        "id": f"{state}-{at.isoformat()}",
+                        "source": "dcim",
+                        "unit_id": f"{self.servers}-{unit}",
+                        "state": state,
+                        "at": at.isoformat(),
+                        "contract_id": self.contract["id"],
+                        "line_id": self.servers,
+                    }
+                    for unit, state, at in events
+                ]
+            },
+        )
+        self.world.expect("what was recorded of units", answer["recorded"], len(events))
+        self.world.nothing_else_posted()
+
     # What it says
 
     def learned(self, at: datetime, was: Json, now: Json) -> None:
