@@ -233,7 +233,8 @@ class ContractEditAdmin(ConsoleAdmin):
         after = fold.fold(until, valid_at=obj.effective_at)
         if not before.exists:
             return SafeString("The draft was made.")
-        return shown_changes(changed(before, after, names_of(before, after)))
+        said = shown_changes(changed(before, after, names_of(before, after)))
+        return format_html('<div class="c-wide">{}</div>', said)
 
     @admin.display(description="Payload, as it is kept")
     def shown_payload(self, obj: ContractEdit) -> SafeString:

@@ -28,7 +28,7 @@ from unfold.widgets import (
 from commerce.errors import FieldError
 from commerce.money import exponent
 from commerce.parties.models import Organization
-from contracts.admin.choices import ABOUT, HELP, LABELS, PARTIES, Offered
+from contracts.admin.choices import ABOUT, HELP, HOLD_REASONS, LABELS, PARTIES, Offered
 from contracts.rules import schema
 from contracts.rules.operations import REGISTRY
 from contracts.rules.schema import Between, Pattern, Server, Share
@@ -363,7 +363,8 @@ class _Builder:
         self, path: str, bare: Any, rules: Sequence[Any], label: str, required: bool, blank: bool
     ) -> forms.Field:
         name = path.rpartition(".")[2]
-        help_text = " ".join(part for part in (HELP.get(name, ""), self.offered.now(path)) if part)
+        own = "" if name == "rate" and _is_share(rules) else HELP.get(name, "")
+        help_text = " ".join(part for part in (own, self.offered.now(path)) if part)
         options: Json = {"label": label, "required": required, "help_text": help_text}
         choices = self.offered.choices(name)
         many = get_origin(bare) is tuple or _is_scope(bare)
@@ -377,7 +378,8 @@ class _Builder:
             options["help_text"] = options["help_text"] or "The organization's short name, as in its address."
             return OrganizationField(max_length=64, widget=UnfoldAdminTextInputWidget, **options)
         if get_origin(bare) is Literal:
-            words = [(choice, LABELS.get(choice) or choice.replace("_", " ")) for choice in get_args(bare)]
+            said = HOLD_REASONS if name == "reason" else LABELS
+            words = [(choice, said.get(choice) or choice.replace("_", " ")) for choice in get_args(bare)]
             return _select(words, blank, options)
         if bare is bool:
             return _YesNo(blank, options)

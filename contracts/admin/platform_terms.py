@@ -231,8 +231,16 @@ def _values(row: PlatformTerms, request: HttpRequest) -> SafeString:
     return format_html_join(
         "",
         "<h3>{}</h3>{}",
-        ((title_of_section(name), fields_of(values, Names(), "")) for name, values in row.sections.items()),
+        (
+            (title_of_section(section), fields_of(_of_all(section, values), Names(), ""))
+            for section, values in row.sections.items()
+        ),
     )
+
+
+def _of_all(section: str, values: Json) -> Json:
+    """Without what every contract says for itself."""
+    return {name: value for name, value in values.items() if name not in PER_CONTRACT.get(section, ())}
 
 
 def _differences(row: PlatformTerms, request: HttpRequest) -> SafeString:

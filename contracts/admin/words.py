@@ -80,6 +80,12 @@ _NAMES = {
     "backdate_ops_days": "days an operator may go back",
     "backdate_finance_days": "days finance may go back",
     "max_ahead_days": "days an edit may lie ahead",
+    "activation_timeout_days": "days to go live after the signature",
+    "reinstate_days": "days to reinstate",
+    "price_rise_approval": "rise of a price that two people agree to, above",
+    "auto": "by itself",
+    "method_ref": "way of paying",
+    "end_policy": "at the end of the term",
 }
 
 

@@ -266,7 +266,7 @@ class ContractEdit(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.operation} #{self.seq}"
+        return f"{self.operation.replace('_', ' ')} #{self.seq}"
 
     def fingerprint(self) -> dict[str, Any]:
         """What `hash` covers; of a batch and of an approval only what belongs to one."""

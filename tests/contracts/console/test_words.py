@@ -22,7 +22,7 @@ from contracts.models import Contract, ContractEdit, PlatformTerms, ScheduledCom
 from contracts.rules.state import Tier
 from contracts.services import OperationRequest, request_edits, terms
 from tests.contracts.conftest import MARCH, Parties, create, edit
-from tests.contracts.console.conftest import page, preview
+from tests.contracts.console.conftest import form_of, page, preview
 from tests.contracts.console.test_bulk import people
 
 __all__ = ["people"]
@@ -143,6 +143,33 @@ def test_lines_to_choose_from_say_how_they_are_priced(active: Contract) -> None:
     tiers = (Tier(rate=Decimal("2.5"), up_to=Decimal(100)), Tier(rate=Decimal(2)))
     tiered = replace(burst, price=replace(burst.price, model="graduated", tiers=tiers))
     assert line_label(tiered) == "h100-burst, graduated"
+
+
+def choices(client: Client, contract: Contract, form: str, field: str) -> list[str]:
+    """What a select of an operation's form offers."""
+    asked = client.get(form_of(contract, form)).context["form"]
+    return [str(word) for _, word in asked.fields[f"payload.{field}"].choices]
+
+
+def test_a_party_is_a_party_and_a_reason_is_a_reason(browser: Browser, active: Contract) -> None:
+    operator = browser("operator")
+    assert {"buyer", "seller"} <= set(choices(operator, active, "transfer-ownership", "party"))
+    assert {"the buyer asked", "non-payment"} <= set(choices(operator, active, "suspend", "reason"))
+    held = operator.get(form_of(active, "suspend")).context["form"].fields
+    assert held["payload.reason"].label != held["reason"].label, "why it is held, and why it is recorded"
+
+
+def test_a_tax_rate_is_not_per_unit(browser: Browser, active: Contract) -> None:
+    operator = browser("operator")
+    terms_of = operator.get(form_of(active, "change-terms")).context["form"].fields
+    assert "unit" not in terms_of["payload.tax.rate"].help_text
+    priced = operator.get(form_of(active, "change-price")).context["form"].fields
+    assert "unit" in priced["payload.price.rate"].help_text
+
+
+def test_an_instant_of_the_page_keeps_its_seconds(browser: Browser, active: Contract) -> None:
+    asked = browser("viewer").get(page(active, "?valid_at=2027-03-05T10:11:12")).content.decode()
+    assert 'name="valid_at" value="2027-03-05T10:11:12"' in asked
 
 
 def test_platform_terms_are_said_like_a_contracts(browser: Browser, people: dict[str, Any]) -> None:
