@@ -302,6 +302,7 @@ def empty_database(django_db_setup: None, django_db_blocker: Any) -> Iterator[st
     """A database of its own, and a name for a role."""
     name = f"roles_{uuid4().hex[:8]}"
     with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
         cursor.execute(f"CREATE DATABASE {name}")
         yield name
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")

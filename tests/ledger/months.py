@@ -51,25 +51,41 @@ def sql(statement: str, *parameters: object) -> list[tuple]:
 @contextmanager
 def own_database(template: str | None = None, *, keep: bool = False) -> Iterator[str]:
     """This thread's connections, and those of threads that it starts, go to a copy of a database."""
-    name, before = f"months_{uuid4().hex[:8]}", connection.settings_dict["NAME"]
+    name = f"months_{uuid4().hex[:8]}"
     connection.close()
-    with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template or before}"')
-    for known in (connection.settings_dict, settings.DATABASES["default"]):
-        known["NAME"] = name
+    _unhurried(f'CREATE DATABASE "{name}" TEMPLATE "{template or connection.settings_dict["NAME"]}"')
     try:
-        yield name
+        with connected_to(name):
+            yield name
     finally:
-        connection.close()
-        for known in (connection.settings_dict, settings.DATABASES["default"]):
-            known["NAME"] = before
         if not keep:
             drop_database(name)
 
 
+@contextmanager
+def connected_to(name: str) -> Iterator[None]:
+    """This thread's connections, and those of threads that it starts, go to that database."""
+    before = connection.settings_dict["NAME"]
+    connection.close()
+    for known in (connection.settings_dict, settings.DATABASES["default"]):
+        known["NAME"] = name
+    try:
+        yield
+    finally:
+        connection.close()
+        for known in (connection.settings_dict, settings.DATABASES["default"]):
+            known["NAME"] = before
+
+
 def drop_database(name: str) -> None:
+    _unhurried(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _unhurried(statement: str) -> None:
+    """Thousands of files are made or unlinked: on a busy disk longer than any statement of ours may take."""
     with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        cursor.execute("SET statement_timeout = 0")
+        cursor.execute(statement)
 
 
 def unguarded(statement: str, *parameters: object) -> None:

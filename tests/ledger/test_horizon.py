@@ -31,6 +31,7 @@ from tests.ledger.months import (
     THIS,
     A,
     B,
+    connected_to,
     drop_database,
     end_of,
     everything,
@@ -61,6 +62,13 @@ def removed(django_db_setup, django_db_blocker, tmp_path_factory):
 
 @pytest.fixture
 def months(removed, django_db_blocker):
+    """To read: every test has the same."""
+    with django_db_blocker.unblock(), connected_to(removed[0]):
+        yield removed
+
+
+@pytest.fixture
+def own_months(removed, django_db_blocker):
     with django_db_blocker.unblock(), own_database(removed[0]):
         yield removed
 
@@ -201,7 +209,7 @@ def test_exports_of_many_accounts_are_whole_or_refused(months):
     assert all(row["debit"] for row in exported("ledger.transactions", since=since))
 
 
-def test_over_http_a_statement_says_since_when_it_is_there_and_the_rest_is_refused(months):
+def test_over_http_a_statement_says_since_when_it_is_there_and_the_rest_is_refused(own_months):
     account, platform = acme(), Organization.objects.platform()
     key = issue_key(
         organization=platform, scopes=["ledger:read"], label="key", actor=ACTOR, at=datetime.now(UTC)
@@ -216,12 +224,12 @@ def test_over_http_a_statement_says_since_when_it_is_there_and_the_rest_is_refus
 
 
 @pytest.fixture
-def reader(months, client):
+def reader(own_months, client):
     client.force_login(get_user_model().objects.create_superuser("reader"))
     return client
 
 
-def test_pages_of_the_console_say_what_left(months, reader):
+def test_pages_of_the_console_say_what_left(own_months, reader):
     def page(name, *arguments, **query):
         answer = reader.get(url_of(f"admin:ledger_{name}", args=arguments), query, follow=True)
         assert answer.status_code == 200
@@ -239,8 +247,8 @@ def test_pages_of_the_console_say_what_left(months, reader):
     assert says in page("trial_balance", **asked)
 
 
-def test_after_restoring_everything_can_be_read_again(months):
-    account, folder = acme(), months[2]
+def test_after_restoring_everything_can_be_read_again(own_months):
+    account, folder = acme(), own_months[2]
     for month in (A, OLD):
         path = folder / f"entries-{month:%Y-%m}.csv.gz"
         restore_month(month=month, path=path, actor=ACTOR, at=noon(THIS))
