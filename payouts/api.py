@@ -19,7 +19,8 @@ from commerce.api.serializers import (
     WholeNumberField,
 )
 from commerce.api.views import CommerceViewSet
-from commerce.errors import FieldError, InvalidInput, NotFound
+from commerce.console.approvals_api import ApprovalOutput
+from commerce.errors import FieldError, InvalidInput, NotFound, PermissionDenied
 from commerce.money import CURRENCIES, MAX_MINOR
 from commerce.parties.models import Organization
 from payouts import services
@@ -265,6 +266,19 @@ class PayoutViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, CommerceVi
         return self._show(
             services.cancel_payout(payout=self.get_object(), actor=self.actor, at=self.at, reason=reason)
         )
+
+    @extend_schema(request=ReasonInput, responses={201: ApprovalOutput})
+    @action(detail=True, methods=["post"], url_path="giving-up-requests", query_serializer=None)
+    def giving_up_requests(self, request: Request, pk: str) -> Response:
+        """Ask that a payout the bank does not know is given up, by a second person in the console. Platform
+        keys only."""
+        if not self.sees_everything:
+            raise PermissionDenied("Only the platform asks for payouts to be given up.")
+        reason = self.validated(ReasonInput)["reason"]
+        approval = services.request_giving_up(
+            payout=self.get_object(), actor=self.actor, at=self.at, reason=reason
+        )
+        return Response(ApprovalOutput(approval).data, status=201)
 
     @extend_schema(request=None, responses={202: PayoutOutput})
     @action(detail=True, methods=["post"], query_serializer=None)

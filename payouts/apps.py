@@ -10,4 +10,4 @@ class PayoutsConfig(AppConfig):
 
     def ready(self) -> None:
         from payouts import events, handlers, invariants  # noqa: F401
-        from payouts.services import reversals  # noqa: F401
+        from payouts.services import giving_up, reversals  # noqa: F401

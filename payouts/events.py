@@ -89,6 +89,14 @@ class Payout:
 
 
 @dataclass(frozen=True)
+class GivingUp(Payout):
+    """A payout that two people want to be given up, as it was when they agreed."""
+
+    approval_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True)
 class Terms:
     """How a payee is paid."""
 
@@ -204,6 +212,19 @@ event(
     aggregate="payout",
     summary="Somebody wants a look at the bank.",
     example=PAYOUT | AT_THE_BANK | {"status": "in_transit"},
+)
+
+event(
+    "payout.give_up_approved",
+    GivingUp,
+    aggregate="payout",
+    summary="Two people agree: unless the bank knows of it, it is failed.",
+    example=PAYOUT
+    | {
+        "status": "submitted",
+        "approval_id": "01956f1c-3c00-7000-8000-00000000a001",
+        "reason": "The bank has refused it; its sending was skipped.",
+    },
 )
 
 event(

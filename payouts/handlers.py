@@ -40,6 +40,13 @@ def submit(event: OutboxEvent) -> None:
     services.submit_payout(payout_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())
 
 
+@on("payout.give_up_approved", group="payouts.modern_treasury", provider="modern_treasury")
+def give_up(event: OutboxEvent) -> None:
+    services.give_up_payout(
+        payout_id=UUID(event.aggregate_id), reason=event.payload["reason"], actor=RELAY, at=clock.now()
+    )
+
+
 @on("payout.poll_requested", group="payouts.poll", provider="modern_treasury")
 def poll(event: OutboxEvent) -> None:
     services.poll_payout(payout_id=UUID(event.aggregate_id), actor=RELAY, at=clock.now())

@@ -56,6 +56,7 @@ PLATFORM_PERMISSIONS = frozenset(
     {
         *("contracts.request_platformterms", "contracts.request_bulkplan", "contracts.cancel_bulkplan"),
         *("ledger.request_reopening", "ledger.request_reversal"),
+        "payouts.request_giving_up",
     }
 )
 

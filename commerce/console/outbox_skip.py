@@ -4,7 +4,9 @@ The request is bound to the stream and the event it stands at. Both are people w
 command line or a key that asked in nobody's name would let one person be two.
 """
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from commerce.actor import Actor
@@ -17,6 +19,21 @@ from commerce.outbox.replay import value_of
 from commerce.outbox.retention import find_event
 
 OPERATION = "outbox.skip"
+
+Follow = TypeVar("Follow", bound=Callable[..., None])
+
+_after: dict[tuple[str, str], Callable[..., None]] = {}
+
+
+def after_skip(type_: str, *, group: str) -> Callable[[Follow], Follow]:
+    """Have `follow(*, event, actor, at)` take up what a skipped event leaves undone, in the transaction
+    that skips it."""
+
+    def register(follow: Follow) -> Follow:
+        _after[type_, group] = follow
+        return follow
+
+    return register
 
 
 def request_skip(*, stream: OutboxStream, actor: Actor, at: datetime, reason: str) -> Approval:
@@ -91,6 +108,8 @@ def _run(*, approval: Approval, actor: Actor, at: datetime) -> OutboxSkip:
     )
     row.cursor, row.last_error = event.sequence, ""
     services.go_on(row, "skip", "parked", actor=actor, at=at, reason=reason)
+    if follow := _after.get((event.type, row.group)):
+        follow(event=event, actor=actor, at=at)
     return skip
 
 

@@ -16,7 +16,7 @@ from commerce import clock
 from commerce.console.actions import ObjectAction
 from commerce.console.base import ConsoleAdmin, state_changes
 from commerce.console.format import admin_url, badge, instant, link, money, shortened, subject_link
-from commerce.console.panels import provider_messages
+from commerce.console.panels import approvals_of, provider_messages
 from commerce.console.registry import (
     Card,
     CardValue,
@@ -50,6 +50,11 @@ def _poll_settlement(*, obj: Settlement, actor: Any, at: Any, reason: str) -> st
 def _poll_payout(*, obj: Payout, actor: Any, at: Any, reason: str) -> str:
     services.request_poll(payout=obj, actor=actor, at=at)
     return "The bank is asked now; the page shows the answer when it is there."
+
+
+def _give_up(*, obj: Payout, **context: Any) -> str:
+    services.request_giving_up(payout=obj, **context)
+    return "Requested. The bank is asked when a second person approves it."
 
 
 def _approve(*, obj: Payout, **context: Any) -> None:
@@ -321,6 +326,17 @@ class PayoutAdmin(PayoutsAdmin):
             consequences=lambda obj: f"The bank is asked where {obj.external_id} stands.",
             reason_required=False,
         ),
+        ObjectAction(
+            "give-up",
+            "Give up",
+            permission="payouts.request_giving_up",
+            run=_give_up,
+            available=services.why_not_give_up,
+            consequences=lambda obj: (
+                f"Nothing happens until a second person approves it.\n\n{services.giving_up_means(obj)}"
+            ),
+            danger=True,
+        ),
     )
 
     @admin.display(description="Payout")
@@ -467,8 +483,8 @@ register_card(
     Card(
         "payouts.unknown",
         "Payouts without an answer",
-        _list("payout", "status__exact=unknown"),
-        _card(lambda: Payout.objects.filter(status="unknown"), "requested_at", "amount_minor"),
+        _list("payout", "status__in=submitted,unknown"),
+        _card(services.unanswered_payouts, "requested_at", "amount_minor"),
         empty="The bank has answered for every payout.",
         permission="payouts.view_payout",
         order=20,
@@ -500,6 +516,13 @@ register_card(
 register_panel("payouts.settlement", title="Legs", render=render_legs)
 register_panel("payouts.settlementleg", title="Payouts", render=render_payouts)
 register_panel("payouts.payout", title="What it pays", render=render_items)
+register_panel(
+    "payouts.payout",
+    title="Requests to give it up",
+    render=lambda payout, request: approvals_of("payouts.payout", payout.pk),
+    order=1,
+    permission="console.view_approval",
+)
 register_panel(
     "payouts.payout",
     title="Ledger",

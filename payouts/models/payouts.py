@@ -19,6 +19,8 @@ from payouts.models.settlements import SettlementLeg
 
 MONEY_UNDER_WAY = ("requested", "needs_approval", "approved", "submitted", "in_transit", "unknown")
 AT_THE_BANK = ("submitted", "in_transit", "unknown")
+# Where the bank need not know of it.
+WITHOUT_ORDER = ("submitted", "unknown")
 CAME_BACK = ("failed", "returned", "cancelled")
 
 
@@ -160,6 +162,8 @@ class Payout(models.Model):
             ("approve_payout", "Can approve and reject payouts"),
             ("cancel_payout", "Can cancel payouts that have not been sent"),
             ("poll_payout", "Can ask the bank about payouts now"),
+            ("request_giving_up", "Can ask that a payout without an order at the bank is given up"),
+            ("approve_giving_up", "Can agree that a payout is given up"),
         )
 
     def __str__(self) -> str:

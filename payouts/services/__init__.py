@@ -11,6 +11,7 @@ from payouts.services.bank import (
     request_settlement_poll,
     submit_payout,
 )
+from payouts.services.giving_up import give_up_payout, giving_up_means, request_giving_up, why_not_give_up
 from payouts.services.payees import policy_of, set_policy, unblock_account, wake_payee
 from payouts.services.payouts import (
     approve_payout,
@@ -20,6 +21,7 @@ from payouts.services.payouts import (
     reject_payout,
     release_leg,
     request_payout,
+    unanswered_payouts,
     unresolved_payouts,
 )
 from payouts.services.settlements import follow_release, hold_leg, lift_leg, plan_settlement
@@ -28,6 +30,8 @@ __all__ = [
     "approve_payout",
     "cancel_payout",
     "follow_release",
+    "give_up_payout",
+    "giving_up_means",
     "hold_leg",
     "lift_leg",
     "pay_due",
@@ -42,12 +46,15 @@ __all__ = [
     "record_order",
     "reject_payout",
     "release_leg",
+    "request_giving_up",
     "request_payout",
     "request_poll",
     "request_settlement_poll",
     "set_policy",
     "submit_payout",
+    "unanswered_payouts",
     "unblock_account",
     "unresolved_payouts",
     "wake_payee",
+    "why_not_give_up",
 ]

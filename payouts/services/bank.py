@@ -59,7 +59,7 @@ def submit_payout(*, payout_id: UUID, actor: Actor, at: datetime) -> None:
 
 @transaction.atomic(durable=True)
 def _mark_submitted(payout_id: UUID, actor: Actor, at: datetime) -> Payout:
-    payout = _locked(payout_id)
+    payout = locked(payout_id)
     if payout.status != "approved":
         return payout
     return transition(payout, "submit", actor=actor, at=at, when=at, now=timezone.now())
@@ -94,7 +94,7 @@ def _send(
 @transaction.atomic
 def _record_doubt(payout_id: UUID, error: Unknown, *, actor: Actor, at: datetime) -> None:
     """No answer came; meanwhile a webhook or the poller may have told what became of it."""
-    payout = _locked(payout_id)
+    payout = locked(payout_id)
     if payout.status == "submitted":
         transition(payout, "lose_answer", actor=actor, at=at, error=str(error), now=timezone.now())
 
@@ -102,7 +102,7 @@ def _record_doubt(payout_id: UUID, error: Unknown, *, actor: Actor, at: datetime
 @transaction.atomic
 def _record_refusal(payout_id: UUID, error: Rejected, *, actor: Actor, at: datetime) -> None:
     """The bank refused the order as it is; the same order would be refused again."""
-    payout = _locked(payout_id)
+    payout = locked(payout_id)
     policy = lock_payee(payout.payee_id)
     if payout.status in ("submitted", "unknown"):
         code = str(error.extra.get("provider_code") or error.code)
@@ -114,7 +114,7 @@ def record_order(
     *, payout_id: UUID, order: PaymentOrder, actor: Actor, at: datetime, returned: Return | None = None
 ) -> Payout:
     """Take the steps that bring a payout to what its payment order says, in any order and number of times."""
-    payout = _locked(payout_id)
+    payout = locked(payout_id)
     policy = lock_payee(payout.payee_id)
     returned = order.current_return or returned
     seen = _seen(order, returned)
@@ -265,7 +265,7 @@ def poll_payout(*, payout_id: UUID, actor: Actor, at: datetime, raising: bool = 
 @transaction.atomic
 def _claim_poll(payout_id: UUID, at: datetime) -> Payout | None:
     """Move the next look forward, so that a crash or a second poller does not look twice."""
-    payout = _locked(payout_id)
+    payout = locked(payout_id)
     if payout.next_poll_at is None or payout.watched_since is None:
         return None
     now = timezone.now()
@@ -280,6 +280,7 @@ def _claim_poll(payout_id: UUID, at: datetime) -> Payout | None:
     return payout
 
 
-def _locked(payout_id: UUID) -> Payout:
+def locked(payout_id: UUID) -> Payout:
+    """A payout whose row is ours until the transaction ends, with its account and payee."""
     rows = Payout.objects.select_for_update(of=("self",), no_key=True).select_related("account", "payee")
     return rows.get(pk=payout_id)

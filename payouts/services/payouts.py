@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from commerce.actor import Actor
-from commerce.console.services import open_review
+from commerce.console.services import clear_reviews, open_review
 from commerce.errors import CommerceError, Conflict, InvalidInput, PermissionDenied
 from commerce.ids import uuid7
 from commerce.money import Money
@@ -34,7 +34,10 @@ from payouts.services.settlements import release_legs, settle_legs, unmarked_leg
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_AFTER = timedelta(days=1)
+ANSWER_WITHIN = timedelta(hours=1)
 POLICY = Actor.system("payout-policy")
+# The review of a payout whose sending was skipped.
+UNSENT = "payout_unsent"
 
 
 @transaction.atomic
@@ -108,6 +111,12 @@ def unresolved_payouts() -> QuerySet[Payout]:
     return Payout.objects.filter(~Exists(newer), status__in=["failed", "returned"])
 
 
+def unanswered_payouts() -> QuerySet[Payout]:
+    """What the bank should have said something about: payouts in doubt, and those submitted an hour ago."""
+    late = Q(status="submitted", watched_since__lt=timezone.now() - ANSWER_WITHIN)
+    return Payout.objects.filter(late | Q(status="unknown"))
+
+
 def _attempt(payee_id: UUID, currency: str) -> int:
     last = Payout.objects.filter(payee_id=payee_id, currency=currency).order_by("-id").first()
     return last.attempt + 1 if last and last.status in ("failed", "returned") else 1
@@ -158,10 +167,11 @@ def cancel_payout(*, payout: Payout, actor: Actor, at: datetime, reason: str = "
 def _withdraw(payout: Payout, verb: str, *, actor: Actor, at: datetime, reason: str) -> Payout:
     payout = transition(payout, verb, actor=actor, at=at, reason=reason)
     policy = lock_payee(payout.payee_id)
+    _clear_unsent(payout, actor=actor, at=at)
     back = recipes.fail_payout(payee=payout.payee_id, amount=payout.amount)
     _post(payout, "cancelled", back, recipe="fail_payout", actor=actor, at=at)
     if policy.mode == Mode.AUTOMATIC:
-        _review(
+        review(
             payout,
             "payout_cancelled",
             f"A payout of {payout.amount} to {payout.payee} was withdrawn",
@@ -227,6 +237,7 @@ def _run(policy: PayeePolicy, at: datetime) -> list[Payout]:
 
 def accept_payout(payout: Payout, *, provider_id: str, actor: Actor, at: datetime) -> Payout:
     """The bank has the order."""
+    _clear_unsent(payout, actor=actor, at=at)
     return transition(payout, "accept", actor=actor, at=at, provider_id=provider_id, now=timezone.now())
 
 
@@ -244,6 +255,7 @@ def fail_payout(
 ) -> Payout:
     """It did not leave: the money is payable again, and policy tries again later unless `final`."""
     payout = transition(payout, "fail", actor=actor, at=at, reason=why, code=code, why=why, when=at)
+    _clear_unsent(payout, actor=actor, at=at)
     back = recipes.fail_payout(payee=payout.payee_id, amount=payout.amount)
     _post(payout, "failed", back, recipe="fail_payout", actor=actor, at=at)
     delay = None if final else retry_delay(payout.attempt)
@@ -253,7 +265,7 @@ def fail_payout(
         policy.due_at = at + delay
         policy.save(update_fields=["due_at"])
         return payout
-    _review(
+    review(
         payout,
         "payout_failed",
         f"A payout of {payout.amount} to {payout.payee} failed",
@@ -276,7 +288,7 @@ def return_payout(
     settle_legs(_leg_ids(payout), actor=actor, at=at)
     if blocks_account(code):
         block_account(policy, payout, code)
-    _review(
+    review(
         payout,
         "payout_returned",
         f"A payout of {payout.amount} to {payout.payee} came back",
@@ -290,10 +302,18 @@ def return_payout(
 def review_contradiction(payout: Payout, detail: str, *, actor: Actor, at: datetime) -> None:
     """The bank's word does not fit what we know: nothing moves until a person has looked."""
     title = f"The bank's order for {payout.external_id} contradicts us"
-    _review(payout, "payout_contradiction", title, detail, actor=actor, at=at)
+    review(payout, "payout_contradiction", title, detail, actor=actor, at=at)
 
 
-def _review(payout: Payout, kind: str, title: str, detail: str, *, actor: Actor, at: datetime) -> None:
+def _clear_unsent(payout: Payout, *, actor: Actor, at: datetime) -> None:
+    clear_reviews(
+        subject_type="payouts.payout", subject_id=payout.pk, kind=UNSENT, actor=actor, at=at,
+        reason="What became of the payout is known.",
+    )  # fmt: skip
+
+
+def review(payout: Payout, kind: str, title: str, detail: str, *, actor: Actor, at: datetime) -> None:
+    """Put a payout before a person, once for each kind while it is not resolved."""
     open_review(
         kind=kind,
         subject_type="payouts.payout",

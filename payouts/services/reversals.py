@@ -4,7 +4,8 @@ from ledger.services import register_reversal_veto
 
 _ON_ITS_WAY = (
     "A payout is on its way by this. Until it is sent it can be cancelled on the payout's page, which makes "
-    "its money payable again; after that the bank says what becomes of it."
+    "its money payable again; after that the bank says what becomes of it. What the bank does not know can "
+    "be given up there."
 )
 _PAID = (
     "The bank has paid this payout. When the money comes back, the payout is returned by itself; "

@@ -136,6 +136,7 @@ STRICT = {
     "accept": ("POST", lambda d: f"invoices/{d.invoice.pk}/accept/", lambda d: REASON, 409),
     "approve": ("POST", lambda d: f"payouts/{d.payout.pk}/approve/", lambda d: REASON, 409),
     "reject": ("POST", lambda d: f"payouts/{d.payout.pk}/reject/", lambda d: REASON, 409),
+    "give up": ("POST", lambda d: f"payouts/{d.payout.pk}/giving-up-requests/", lambda d: REASON, 409),
 }
 every_request = pytest.mark.parametrize("name", STRICT)
 

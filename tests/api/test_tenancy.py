@@ -62,6 +62,7 @@ PLACES: list[Place] = [
     ("POST", "payouts/{}/reject/", lambda d: str(d.payout.pk), REASON),
     ("POST", "payouts/{}/cancel/", lambda d: str(d.payout.pk), REASON),
     ("POST", "payouts/{}/poll/", lambda d: str(d.payout.pk), None),
+    ("POST", "payouts/{}/giving-up-requests/", lambda d: str(d.payout.pk), REASON),
     ("GET", "exports/{}/", lambda d: str(d.export.pk), None),
     ("GET", "payout-policies/{}/", lambda d: str(d.seller.pk), None),
     ("GET", "approvals/{}/", lambda d: str(d.approval.pk), None),
@@ -124,6 +125,7 @@ FORBIDDEN = {
     "ledger/transactions/{}/reversal-requests/",
     "payouts/{}/approve/",
     "payouts/{}/reject/",
+    "payouts/{}/giving-up-requests/",
     "approvals/{}/",
 }
 

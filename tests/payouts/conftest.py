@@ -1,16 +1,20 @@
 """The worked example from the paid invoice on, and short words for what the tests say often."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from commerce.actor import Actor
+from commerce.console.demo_users import ensure_demo_users
 from commerce.ids import uuid7
 from commerce.money import Money
 from commerce.outbox import drain
+from commerce.outbox.models import OutboxStream
 from commerce.parties.models import Organization, ProviderReference
 from commerce.providers.modern_treasury import PaymentOrder, Return
 from commerce.states import transition
@@ -24,6 +28,7 @@ PAID = datetime(2027, 4, 1, 12, tzinfo=UTC)
 SEASONED = PAID + timedelta(days=7)
 SYSTEM = Actor.system("test")
 LOCAL_GROUPS = ["payouts.settlement", "payouts.policy"]
+EVERYTHING = [*LOCAL_GROUPS, "payouts.modern_treasury", "payouts.poll"]
 
 
 def usd(text: str) -> Money:
@@ -248,3 +253,45 @@ def orders(bank: Sandbox) -> list:
 def fault(bank: Sandbox, kind: str, path: str = "payment_orders", **more) -> None:
     rule = {"provider": "modern_treasury", "kind": kind, "path": path, **more}
     assert bank.control.post("/faults", json=rule).status_code == 201
+
+
+@pytest.fixture
+def browser(db: None) -> Callable[[str], Client]:
+    passwords = ensure_demo_users()
+
+    def log_in(name: str) -> Client:
+        client = Client()
+        assert client.login(username=name, password=passwords[name])
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def parked(ready: Any, bank: Any) -> OutboxStream:
+    """The bank refuses to talk to us about orders; Northwind's payout stands at its being sent."""
+    fault(bank, "error", method="POST", status=403, count=0)
+    drain(groups=EVERYTHING)
+    return OutboxStream.objects.get(parked_at__isnull=False)
+
+
+def text(page: Any) -> str:
+    assert page.status_code == 200, page.status_code
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.content.decode()))
+
+
+def link(page: Any, pattern: str) -> str:
+    found = re.search(rf'href="({pattern})"', page.content.decode())
+    assert found, f"no link {pattern}"
+    return found[1].replace("&amp;", "&")
+
+
+def press(client: Client, url: str, **fields: str) -> Any:
+    """Open the confirmation, then confirm what it says."""
+    shown = client.get(url)
+    said = text(shown)
+    seen = re.search(r'name="fingerprint" value="([0-9a-f]{64})"', shown.content.decode())
+    assert seen, said
+    answer = client.post(url, {"reason": "As agreed with the bank.", "fingerprint": seen[1], **fields})
+    assert answer.status_code == 302, text(answer) if answer.status_code == 200 else answer.status_code
+    return said

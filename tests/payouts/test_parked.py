@@ -7,57 +7,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from commerce.console.demo_users import ensure_demo_users
 from commerce.console.models import Approval
 from commerce.outbox import drain
 from commerce.outbox.models import OutboxEvent, OutboxSkip, OutboxStream
-from tests.payouts.conftest import fault, holds, orders, usd
+from tests.payouts.conftest import EVERYTHING, holds, link, orders, press, text, usd
 
 pytestmark = pytest.mark.django_db
-EVERYTHING = ["payouts.settlement", "payouts.policy", "payouts.modern_treasury", "payouts.poll"]
 IN_TRANSIT = usd("31,675.00")
-
-
-@pytest.fixture
-def browser(db: None) -> Callable[[str], Client]:
-    passwords = ensure_demo_users()
-
-    def log_in(name: str) -> Client:
-        client = Client()
-        assert client.login(username=name, password=passwords[name])
-        return client
-
-    return log_in
-
-
-@pytest.fixture
-def parked(ready: Any, bank: Any) -> OutboxStream:
-    """The bank refuses to talk to us about orders; Northwind's payout stands at its being sent."""
-    fault(bank, "error", method="POST", status=403, count=0)
-    drain(groups=EVERYTHING)
-    return OutboxStream.objects.get(parked_at__isnull=False)
-
-
-def text(page: Any) -> str:
-    assert page.status_code == 200, page.status_code
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.content.decode()))
-
-
-def link(page: Any, pattern: str) -> str:
-    found = re.search(rf'href="({pattern})"', page.content.decode())
-    assert found, f"no link {pattern}"
-    return found[1].replace("&amp;", "&")
-
-
-def press(client: Client, url: str, **fields: str) -> Any:
-    """Open the confirmation, then confirm what it says."""
-    shown = client.get(url)
-    said = text(shown)
-    seen = re.search(r'name="fingerprint" value="([0-9a-f]{64})"', shown.content.decode())
-    assert seen, said
-    answer = client.post(url, {"reason": "As agreed with the bank.", "fingerprint": seen[1], **fields})
-    assert answer.status_code == 302, text(answer) if answer.status_code == 200 else answer.status_code
-    return said
 
 
 def test_an_operator_finds_it_from_home_reads_why_and_lets_it_go_on(
