@@ -134,18 +134,19 @@ def _waker(lane: str) -> Callable[[], None]:
     def wake() -> None:
         from commerce.outbox.tasks import drain_lane, queue_of
 
-        _send(drain_lane, lane, queue_of(lane))
+        wake_up(drain_lane, lane, queue=queue_of(lane))
 
     return wake
 
 
-def _send(task: Any, lane: str, queue: str) -> None:
-    """Never raises. A broker that did not answer is left alone for a while, for each try costs its caller."""
+def wake_up(task: Any, *arguments: Any, **options: Any) -> None:
+    """Ask for a run of a periodic task now. Never raises, for the next tick does it anyway. A broker that did
+    not answer is left alone for a while, for each try costs its caller."""
     global _quiet_until
     if time.monotonic() < _quiet_until:
         return
     try:
-        task.apply_async((lane,), queue=queue, retry=False, expires=10)
+        task.apply_async(arguments, retry=False, expires=10, **options)
     except task.OperationalError:
         _quiet_until = time.monotonic() + QUIET_SECONDS
-        log.warning("no broker: the next tick will drain the outbox")
+        log.warning("no broker: the next tick will run %s", task.name)

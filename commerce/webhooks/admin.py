@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from commerce import states
+from commerce.actor import Actor
 from commerce.console.actions import ObjectAction, ShownOnce
 from commerce.console.base import ConsoleAdmin
 from commerce.console.charts import facts, table
@@ -21,7 +22,7 @@ from commerce.console.format import NOTHING, badge, in_short, instant, link, num
 from commerce.console.registry import Card, CardValue, register_card, register_panel
 from commerce.outbox.models import OutboxEvent
 from commerce.parties.models import Organization
-from commerce.webhooks import services
+from commerce.webhooks import event_types, services
 from commerce.webhooks.models import OPERATE, EndpointStatus, WebhookEndpoint, WebhookHealth, WebhookMessage
 
 ROWS_SHOWN = 20
@@ -31,6 +32,14 @@ MOST_COUNTED = 10_000
 class ResendForm(forms.Form):
     days = forms.IntegerField(
         min_value=1, max_value=90, initial=7, label="Days", help_text="Messages made in so many last days."
+    )
+
+
+class RotateForm(forms.Form):
+    expire_now = forms.BooleanField(
+        required=False,
+        label="The old one leaked",
+        help_text="It signs nothing from now on, not for 24 hours.",
     )
 
 
@@ -123,10 +132,11 @@ class WebhookEndpointAdmin(ConsoleAdmin):
             "Rotate secret",
             permission=services.REGISTER,
             run=_rotate,
+            form=RotateForm,
             available=_why_not_deleted,
             consequences=lambda obj: (
-                "The new secret is shown once. For 24 hours deliveries are signed with both; then receivers "
-                "that know only the old one refuse them."
+                "The new secret is shown once. For 24 hours deliveries are signed with both, or with the new "
+                "one alone if the old one leaked; then receivers that know only the old one refuse them."
             ),
             danger=True,
         ),
@@ -219,7 +229,7 @@ class WebhookMessageAdmin(ConsoleAdmin):
     search_help_text = "Id (msg_… without msg_), event id, endpoint id, or type"
     fields = (
         "type", "webhook_id", "endpoint_link", "shown_status", "event", "attempts", "made", "next_attempt",
-        "ended", "last_error", "shown_body",
+        "ended", "last_error",
     )  # fmt: skip
     object_actions = (
         ObjectAction(
@@ -271,10 +281,6 @@ class WebhookMessageAdmin(ConsoleAdmin):
     def error(self, obj: WebhookMessage) -> SafeString:
         return in_short(obj.last_error)
 
-    @admin.display(description="Body")
-    def shown_body(self, obj: WebhookMessage) -> SafeString:
-        return shown_json(json.loads(bytes(obj.body)))
-
 
 def _messages_of(endpoint: WebhookEndpoint, request: HttpRequest) -> SafeString:
     rows = endpoint.messages.defer("body").order_by("-id")[:ROWS_SHOWN]
@@ -318,6 +324,13 @@ def _attempts_of(message: WebhookMessage, request: HttpRequest) -> SafeString:
         ],
         empty="No attempt was made yet.",
     )
+
+
+def _body_of(message: WebhookMessage, request: HttpRequest) -> SafeString:
+    """For those who may look at what it is about."""
+    if message.type not in event_types.open_to(Actor.for_user(request.user)):
+        return format_html("<p>{}</p>", "You may not see what this message is about.")
+    return shown_json(json.loads(bytes(message.body)))
 
 
 def _endpoints_of(organization: Organization, request: HttpRequest) -> SafeString:
@@ -372,6 +385,7 @@ register_card(
 )
 register_panel("webhooks.webhookendpoint", title="Newest messages", render=_messages_of)
 register_panel("webhooks.webhookmessage", title="Attempts", render=_attempts_of)
+register_panel("webhooks.webhookmessage", title="Body", render=_body_of, order=20)
 register_panel(
     "parties.organization",
     title="Webhooks",

@@ -151,6 +151,15 @@ class EventTypeOutput(serializers.Serializer):
     payload_fields = serializers.ListField(
         child=serializers.CharField(), help_text="What `data` holds besides its identity."
     )
+    scopes = serializers.ListField(
+        child=serializers.CharField(), help_text="What a key needs to subscribe to it and to read of it."
+    )
+
+
+class RotateInput(StrictSerializer):
+    expire_now = serializers.BooleanField(
+        default=False, help_text="The old one leaked: it signs nothing from now on, not for 24 hours."
+    )
 
 
 class ResendInput(StrictSerializer):
@@ -228,12 +237,15 @@ class EndpointViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Commerce
         )
         return Response(status=204)
 
-    @extend_schema(request=None, responses=EndpointWithSecret)
+    @extend_schema(request=RotateInput, responses=EndpointWithSecret)
     @action(detail=True, methods=["post"], url_path="rotate-secret", query_serializer=None)
     def rotate_secret(self, request: Request, pk: Any = None) -> Response:
-        """A new signing secret, shown once. For 24 hours deliveries are signed with the old one too."""
+        """A new signing secret, shown once. For 24 hours deliveries are signed with the old one too, unless
+        `expire_now` says otherwise."""
         return self._with_secret(
-            *services.rotate_secret(endpoint=self.get_object(), actor=self.actor, at=self.at)
+            *services.rotate_secret(
+                endpoint=self.get_object(), **self.validated(RotateInput), actor=self.actor, at=self.at
+            )
         )
 
     @extend_schema(request=None, responses=EndpointOutput)
@@ -269,8 +281,8 @@ class EndpointViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Commerce
     @extend_schema(responses=MessageOutput(many=True))
     @action(detail=True, query_serializer=MessageQuery)
     def messages(self, request: Request, pk: Any = None) -> Response:
-        """The delivery log, newest first."""
-        rows = self.get_object().messages.defer("body")
+        """The delivery log, newest first, as far as the key may read what it is about."""
+        rows = self.get_object().messages.defer("body").filter(type__in=event_types.open_to(self.actor))
         if status := self.query.get("status"):
             rows = rows.filter(**{f"{_COLUMNS[status]}__isnull": False})
         if type_ := self.query.get("type"):
@@ -299,6 +311,10 @@ class MessageViewSet(mixins.RetrieveModelMixin, CommerceViewSet):
 
     def visible(self, queryset: models.QuerySet, organization: Organization) -> models.QuerySet:
         return queryset.filter(endpoint__organization=organization)
+
+    def filter_queryset(self, queryset: models.QuerySet) -> models.QuerySet:
+        """A body says what reading the object would: messages of what the key may not read are not there."""
+        return super().filter_queryset(queryset.filter(type__in=event_types.open_to(self.actor)))
 
     @extend_schema(responses=AttemptOutput(many=True))
     @action(detail=True, query_serializer=PageQuery)
@@ -333,6 +349,7 @@ class EventTypeViewSet(CommerceViewSet):
                 "name": known.name,
                 "summary": known.summary,
                 "payload_fields": sorted(known.example if everything else known.public),
+                "scopes": event_types.scopes_of(known),
             }
             for known in event_types.subscribable(platform=everything)
         ]

@@ -57,6 +57,7 @@ PER_ORGANIZATION = 4
 PER_ENDPOINT = 3
 # As many rows as one hand's share of what an organization with all its endpoints may show in vain.
 LOOKED_AT = 20
+# Longer than an exchange may take, the look-up of the name included, and than writing down what came of it.
 LEASE = timedelta(seconds=60)
 LOOKS_AGAIN_SECONDS = 1.0
 # A claim is worth its price for a few free hands, or after a while for any.
@@ -66,6 +67,7 @@ UNREADABLE_WAIT = timedelta(hours=1)
 MOST_COUNTED = 10_000
 # As many rows as one transaction changes.
 BATCH = 5000
+DISABLED_AT_ONCE = 100
 DISABLED_AFTER = timedelta(days=5)
 COLLECTS_FOR = timedelta(days=30)
 SUCCESS_IS_NOTED_EVERY = timedelta(minutes=1)
@@ -365,6 +367,27 @@ def _note_health(endpoint: WebhookEndpoint, outcome: Outcome, at: datetime) -> N
         _disable(endpoint, DisabledBecause.GONE, at)
     elif health.filter(failing_since__lte=now - DISABLED_AFTER).exists():
         _disable(endpoint, DisabledBecause.FAILING, at)
+
+
+def disable_failing(*, at: datetime) -> int:
+    """Disable what has failed for five days and is sent nothing any more: no attempt will tell of it."""
+    count = 0
+    while not stopping() and (disabled := _disable_batch(at)):
+        count += disabled
+    return count
+
+
+@transaction.atomic
+def _disable_batch(at: datetime) -> int:
+    """Both rows are locked or passed over: others lock them in either order."""
+    long = WebhookHealth.objects.filter(
+        failing_since__lte=timezone.now() - DISABLED_AFTER, endpoint__status=EndpointStatus.ENABLED
+    )
+    locked = long.select_for_update(of=("self", "endpoint"), skip_locked=True, no_key=True)
+    found = list(locked.select_related("endpoint").order_by("failing_since")[:DISABLED_AT_ONCE])
+    for health in found:
+        _disable(health.endpoint, DisabledBecause.FAILING, at)
+    return len(found)
 
 
 def _disable(endpoint: WebhookEndpoint, because: DisabledBecause, at: datetime) -> None:

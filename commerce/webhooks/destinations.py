@@ -8,7 +8,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -79,17 +82,35 @@ def parse(url: str) -> Destination:
     )
 
 
-def addresses(destination: Destination) -> list[str]:
+def addresses(destination: Destination, *, seconds: float) -> list[str]:
     """Where its name leads just now. ForbiddenDestination if any of it is not for us to call, in the words
-    for a name that leads nowhere: nobody learns from us which names exist inside."""
+    for a name that leads nowhere: nobody learns from us which names exist inside. TimeoutError when nobody
+    has said so after `seconds`."""
     try:
-        found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+        found = _looked_up(destination, seconds)
+    except TimeoutError:
+        raise
     except (OSError, UnicodeError):
         found = []
     texts = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not texts or not all(_may_be_called(text, destination) for text in texts):
         raise _refused("The host does not lead to the public internet.")
     return texts
+
+
+def _looked_up(destination: Destination, seconds: float) -> list[Any]:
+    """The system's look-up cannot be given an end: one that takes too long is left behind, in a thread of its
+    own that holds up neither the caller nor the end of the process."""
+    answer: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM))
+        except Exception as error:  # whatever it is, it is for whoever asked
+            answer.set_exception(error)
+
+    Thread(target=ask, name="webhook-name", daemon=True).start()
+    return answer.result(timeout=seconds)
 
 
 def check(url: str) -> None:

@@ -169,7 +169,7 @@ class _Checked(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         failed: Exception | None = None
-        for address in destinations.addresses(self.destination)[:3]:
+        for address in destinations.addresses(self.destination, seconds=self.deadline.left())[:3]:
             try:
                 stream = super().connect_tcp(address, port, min(CONNECT_SECONDS, self.deadline.left()))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:

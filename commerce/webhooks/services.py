@@ -18,7 +18,7 @@ from django.utils import timezone
 from commerce import states
 from commerce.actor import Actor
 from commerce.console.services import clear_reviews
-from commerce.errors import Conflict, InvalidInput, StateConflict, VersionConflict
+from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict, VersionConflict
 from commerce.ids import uuid7
 from commerce.parties.models import Organization, Role
 from commerce.webhooks import delivery, destinations, event_types, signing
@@ -51,17 +51,18 @@ def create_endpoint(
     at: datetime,
     description: str = "",
 ) -> tuple[WebhookEndpoint, str]:
-    """Make an endpoint, enabled, and return it with its signing secret, which nobody can read again."""
+    """Make an endpoint, enabled, and return it with its signing secret, which nobody can read again.
+
+    PermissionDenied for who may not read what it would be told of.
+    """
     actor.require(REGISTER)
     Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
     live = WebhookEndpoint.objects.exclude(status=EndpointStatus.DELETED).filter(organization=organization)
     if live.count() >= MOST_ENDPOINTS:
         raise Conflict(f"An organization has at most {MOST_ENDPOINTS} endpoints.", code="limit_exceeded")
-    endpoint = WebhookEndpoint.objects.create(
-        organization=organization,
-        **_checked(organization, url=url, event_types=event_types, description=description),
-        created_at=at,
-    )
+    checked = _checked(organization, url=url, event_types=event_types, description=description)
+    _require_reading(actor, organization, checked["event_types"])
+    endpoint = WebhookEndpoint.objects.create(organization=organization, **checked, created_at=at)
     WebhookHealth.objects.create(endpoint=endpoint)
     _subscribe(endpoint)
     secret = _make_secret(endpoint)
@@ -78,12 +79,18 @@ def update_endpoint(
     expected_version: int | None = None,
     **changes: Any,
 ) -> WebhookEndpoint:
-    """Change `url`, `event_types` or `description`. What is pending goes to the new URL."""
+    """Change `url`, `event_types` or `description`. What is pending goes to the new URL, which has five days
+    of its own. PermissionDenied for who may not read what the endpoint is told of, before or after."""
     actor.require(REGISTER)
     row = _locked(endpoint, expected_version)
     if row.status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=row.status)
-    for name, value in _checked(row.organization, **changes).items():
+    checked = _checked(row.organization, **changes)
+    _require_reading(actor, row.organization, {*row.event_types, *checked.get("event_types", ())})
+    if checked.get("url", row.url) != row.url:
+        _require_reading_what_is_left(actor, row)
+        WebhookHealth.objects.filter(pk=row.pk).update(failing_since=None)
+    for name, value in checked.items():
         setattr(row, name, value)
     row.version += 1
     row.save()
@@ -97,15 +104,18 @@ def update_endpoint(
 
 @transaction.atomic
 def rotate_secret(
-    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = ""
+    *, endpoint: WebhookEndpoint, actor: Actor, at: datetime, reason: str = "", expire_now: bool = False
 ) -> tuple[WebhookEndpoint, str]:
-    """A new signing secret, returned in plain once; the one before signs besides for 24 hours."""
+    """A new signing secret, returned in plain once; the one before signs besides for 24 hours, or with
+    `expire_now`, because it leaked, neither it nor any older one signs what is sent from now on."""
     actor.require(REGISTER)
     row = _locked(endpoint)
     if row.status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=row.status)
     now = timezone.now()
-    if row.secrets.filter(expires_at__gt=now).count() >= MOST_SECRETS - 1:
+    if expire_now:
+        row.secrets.all().delete()
+    elif row.secrets.filter(expires_at__gt=now).count() >= MOST_SECRETS - 1:
         raise Conflict(
             f"{MOST_SECRETS} secrets sign already; wait until one has expired.", code="limit_exceeded"
         )
@@ -121,7 +131,10 @@ def rotate_secret(
         at=at,
         reason="The secret was rotated.",
     )
-    log.info("webhook secret rotated", extra={"endpoint": str(row.pk), "by": str(actor), "reason": reason})
+    log.info(
+        "webhook secret rotated",
+        extra={"endpoint": str(row.pk), "by": str(actor), "reason": reason, "expire_now": expire_now},
+    )
     return row, secret
 
 
@@ -284,6 +297,19 @@ def _checked(organization: Organization, **given: Any) -> dict[str, Any]:
     if len(given.get("description", "")) > 200:
         raise InvalidInput("At most 200 characters are expected.", pointer="/description")
     return found
+
+
+def _require_reading(actor: Actor, owner: Organization, patterns: Iterable[str]) -> None:
+    event_types.require_reading(actor, patterns, platform=owner.has_role(Role.PLATFORM))
+
+
+def _require_reading_what_is_left(actor: Actor, row: WebhookEndpoint) -> None:
+    """What waits, or failed and may be sent again, is perhaps of types that it was subscribed to before."""
+    if event_types.is_all_open_to(actor, platform=row.organization.has_role(Role.PLATFORM)):
+        return
+    left = row.messages.filter(delivered_at__isnull=True, cancelled_at__isnull=True)
+    if left.exclude(type__in=event_types.open_to(actor)).exists():
+        raise PermissionDenied(f"{actor.label or actor} may not read all the messages that are left here.")
 
 
 def _locked(endpoint: WebhookEndpoint, expected_version: int | None = None) -> WebhookEndpoint:

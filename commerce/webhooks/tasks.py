@@ -1,14 +1,11 @@
 """The periodic work of webhooks: making messages, sending them, and forgetting what is over."""
 
-import logging
-
 from celery import shared_task
 
 from commerce import clock
+from commerce.outbox.events import wake_up
 from commerce.webhooks import delivery
 from commerce.webhooks.fan_out import fan_out as make_messages
-
-log = logging.getLogger(__name__)
 
 
 @shared_task(name="webhooks.fan_out")
@@ -28,10 +25,11 @@ def deliver() -> int:
 
 @shared_task(name="webhooks.keep")
 def keep() -> int:
-    """What is more than one request does: cancel what is pending for deleted endpoints, send again what was
-    asked for, and forget expired secrets and old messages."""
+    """What no request and no attempt does: disable what has failed for five days, cancel what is pending for
+    deleted endpoints, send again what was asked for, and forget expired secrets and old messages."""
     return (
-        delivery.cancel_of_deleted()
+        delivery.disable_failing(at=clock.now())
+        + delivery.cancel_of_deleted()
         + delivery.resend_rest()
         + delivery.forget_expired_secrets()
         + delivery.forget_old_messages()
@@ -40,7 +38,4 @@ def keep() -> int:
 
 def wake() -> None:
     """Ask for a delivery now; the tick finds the work anyway if this is lost."""
-    try:
-        deliver.apply_async(retry=False, expires=10)
-    except deliver.OperationalError:
-        log.warning("no broker: the next tick will send the webhooks")
+    wake_up(deliver)

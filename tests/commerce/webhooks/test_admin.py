@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -88,6 +88,31 @@ def test_an_operator_tests_rotates_disables_enables_and_resends(seller: Any, rec
     assert "1 messages" in press(client, to, "resend", days=7).content.decode()
     assert deliver_due(at=AT).delivered == 1
     assert len({request.id for request in receiver.requests}) == 1
+
+
+def test_a_body_is_shown_to_those_who_may_see_what_it_is_about(seller: Any) -> None:
+    to, _ = endpoint(seller, "https://hooks.example.com/in")
+    happens(seller)
+    fan_out(at=AT)
+    message = to.messages.get()
+    user = User.objects.create_user("someone", is_staff=True)
+    client = Client()
+    client.force_login(user)
+    user.user_permissions.add(Permission.objects.get(codename="view_webhookmessage"))
+    shown = page_of(client, message)
+    assert "You may not see" in shown
+    assert seller.name not in shown
+    user.user_permissions.add(Permission.objects.get(codename="view_organization"))
+    assert seller.name in page_of(client, message)
+
+
+def test_a_leaked_secret_is_cut_off_from_the_console(seller: Any) -> None:
+    to, _ = endpoint(seller, "https://hooks.example.com/in")
+    client = person("operator")
+    press(client, to, "rotate")
+    assert to.secrets.count() == 2
+    press(client, to, "rotate", expire_now="on")
+    assert to.secrets.count() == 1
 
 
 def test_a_viewer_looks_and_presses_nothing(seller: Any) -> None:

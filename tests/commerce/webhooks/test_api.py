@@ -5,12 +5,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import transaction
 
 from commerce.api.models import IdempotencyKey
+from commerce.outbox import append, catalog
 from commerce.webhooks.delivery import deliver_due
+from commerce.webhooks.fan_out import fan_out
 from commerce.webhooks.models import WebhookEndpoint
 from tests.api.conftest import Api
-from tests.commerce.webhooks.conftest import AT, Receiver, organization
+from tests.commerce.webhooks.conftest import AT, Receiver, happens, organization
 
 pytestmark = pytest.mark.django_db
 BODY = {"url": "https://hooks.example.com/in", "event_types": ["organization.*"]}
@@ -121,12 +124,59 @@ def test_a_key_without_the_scope_does_nothing(seller: Any) -> None:
     assert not WebhookEndpoint.objects.exists()
 
 
+def test_a_key_with_scopes_for_webhooks_alone_reads_nothing_else_by_them(seller: Any) -> None:
+    known = catalog.event_type("payout.paid")
+    assert known is not None
+    everything, api = Api(seller), Api(seller, "webhooks:read", "webhooks:write", "organizations:read")
+    refused = api("POST", "webhook-endpoints/", BODY | {"event_types": ["organization.*", "payout.*"]})
+    assert (refused.status_code, refused.json()["scope"]) == (403, "payouts:read")
+    assert not WebhookEndpoint.objects.exists()
+    types = ["organization.*", "payout.*"]
+    id_ = everything("POST", "webhook-endpoints/", BODY | {"event_types": types}).json()["id"]
+    with transaction.atomic():
+        payload = known.example | {"payee_id": str(seller.pk)}
+        append("payout", payload["payout_id"], "payout.paid", payload, at=AT)
+    happens(seller)
+    fan_out(at=AT)
+    log = f"webhook-endpoints/{id_}/messages/"
+    paid, suspended = sorted(
+        everything("GET", log).json()["items"], key=lambda row: row["type"], reverse=True
+    )
+    assert [row["id"] for row in api("GET", log).json()["items"]] == [suspended["id"]]
+    assert api("GET", f"{log}?type=payout.paid").json()["items"] == []
+    for method, path in (("GET", ""), ("GET", "attempts/"), ("POST", "resend/")):
+        assert api(method, f"webhook-messages/{paid['id']}/{path}").status_code == 404
+    shown = everything("GET", f"webhook-messages/{paid['id']}/").json()
+    assert shown["body"]["data"]["amount_minor"] == known.example["amount_minor"]
+    assert api("GET", f"webhook-messages/{suspended['id']}/").status_code == 200
+    changed = api("PATCH", f"webhook-endpoints/{id_}/", {"url": BODY["url"] + "/mine"}, If_Match='"1"')
+    assert (changed.status_code, changed.json()["scope"]) == (403, "payouts:read")
+    test = api("POST", f"webhook-endpoints/{id_}/test/").json()
+    assert api("GET", f"webhook-messages/{test['id']}/").json()["body"]["type"] == "webhook.test"
+
+
+def test_a_leaked_secret_is_cut_off(api: Api, receiver: Receiver) -> None:
+    made = api("POST", "webhook-endpoints/", BODY | {"url": receiver.url}).json()
+    path = f"webhook-endpoints/{made['id']}/"
+    usual = api("POST", f"{path}rotate-secret/").json()["secret"]
+    cut = api("POST", f"{path}rotate-secret/", {"expire_now": True}).json()["secret"]
+    assert api("POST", f"{path}rotate-secret/", {"expire_now": "soon"}).status_code == 400
+    api("POST", f"{path}test/")
+    assert deliver_due(at=AT).delivered == 1
+    (request,) = receiver.requests
+    assert request.signed_with(cut)
+    assert not request.signed_with(usual)
+    assert not request.signed_with(made["secret"])
+
+
 def test_one_is_offered_the_types_that_one_can_hear_of(seller: Any, platform: Any) -> None:
     own = {row["name"]: row for row in Api(seller)("GET", "webhook-event-types/").json()}
     every = {row["name"]: row for row in Api(platform)("GET", "webhook-event-types/").json()}
     assert own.keys() < every.keys()
     assert "review_item.opened" in every.keys() - own.keys()
     assert own["organization.suspended"]["summary"]
+    assert own["settlement_leg.paid_out"]["scopes"] == ["settlements:read"]
+    assert {"ledger:read", "payouts:read"} < set(every["review_item.opened"]["scopes"])
     assert set(own["organization.suspended"]["payload_fields"]) <= set(
         every["organization.suspended"]["payload_fields"]
     )

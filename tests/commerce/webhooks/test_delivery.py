@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from commerce.console.models import ReviewItem
@@ -19,6 +19,7 @@ from commerce.webhooks.delivery import AT_ONCE, JITTER, PER_ENDPOINT, PER_ORGANI
 from commerce.webhooks.fan_out import fan_out
 from commerce.webhooks.invariants import lost_messages
 from commerce.webhooks.models import WebhookEndpoint, WebhookHealth, WebhookMessage
+from commerce.webhooks.tasks import keep
 from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens, make_due, organization
 
 pytestmark = pytest.mark.django_db
@@ -170,6 +171,31 @@ def test_an_answer_that_drips_ends_at_the_deadline(
     assert message.log.get().error == "No answer in time."
 
 
+def test_a_name_server_that_is_silent_holds_a_hand_no_longer_than_an_exchange_may_take(
+    told: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a lease would end before the exchange, and another worker would send beside it."""
+    assert timedelta(seconds=2 * sending.WHOLE_SECONDS) < delivery.LEASE
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def silent(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "silent.example":
+            answered.wait(20)
+        return real(host, *rest, **more)
+
+    message, good = told("/silent"), told("/good")
+    WebhookEndpoint.objects.filter(pk=message.endpoint_id).update(url="http://silent.example:1025/")
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(sending, "WHOLE_SECONDS", 0.4)
+    begin = time.monotonic()
+    report = deliver_due(at=AT)
+    assert time.monotonic() - begin < 3
+    answered.set()
+    assert (report.delivered, report.failed) == (1, 1)
+    assert message.log.get().error == "No answer in time."
+    assert [request.id for request in receiver.requests] == [good.webhook_id]
+
+
 def test_of_a_long_answer_the_first_kilobyte_is_kept_without_secrets(told: Any, receiver: Receiver) -> None:
     receiver.body = b"password=hunter2 \x00" + b"x" * 100_000
     message = told()
@@ -232,6 +258,58 @@ def test_an_endpoint_that_fails_for_five_days_is_disabled_for_a_person_to_see_an
     assert delivered == {str(event.event_id) for event in events}
     review.refresh_from_db()
     assert review.status == "resolved"
+
+
+def test_an_endpoint_that_failed_and_was_sent_nothing_since_is_disabled_after_five_days_too(
+    told: Any, receiver: Receiver
+) -> None:
+    """Its last message failed for good after three days: no attempt will ever tell of it."""
+    quiet, recent, _ = (told(f"/{name}") for name in ("quiet", "recent", "well"))
+    WebhookMessage.objects.update(due_at=None, failed_at=timezone.now(), attempts=len(SCHEDULE) + 1)
+    failing_for(quiet.endpoint_id, timedelta(days=33))
+    failing_for(recent.endpoint_id, timedelta(days=4, hours=23))
+    assert delivery.status()["failing_seconds"] > 5 * 86_400
+    assert keep() == 1
+    assert keep() == 0
+    by_path = {to.url.rpartition("/")[2]: to for to in WebhookEndpoint.objects.all()}
+    to = by_path.pop("quiet")
+    assert (to.status, to.disabled_because) == ("disabled", "failing")
+    assert {other.status for other in by_path.values()} == {"enabled"}
+    assert TransitionLog.objects.get(object_id=str(to.pk)).actor == "system:webhooks"
+    review = ReviewItem.objects.get(kind="webhook_endpoint_failing")
+    assert review.subject_id == str(to.pk)
+    assert delivery.status()["failing_seconds"] < 5 * 86_400
+    assert receiver.requests == []
+
+    services.enable_endpoint(endpoint=to, actor=SYSTEM, at=AT)
+    receiver.status = 500
+    told(to=to)
+    deliver_due(at=AT)
+    assert keep() == 0
+    to.refresh_from_db()
+    assert to.status == "enabled", "its five days begin anew"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_endpoint_that_somebody_works_on_is_not_waited_for(told: Any) -> None:
+    busy, other = (told(f"/{n}").endpoint for n in range(2))
+    for one in (busy, other):
+        failing_for(one.pk, timedelta(days=6))
+    WebhookMessage.objects.update(due_at=None, failed_at=timezone.now())
+    done: list[int] = []
+
+    def work() -> None:
+        done.append(delivery.disable_failing(at=AT))
+        connection.close()
+
+    with transaction.atomic():
+        WebhookEndpoint.objects.select_for_update(no_key=True).get(pk=busy.pk)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(10)
+        assert done == [1]
+    assert delivery.disable_failing(at=AT) == 1
+    assert set(WebhookEndpoint.objects.values_list("status", flat=True)) == {"disabled"}
 
 
 def test_410_gone_disables_at_once(told: Any, receiver: Receiver) -> None:

@@ -123,7 +123,7 @@ def test_a_name_that_leads_inside_and_one_that_leads_nowhere_are_told_alike(name
 def test_a_name_with_one_address_inside_is_not_called_at_the_other_either(names: Names) -> None:
     names.answers = [["8.8.8.8", "10.0.0.1"]]
     with pytest.raises(ForbiddenDestination):
-        destinations.addresses(destinations.parse("https://hooks.example.com/"))
+        destinations.addresses(destinations.parse("https://hooks.example.com/"), seconds=5)
 
 
 def test_a_name_that_changes_between_check_and_call_is_called_where_it_was_checked(

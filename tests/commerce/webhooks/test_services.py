@@ -1,17 +1,21 @@
 """What may be asked of an endpoint, by whom, and when; refused requests leave nothing behind."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from commerce.actor import Actor
+from commerce.api.scopes import SCOPES, declared_permissions
+from commerce.api.services import issue_key
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict, VersionConflict
 from commerce.ids import first_at, uuid7
-from commerce.webhooks import checks, delivery, services
+from commerce.outbox import catalog
+from commerce.webhooks import checks, delivery, event_types, services
 from commerce.webhooks.delivery import cancel_of_deleted, deliver_due, status
 from commerce.webhooks.fan_out import fan_out
 from commerce.webhooks.models import (
@@ -71,6 +75,119 @@ def test_a_change_goes_by_the_version_that_was_seen(seller: Any) -> None:
         services.update_endpoint(endpoint=to, url="http://10.0.0.1/", actor=SYSTEM, at=AT)
     to.refresh_from_db()
     assert (to.version, to.url) == (2, HOOK)
+
+
+@pytest.fixture
+def key(seller: Any) -> Callable[..., Actor]:
+    """A key of the seller with scopes for webhooks, and these."""
+
+    def make(*scopes: str) -> Actor:
+        given = ["webhooks:read", "webhooks:write", *scopes]
+        found, _ = issue_key(organization=seller, scopes=given, label="key", actor=SYSTEM, at=AT)
+        return found.actor()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("patterns", "scopes"),
+    [
+        (["payout.paid"], ["payouts"]),
+        (["payout.*"], ["payouts"]),
+        (["invoice.paid", "organization.*"], ["invoices", "organizations"]),
+        (["settlement_leg.*"], ["settlements"]),
+        (["*"], ["contracts", "invoices", "organizations", "payouts", "settlements", "wallets"]),
+    ],
+)
+def test_a_key_subscribes_to_what_it_may_read(
+    seller: Any, key: Any, patterns: list[str], scopes: list[str]
+) -> None:
+    needed = {"organization": seller, "url": HOOK, "event_types": patterns, "at": AT}
+    reading = [f"{scope}:read" for scope in scopes]
+    for missing in reading:
+        with pytest.raises(PermissionDenied, match=missing):
+            services.create_endpoint(**needed, actor=key(*(one for one in reading if one != missing)))
+    assert not WebhookEndpoint.objects.exists()
+    made, _ = services.create_endpoint(**needed, actor=key(*reading))
+    assert made.event_types == patterns
+
+
+def test_a_key_leads_what_it_may_not_read_nowhere_else(seller: Any, key: Any) -> None:
+    to, _ = endpoint(seller, HOOK, "payout.*")
+    for change in ({"url": HOOK + "/mine"}, {"event_types": ["organization.*"]}, {"description": "mine"}):
+        with pytest.raises(PermissionDenied, match="payouts:read"):
+            services.update_endpoint(endpoint=to, actor=key("organizations:read"), at=AT, **change)
+    with pytest.raises(PermissionDenied, match="organizations:read"):
+        services.update_endpoint(
+            endpoint=to, event_types=["organization.*"], actor=key("payouts:read"), at=AT
+        )
+    to.refresh_from_db()
+    assert (to.version, to.url, to.event_types) == (1, HOOK, ["payout.*"])
+    changed = services.update_endpoint(endpoint=to, url=HOOK + "/2", actor=key("payouts:read"), at=AT)
+    assert changed.url == HOOK + "/2"
+
+
+def test_what_an_endpoint_was_subscribed_to_before_goes_nowhere_else_either(seller: Any, key: Any) -> None:
+    """Narrowed to what the key may read, with a payout that failed for good and may be sent again."""
+    to, _ = endpoint(seller, HOOK, "organization.*")
+    left = WebhookMessage.objects.create(
+        endpoint=to, event_id=uuid7(), type="payout.paid", body=b"{}", failed_at=timezone.now()
+    )
+    reader = key("organizations:read")
+    with pytest.raises(PermissionDenied, match="left here"):
+        services.update_endpoint(endpoint=to, url=HOOK + "/mine", actor=reader, at=AT)
+    services.update_endpoint(endpoint=to, url=HOOK, description="same place", actor=reader, at=AT)
+    WebhookMessage.objects.filter(pk=left.pk).update(failed_at=None, delivered_at=timezone.now())
+    assert services.update_endpoint(endpoint=to, url=HOOK + "/2", actor=reader, at=AT).url == HOOK + "/2"
+
+
+def test_an_endpoint_that_was_made_before_goes_on_hearing(seller: Any, key: Any, receiver: Receiver) -> None:
+    to, _ = endpoint(seller, receiver.url, "organization.*")
+    actor = key()
+    services.disable_endpoint(endpoint=to, actor=actor, at=AT)
+    services.enable_endpoint(endpoint=to, actor=actor, at=AT)
+    happens(seller)
+    fan_out(at=AT)
+    assert deliver_due(at=AT).delivered == 1
+
+
+def test_a_person_needs_the_permission_to_see_what_is_told(seller: Any) -> None:
+    user = User.objects.create_user("someone")
+    user.user_permissions.add(
+        Permission.objects.get(codename="register_webhookendpoint"),
+        Permission.objects.get(codename="view_payout"),
+    )
+    actor = Actor.for_user(User.objects.get(pk=user.pk))
+    with pytest.raises(PermissionDenied, match=r"billing\.view_invoice"):
+        services.create_endpoint(organization=seller, url=HOOK, event_types=["invoice.*"], actor=actor, at=AT)
+    made, _ = services.create_endpoint(
+        organization=seller, url=HOOK, event_types=["payout.*"], actor=actor, at=AT
+    )
+    assert list(WebhookEndpoint.objects.all()) == [made]
+
+
+def test_of_every_type_it_is_known_who_may_read_it() -> None:
+    assert {
+        known.name.partition(".")[0]
+        for known in catalog.event_types()
+        if known.aggregate_type not in event_types._READERS
+    } == {"review_item"}, "no resource shows these: they are for who may read everything"
+    resources, permissions = zip(*event_types._READERS.values(), strict=True)
+    assert {f"{resource}:read" for resource in resources} <= set(SCOPES)
+    for permission in permissions:
+        app, _, codename = permission.partition(".")
+        assert codename in declared_permissions(app), permission
+
+
+def test_another_url_begins_the_five_days_anew(seller: Any) -> None:
+    to, _ = endpoint(seller, HOOK)
+    WebhookHealth.objects.filter(pk=to.pk).update(failing_since=timezone.now() - timedelta(days=6))
+    services.update_endpoint(endpoint=to, url=HOOK, description="the same", actor=SYSTEM, at=AT)
+    assert WebhookHealth.objects.get(pk=to.pk).failing_since is not None
+    services.update_endpoint(endpoint=to, url=HOOK + "/2", actor=SYSTEM, at=AT)
+    keep()
+    assert WebhookHealth.objects.get(pk=to.pk).failing_since is None
+    assert WebhookEndpoint.objects.get(pk=to.pk).status == "enabled"
 
 
 def test_a_change_of_event_types_is_heeded_from_then_on(seller: Any) -> None:
