@@ -48,6 +48,7 @@ TIMELINE_SHOWN = 100
 CONTRACT = "contracts.contract"
 TERMS_TAB = "Lines and terms"
 ENDED = frozenset({"cancelled", "expired", "terminated"})
+_MOOT = SafeString('<br><span class="c-badge c-warn">changes nothing any more</span>')
 _SECTIONS = ("payment", "renewal", "sla", "tax", "settlement", "references")
 
 
@@ -180,12 +181,18 @@ def log(contract: Contract, request: HttpRequest) -> SafeString:
     last = request.GET.get("before", "")
     shown = [edit for edit in edits if not last.isdecimal() or edit.seq < int(last)][-EDITS_SHOWN:]
     corrected = {edit.payload.target_seq: edit for edit in edits if edit.operation == "correct"}
+    moot = set(fold.moot(edits))
     steps = [(edit, *_step(edits, edit)) for edit in reversed(shown)]
     names = names_of(*(state for _, *states in steps for state in states))
     rows = [
         (
             format_html('<a class="c-link" href="{}">#{}</a>', edit_url(edit), edit.seq),
-            format_html("{}{}", title_of(edit.operation, edit.payload), _corrected(corrected.get(edit.seq))),
+            format_html(
+                "{}{}{}",
+                title_of(edit.operation, edit.payload),
+                _corrected(corrected.get(edit.seq)),
+                _MOOT if edit.seq in moot else "",
+            ),
             in_one_line(changed(before, after, names)) if edit.seq > 1 else "the draft",
             format_html(
                 '{}<br><span class="c-help">recorded {}</span>',

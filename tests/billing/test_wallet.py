@@ -5,6 +5,7 @@ import pytest
 from billing import services
 from billing.models import BillingAccount
 from commerce.errors import StateConflict
+from contracts import services as contracts
 from tests.billing.conftest import MARCH, SYSTEM, World, findings, parked, posted, usd, wallet, work
 
 pytestmark = pytest.mark.django_db
@@ -88,6 +89,18 @@ def test_a_contract_cancelled_before_its_signature_was_worked_off_keeps_no_money
     work()
     assert wallet(world.acme) == (usd("150,000.00"), 0, 0)
     assert deal.account.billing_status == "settled"
+
+
+def test_a_contract_that_nobody_activates_gives_its_downpayment_back(world: World) -> None:
+    world.pay_in("12,000.00")
+    deal = world.signed()
+    assert wallet(world.acme)[1] == usd("10,000.00")
+    command = deal.contract.schedule.get(kind="activation_timeout")
+    contracts.run_due(at=command.due_at)
+    work()
+    assert deal.status == "cancelled"
+    assert wallet(world.acme) == (usd("12,000.00"), 0, 0)
+    assert (deal.account.downpayment_wanted_minor, deal.account.billing_status) == (0, "settled")
 
 
 def test_money_given_back_is_set_aside_for_a_contract_that_waits(world: World) -> None:

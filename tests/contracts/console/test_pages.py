@@ -172,3 +172,20 @@ def test_an_edit_has_a_page_that_says_what_it_changed(
     assert "h100-server quantity" in text
     assert row.hash in text
     assert operator.post(url, {"reason": "x"}).status_code == 403
+
+
+def test_a_version_that_others_have_made_moot_says_so(browser: Browser, active: Contract) -> None:
+    """The log keeps what it said when it was recorded; what rests on nothing any more is marked."""
+    for days, seq in ((21, 1), (30, 5)):
+        change = {"payment": {"net_days": days}}
+        edit(active, "change_terms", change, at=MARCH + timedelta(days=seq))
+    viewer = browser("viewer")
+    assert "changes nothing any more" not in read(viewer, active, "?tab=versions")
+    replaced = {"payload": {"payment": {"net_days": 30}}}
+    edit(
+        active, "correct", {"target_seq": 5, "mode": "replace", "replacement": replaced},
+        at=MARCH + timedelta(days=6), reason="Agreed from the first day.",
+    )  # fmt: skip
+    shown = read(viewer, active, "?tab=versions")
+    assert shown.count("changes nothing any more") == 1
+    assert "#6" in shown.split("changes nothing any more")[0].rsplit("<tr", 1)[1]
