@@ -11,7 +11,7 @@ import pytest
 from commerce.errors import Conflict
 from contracts.rules.fold import Edit, fold
 from contracts.rules.segments import billable_segments
-from contracts.rules.state import Charge, Commitment, LineSettlement, LineState, Price, Trial
+from contracts.rules.state import Charge, Commitment, LineState, Price, Trial
 from tests.contracts.operating import (
     ACTIVE,
     BUYER,
@@ -50,15 +50,21 @@ def test_a_line_has_units_dates_and_terms_of_its_own() -> None:
         EVERGREEN,
         "add_product",
         {**ADD, "unit_ids": ["r-1", "r-2"], "bill_from": "in_service", "min_term_months": 6,
-         "end_at": "2028-01-01T00:00:00Z", "sla_policy": "gold", "tax_code": "dc",
-         "settlement": {"fee_rate": "0.1", "seasoning_days": 3}},
+         "end_at": "2028-01-01T00:00:00Z", "sla_policy": "gold", "tax_code": "dc"},
     )  # fmt: skip
     assert after.lines[NEW] == LineState(
         NEW, "rack", "recurring", "", "", SELLER, 3, Price("unit", Decimal(100), "USD"),
         unit_ids=("r-1", "r-2"), bill_from="in_service", added_at=NOW,
         end_at=datetime(2028, 1, 1, tzinfo=UTC), min_term_until=datetime(2027, 12, 10, tzinfo=UTC),
-        sla_policy="gold", tax_code="dc", settlement=LineSettlement(Decimal("0.1"), 3),
+        sla_policy="gold", tax_code="dc",
     )  # fmt: skip
+
+
+def test_no_line_is_promised_a_fee_of_its_own() -> None:
+    """The contract's fee is taken of all of them."""
+    own = {**ADD, "settlement": {"fee_rate": "0.1"}}
+    assert refusal(ACTIVE, "add_product", own) == ("not_supported", "/settlement")
+    assert refusal(DRAFT, "add_product", own) == ("not_supported", "/settlement")
 
 
 def test_a_line_of_a_draft_begins_with_the_contract() -> None:

@@ -37,7 +37,7 @@ class AddProduct:
     """A line; product, seller and price are the offer's, where one is named, and only said again if equal.
 
     Billed from its instant, or from when its units are in service; not to be removed within its minimum term
-    without a fee; ends by itself at `end_at`. `settlement` holds where the seller has agreed to other terms.
+    without a fee; ends by itself at `end_at`. A `settlement` of its own is refused: the contract's holds.
     `kind`, `unit` and `meter` are the product's, copied when the edit is recorded, as is what an offer says.
     """
 
@@ -113,7 +113,7 @@ def check_lines(
         taken.add(line.line_id)
         _check_units(line.unit_ids, units, line.quantity, f"{place}/unit_ids")
         units.update(line.unit_ids)
-        if faults := list(_date_faults(state, line, begins(state, at), place)):
+        if faults := list(_faults(state, line, begins(state, at), place)):
             raise schema.invalid(faults)
         if line.price is not None:
             check_currency(state, line.price.currency, f"{place}/price/currency")
@@ -136,9 +136,7 @@ def _check_units(new: Units, taken: Iterable[str], quantity: int, pointer: str) 
         )
 
 
-def _date_faults(
-    state: ContractState, line: AddProduct, since: datetime, pointer: str
-) -> Iterator[FieldError]:
+def _faults(state: ContractState, line: AddProduct, since: datetime, pointer: str) -> Iterator[FieldError]:
     bound = add_months(since, line.min_term_months) if line.min_term_months else since
     if state.end_at and bound > state.end_at and not state.renews:
         yield FieldError(
@@ -151,6 +149,13 @@ def _date_faults(
             f"{pointer}/end_at",
             "line_end_invalid",
             "The line ends after it begins, and not within its minimum term.",
+        )
+    if line.settlement is not None:
+        yield FieldError(
+            f"{pointer}/settlement",
+            "not_supported",
+            "The money of every line is divided by the contract's terms of settlement: say it there, or give "
+            "this seller a contract of its own.",
         )
 
 
