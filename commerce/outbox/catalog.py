@@ -135,6 +135,12 @@ def current(event: "OutboxEvent") -> "OutboxEvent":
     return brought
 
 
+def is_newer(event: "OutboxEvent") -> bool:
+    """Whether a newer release wrote it, so that nothing here can read its payload, or write it again."""
+    known = _types.get(event.type)
+    return known is not None and event.version > known.version
+
+
 def _upcast(known: EventType, version: int, payload: Json) -> Json:
     if version > known.version:
         raise UnknownVersion(

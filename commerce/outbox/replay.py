@@ -74,7 +74,11 @@ class Selection:
         ]
 
     def chosen(self) -> Iterator[OutboxEvent]:
-        """The originals that reach somebody, one after the other, as they are at this instant."""
+        """The originals that can be copied, one after the other, as they are at this instant."""
+        return (event for event in self.heard() if not catalog.is_newer(event))
+
+    def heard(self) -> Iterator[OutboxEvent]:
+        """The originals that reach somebody, those of a release to come as well."""
         return (event for event in self.originals().iterator(chunk_size=1000) if self.receivers(event))
 
     def originals(self) -> QuerySet[OutboxEvent]:
@@ -116,12 +120,14 @@ class Line:
 @dataclass
 class Plan:
     """What a replay would do, and a hash of which events. `digest` begins with the last one looked at, so
-    that a plan can be made again; it stands for all but what time alone changes."""
+    that a plan can be made again; it stands for all but what time alone changes. `newer` events match too
+    and are left out: a newer release wrote them."""
 
     selection: Selection
     lines: list[Line] = field(default_factory=list)
     events: int = 0
     streams: int = 0
+    newer: int = 0
     money: dict[str, int] = field(default_factory=dict)
     last_id: int = 0
     events_sha256: str = ""
@@ -135,8 +141,11 @@ class Plan:
         return f"{self.last_id}-{digest[:16]}"
 
     def in_words(self) -> list[str]:
+        newer = [
+            f"{self.newer} events of a newer version, left out: deploy the release that wrote them first."
+        ]
         if not self.events:
-            return ["Nothing that somebody here listens to matches."]
+            return newer if self.newer else ["Nothing that somebody here listens to matches."]
         words = [
             f"{self.events} events of {self.streams} streams{_of(self.money)} are appended once more:",
             *(
@@ -151,6 +160,8 @@ class Plan:
                     f"{old} deliveries to {lane} are of events older than {kept // timedelta(hours=1)} h: it "
                     "may have forgotten their keys, so the handlers look up our reference before they send."
                 )
+        if self.newer:
+            words += newer
         if self.archived:
             words.append(
                 f"What was recorded before {self.archived:%Y-%m-%d} is in files: it is not replayed."
@@ -163,7 +174,10 @@ def plan(selection: Selection) -> Plan:
     made, now, ids = Plan(selection), timezone.now(), hashlib.sha256()
     lines: dict[tuple[str, str], Line] = {}
     stream, seen = None, set[tuple[str, str]]()
-    for event in selection.chosen():
+    for event in selection.heard():
+        if catalog.is_newer(event):
+            made.newer += 1
+            continue
         ids.update(b"%d " % event.id)
         if stream != (stream := (event.aggregate_type, event.aggregate_id)):
             made.streams, seen = made.streams + 1, set()
@@ -187,8 +201,8 @@ def plan(selection: Selection) -> Plan:
 
 
 def value_of(event: OutboxEvent) -> Money | None:
-    """What is at stake: the first amount of its payload, as the catalogue describes it."""
-    known = catalog.event_type(event.type)
+    """What is at stake: the first amount of its payload, as the catalogue describes it, if it does."""
+    known = None if catalog.is_newer(event) else catalog.event_type(event.type)
     name = known and next((f.name for f in payloads.fields(known.payload) if f.name.endswith("_minor")), None)
     if not name:
         return None
@@ -248,7 +262,9 @@ def replay_event(
 
 
 def why_not_replay(event: OutboxEvent, selection: Selection = Selection()) -> str:
-    """ "" or why a copy would reach nobody."""
+    """ "" or why there can be no copy, or none that reaches somebody."""
+    if catalog.is_newer(event):
+        return f"A newer release wrote it, in version {event.version}: deploy that release first."
     if selection.receivers(event):
         return ""
     if not selection.listeners(event.type):

@@ -1,19 +1,22 @@
 """Replay: counted before it is done, never twice, only for whom it is meant, and with the same outcome."""
 
+import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConflict
 from commerce.models import Heartbeat
-from commerce.outbox import append, claims, drain, on, registry, replay
+from commerce.outbox import append, catalog, claims, drain, on, registry, replay
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.replay import Selection
@@ -406,3 +409,36 @@ def test_a_batch_asks_only_for_the_last_copy_of_its_stream(monkeypatch: pytest.M
     asked = [query["sql"] for query in made if "'replay'" in query["sql"] and "DESC" in query["sql"]]
     assert len(asked) == 8
     assert all("LIMIT 1" in query for query in asked)
+
+
+def of_a_release_to_come(id_: str, monkeypatch: pytest.MonkeyPatch) -> OutboxEvent:
+    """An event that the next release has written, whose payload names an amount."""
+    known = catalog.event_type("payout.approved")
+    assert known
+    with monkeypatch.context() as newer, transaction.atomic():
+        newer.setitem(catalog._types, known.name, replace(known, version=99))
+        return append("payout", id_, known.name, PAYOUT, at=AT)
+
+
+def test_a_plan_leaves_out_and_counts_what_a_newer_release_wrote(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on("payout.approved", group="bank", provider="modern_treasury")(lambda event: None)
+    newer = of_a_release_to_come("1", monkeypatch)
+    alone = replay.plan(Selection(types=("payout.approved",)))
+    assert (alone.events, alone.newer) == (0, 1)
+    assert alone.in_words() == [
+        "1 events of a newer version, left out: deploy the release that wrote them first."
+    ]
+    with transaction.atomic():
+        known = append("payout", "1", "payout.approved", PAYOUT, at=AT)
+    made = replay.plan(Selection(types=("payout.approved",)))
+    assert (made.events, made.newer, made.money) == (1, 1, {"USD": 2_700_000})
+    assert alone.in_words()[0] in made.in_words()
+    call_command("outbox", "--json", "--dry-run", "replay", "--type", "payout.approved", "--reason", "x")
+    assert json.loads(capsys.readouterr().out)["newer"] == 1
+    assert replay.apply(made, actor=OPERATOR, at=AT, reason="lost") == 1
+    assert [copy.headers["causation_id"] for copy in copies()] == [str(known.event_id)]
+    with pytest.raises(StateConflict, match="A newer release wrote it, in version 99"):
+        replay.replay_event(event=newer, actor=OPERATOR, at=AT, reason="x")
+    assert len(copies()) == 1

@@ -1,6 +1,7 @@
 """Giving up an event: one event, by two people, kept for ever, whatever door they come through."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -18,7 +20,7 @@ from commerce.console.models import Approval, ApprovalStatus
 from commerce.console.outbox_skip import request_skip
 from commerce.errors import CommerceError, PermissionDenied, Rejected, StateConflict
 from commerce.models import TransitionLog
-from commerce.outbox import append, claims, drain, on, registry, services
+from commerce.outbox import append, catalog, claims, drain, on, registry, services
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import Circuit, OutboxArchive, OutboxEvent, OutboxSkip, OutboxStream
 from tests.commerce.console.conftest import AT, SYSTEM, fingerprint_on
@@ -267,3 +269,31 @@ def test_a_line_has_no_row_before_the_permission_was_asked_for(browser: Any) -> 
     page = operator.get("/admin/outbox/circuit/bank/change/").content.decode()
     assert "Harm." in page
     assert "Over." in page
+
+
+def test_the_pages_of_an_event_of_a_newer_version_say_so_and_skip_it(
+    monkeypatch: pytest.MonkeyPatch, people: dict[str, Actor]
+) -> None:
+    """Its payload has an amount that nothing here can read."""
+    on("payout.approved", group="g")(lambda event: None)
+    known = catalog.event_type("payout.approved")
+    assert known
+    with monkeypatch.context() as newer, transaction.atomic():
+        newer.setitem(catalog._types, known.name, replace(known, version=99))
+        event = append("payout", str(known.example["payout_id"]), known.name, known.example, at=AT)
+    drain()
+    stream = OutboxStream.objects.get(aggregate_type="payout", group="g")
+    assert stream.parked_reason.startswith("payout.approved #1: UnknownVersion")
+    client = Client()
+    client.force_login(User.objects.get(username="operator"))
+    skip = client.get(f"/admin/outbox/outboxstream/{stream.pk}/do/skip/")
+    assert "g is never given payout.approved #1" in skip.content.decode()
+    again = client.get(f"/admin/outbox/outboxevent/{event.pk}/do/replay/")
+    assert "A newer release wrote it, in version 99" in again.content.decode()
+    for page in (f"outboxstream/{stream.pk}", f"outboxevent/{event.pk}"):
+        assert client.get(f"/admin/outbox/{page}/change/").status_code == 200
+    approval = request_skip(stream=stream, actor=people["operator"], at=AT, reason="x")
+    assert approval.value_minor is None
+    approvals.approve(approval=approval, actor=people["approver"], at=AT)
+    stream.refresh_from_db()
+    assert (stream.cursor, stream.parked_at) == (1, None)
