@@ -6,7 +6,7 @@ the difference to what was posted. Amounts are minor units; nothing here knows w
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from uuid import UUID
 
@@ -26,7 +26,7 @@ from contracts.rules.pricing import tax_on
 from contracts.rules.rating import Rated, Usage, major
 from contracts.rules.segments import periods_of
 from contracts.rules.settling import settlements
-from contracts.rules.state import Charge, ContractState, evolve
+from contracts.rules.state import Charge, ContractState, Financing, evolve
 
 _ONE, _NOTHING = Decimal(1), Decimal(0)
 
@@ -159,12 +159,20 @@ def _instalments(book: Book) -> Iterator[DesiredLine]:
     for loan in book.final.financings.values():
         schedule = schedule_of(loan)
         for due_on, row in zip(schedule.dues, schedule.rows, strict=True):
-            at = datetime.combine(due_on, time(), UTC)
+            at = _due_at(book, loan, due_on)
             if book.start <= at < book.end and (loan.closed_at is None or at <= loan.closed_at):
                 if row.interest_minor:
                     yield _lent(book, "interest", loan.financing_id, loan.lender.id, at, row.interest_minor)
                 if row.principal_minor:
                     yield _lent(book, "principal", loan.financing_id, loan.lender.id, at, row.principal_minor)
+
+
+def _due_at(book: Book, loan: Financing, due_on: date) -> datetime:
+    """When a row falls due; for a buyer who leaves then and pays the loan off, the last moment of its own."""
+    at = datetime.combine(due_on, time(), UTC)
+    if loan.closed_at != at or book.before(at).owner_epoch == at_instant(book.instants, at).owner_epoch:
+        return at
+    return at - TICK
 
 
 def _lent(

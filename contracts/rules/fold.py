@@ -100,24 +100,27 @@ def fold(edits: Iterable[Edit], *, valid_at: datetime, known_at: datetime | None
 
 
 def timeline(edits: Iterable[Edit], known_at: datetime | None = None) -> list[Instant]:
-    """Every instant at which the state changes, in order, with the state from there on."""
+    """Every instant at which the state changes, each once and in order, with the state from there on."""
     log = known(edits, known_at)
     found: list[Instant] = []
     state = NOTHING
     since: datetime | None = None
 
+    def note(at: datetime, *edits: Edit) -> None:
+        same = found.pop().edits if found and found[-1].at == at else ()
+        found.append(Instant(at, state, (*same, *edits)))
+
     def clock(until: datetime | None, inclusive: bool = True) -> None:
         nonlocal state
         for at, after in _ticks(state, until, since=since, inclusive=inclusive):
             state = after
-            found.append(Instant(at, state, ()))
+            note(at)
 
     for edit in resolve(log):
         clock(edit.effective_at, not REGISTRY[edit.operation].before_clock)
         since = edit.effective_at
         state = evolve(apply(state, edit), version=len(log))
-        same = found.pop().edits if found and found[-1].at == since else ()
-        found.append(Instant(since, state, (*same, edit)))
+        note(since, edit)
     clock(None)
     return found
 

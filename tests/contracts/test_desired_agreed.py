@@ -406,3 +406,12 @@ def test_another_buyer_pays_the_rows_that_fall_due_with_him() -> None:
     edits = contract("2026-01-01", [servers()], loan(), ("transfer_ownership", taken, "2026-02-16"))
     lines = [line for line in desired(edits, "2026-02-01", "2026-03-02") if line.kind == "principal"]
     assert [(line.buyer_id, line.owner_epoch) for line in lines] == [(BUYER, 1), (NEW_BUYER, 2)]
+
+
+def test_an_instalment_of_the_day_on_which_a_buyer_leaves_and_pays_off_is_not_the_next_buyers() -> None:
+    leaves = "transfer_ownership", TransferOwnership("buyer", NEW_BUYER, financing="payoff"), "2026-04-01"
+    edits = contract("2026-01-01", [servers()], loan(), leaves)
+    owed = [line for line in desired(edits, "2026-03-02", "2028-03-01") if line.kind != "recurring"]
+    assert {line.buyer_id for line in owed} == {BUYER}
+    found = {line.kind: line.net_minor for line in owed}
+    assert found == {"interest": 129_845, "principal": 692_480, "financing_payoff": 16_620_195}

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from commerce.console.models import ReviewItem
 from commerce.errors import CommerceError, Conflict
 from contracts import services
-from contracts.models import Contract, ScheduledCommand
+from contracts.models import Contract, LineSegment, ScheduledCommand
 from contracts.services import edits, renewals, schedule
 from tests.contracts.conftest import OPERATOR, edit
 from tests.contracts.scheduling import day, events_of, renewing, rows, tick, tick_through
@@ -55,6 +55,21 @@ def renewals_of(contract: Contract) -> list[str]:
 
 def status_of(contract: Contract) -> str:
     return Contract.objects.get(pk=contract.pk).status
+
+
+def test_a_line_that_ends_with_the_term_leaves_as_the_rest_is_renewed_at_another_price(
+    payload: dict[str, Any],
+) -> None:
+    stays, leaves = payload["lines"]
+    leaves = {**leaves, "end_at": "2027-04-01T00:00:00Z"}
+    uplift = {"kind": "percent", "value": "0.03", "cap": "0.05"}
+    contract = renewing({**payload, "lines": [stays, leaves]}, "2027-03-01", renewal={"uplift": uplift})
+    tick_through(day("2027-03-20"), day("2027-04-10"))
+    contract.refresh_from_db()
+    assert (contract.status, renewals_of(contract)) == ("active", ["2027-04-01"])
+    assert [str(line.line_id) for line in contract.current.live_lines] == [stays["line_id"]]
+    kept = LineSegment.objects.filter(contract=contract, line_id=leaves["line_id"], known__upper_inf=True)
+    assert [row.valid.upper for row in kept] == [day("2027-04-01")]
 
 
 def test_monthly_terms_from_the_31st_clamp_and_return_and_downtime_loses_none(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -191,7 +192,9 @@ def test_the_fold_is_total_and_the_same_in_any_order_of_reading(
         state = fold.fold(log, valid_at=at, known_at=known)
         assert state == fold.at_instant(fold.timeline(log, known), at) or not state.exists
     assert fold.fold(log, valid_at=at, known_at=known_at) == fold.fold(log[:cut], valid_at=at)
-    billed(fold.timeline(log))
+    instants = fold.timeline(log)
+    assert all(earlier.at < later.at for earlier, later in pairwise(instants))
+    billed(instants)
 
 
 @settings(max_examples=40)
