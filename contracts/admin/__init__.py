@@ -1,3 +1,3 @@
 """Contracts in the console."""
 
-from contracts.admin import bulk, catalog, pages, panels, platform_terms, schedule, service  # noqa: F401
+from contracts.admin import agreeing, bulk, catalog, pages, panels, platform_terms, schedule, service  # noqa: F401

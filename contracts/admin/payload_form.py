@@ -370,7 +370,8 @@ class _Builder:
         many = get_origin(bare) is tuple or _is_scope(bare)
         if choices is not None and many:
             if not options["help_text"]:
-                options["help_text"] = "All, when nothing is chosen." if _is_scope(bare) else "Any number."
+                every = "All, when nothing is chosen." if choices else "All: there is no line yet."
+                options["help_text"] = every if _is_scope(bare) else "Any number."
             return _Several(choices, all_when_none=required and _is_scope(bare), options=options)
         if choices is not None:
             return _select(choices, blank or not required, options, coerce=int if bare is int else str)

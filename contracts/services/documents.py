@@ -102,8 +102,7 @@ def _table(section: Section) -> Table:
     rows = [[Paragraph(_text(cell), _CELL) for cell in row] for row in section.rows]
     if section.columns:
         rows.insert(0, [Paragraph(_text(name), _HEAD) for name in section.columns])
-    count = max(len(row) for row in rows) if rows else 1
-    widths = [_WIDTH / count] * count if section.columns else [_WIDTH * 0.3, _WIDTH * 0.7]
+    widths = _widths(section) if section.columns else [_WIDTH * 0.3, _WIDTH * 0.7]
     style = [
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("LEFTPADDING", (0, 0), (0, -1), 0),
@@ -117,6 +116,13 @@ def _table(section: Section) -> Table:
         repeatRows=1 if section.columns else 0,
         splitInRow=1,
     )
+
+
+def _widths(section: Section) -> list[float]:
+    """Columns by their longest text, none so narrow or so wide that the others suffer."""
+    longest = [max(map(len, column)) for column in zip(section.columns, *section.rows, strict=True)]
+    weights = [min(max(count, 12), 36) for count in longest]
+    return [_WIDTH * weight / sum(weights) for weight in weights]
 
 
 def _footer(canvas: object, page: SimpleDocTemplate, found: Document) -> None:

@@ -1,6 +1,7 @@
 """A contract as a document: its hash is of what was agreed, and stays while it is signed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.urls import reverse
 
 from contracts.models import Contract
 from contracts.rules.document import content_hash
-from contracts.services.documents import as_pdf, contract_document
+from contracts.services.documents import _widths, as_pdf, contract_document
 from tests.contracts.conftest import MARCH, Parties, create, edit
 from tests.contracts.console.conftest import act, preview
 
@@ -103,3 +104,13 @@ def test_page_and_pdf_are_for_whoever_may_see_the_contract(
     assert viewer.get(f"{page}?valid_at=2020-01-01T00:00").status_code == 404
     assert Client().get(pdf).status_code == 302
     assert browser("admin").get(pdf).status_code == 403
+
+
+def test_a_long_price_gets_more_of_the_page_than_a_quantity(active: Contract) -> None:
+    services = next(one for one in contract_document(contract=active).sections if one.title == "Services")
+    row = [*services.rows[0]]
+    row[3] = "graduated, up to 100: 2.50 USD, above: 2.00 USD, 10 included / device-hour"
+    widths = dict(zip(services.columns, _widths(replace(services, rows=[row])), strict=True))
+    assert widths["Price"] > 2 * widths["Quantity"]
+    assert min(widths.values()) > 45, "wide enough for a date"
+    assert sum(widths.values()) == pytest.approx(sum(_widths(services)))
