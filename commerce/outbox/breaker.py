@@ -1,8 +1,8 @@
 """A circuit breaker per provider: when it does not answer, one probe asks and everything else waits.
 
-It opens after `FAILURES` failures in a row on at least `STREAMS` streams: what a provider cannot bear
-of one or two is their trouble, and they are parked like any other. While it is open nothing counts as
-an attempt, so that an outage of any length parks nothing.
+It opens after `FAILURES` failures in a row, when the last says that nobody is there or lets us in, or when
+they are on `STREAMS` streams: what a provider cannot bear of one or two is their trouble, and they are
+parked like any other. While it is open nothing counts as an attempt, so that such an outage parks nothing.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ ON CONFLICT (lane) DO UPDATE SET (failures, streams, last_error, trips, opened_a
               ELSE c.open_until END
   FROM (
     SELECT *, %(probe)s OR (c.opened_at IS NULL AND failures >= %(failures)s
-                            AND cardinality(streams) >= %(streams)s) AS opens
+                            AND (%(missed)s OR cardinality(streams) >= %(streams)s)) AS opens
     FROM (
       SELECT c.failures + 1 AS failures,
              CASE WHEN %(stream)s = ANY (c.streams) OR cardinality(c.streams) >= %(streams)s THEN c.streams
@@ -108,12 +108,14 @@ def unspent(lane: str, *, until: datetime | None = None) -> None:
 
 
 def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:
-    """The provider did not answer; return whether its circuit is open now."""
+    """The provider did not answer what was listened to; return whether its circuit is open now."""
+    line = _line.get()
     arguments: dict[str, Any] = {
         "lane": lane,
         "stream": stream,
         "error": error,
         "probe": probe,
+        "missed": line is not None and line.missed,
         "failures": FAILURES,
         "streams": STREAMS,
         "shortest": SHORTEST_PAUSE,
@@ -126,9 +128,10 @@ def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:
 
 @dataclass
 class Line:
-    """Whether a provider said anything while it was listened to."""
+    """While it was listened to: whether a provider said anything, or nobody was there or let us in."""
 
     heard: bool = False
+    missed: bool = False
 
 
 _line: ContextVar[Line | None] = ContextVar("line", default=None)
@@ -136,7 +139,7 @@ _line: ContextVar[Line | None] = ContextVar("line", default=None)
 
 @contextmanager
 def listening() -> Iterator[Line]:
-    """Note each `hear()` meanwhile: an effect may fail, or do nothing, whether or not it was answered."""
+    """Note each `hear()` and `miss()` meanwhile: an effect may fail, or do nothing, answered or not."""
     token = _line.set(line := Line())
     try:
         yield line
@@ -148,3 +151,9 @@ def hear() -> None:
     """What a provider's client calls for every answer that shows that the provider works."""
     if line := _line.get():
         line.heard = True
+
+
+def miss() -> None:
+    """What it calls when nobody is there, or lets us in: whatever else were sent would fare no better."""
+    if line := _line.get():
+        line.missed = True

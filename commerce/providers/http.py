@@ -1,8 +1,9 @@
 """How we speak HTTP to providers: short timeouts, no hidden retries, and three kinds of failure.
 
 What was refused before it was sent, and what a provider will recognise when it comes again, is
-`Retryable`. What may have happened is `Unknown`. What was refused is `Rejected`. The relay retries,
-with growing pauses; only what looks before it acts is run again here, when it lost an answer.
+`Retryable`; a key of ours that is refused is no refusal of what was asked. What may have happened is
+`Unknown`. What was refused is `Rejected`. The relay retries, with growing pauses; only what looks
+before it acts is run again here, when it lost an answer.
 """
 
 import functools
@@ -32,6 +33,10 @@ _looking: ContextVar[bool] = ContextVar("looking", default=False)
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _MAYBE_DONE = frozenset({408, 500, 502, 504})
 _NOT_DONE = frozenset({429, 503})
+_NO_ENTRY, _PERHAPS_NO_ENTRY = 401, 403
+# Of Modern Treasury's, with a 403: whoever we are, we are not let in.
+_KEY_CODES = frozenset({"invalid_key", "expired_key", "invalid_ip"})
+_NO_WORD = _MAYBE_DONE | _NOT_DONE | {_NO_ENTRY, _PERHAPS_NO_ENTRY}
 
 
 def looks_first(method: Callable[P, T]) -> Callable[P, T]:
@@ -72,7 +77,7 @@ def http_client(provider: str, **options: Any) -> httpx.Client:
 
     def answered(response: httpx.Response) -> None:
         request = response.request
-        if response.status_code not in _MAYBE_DONE | _NOT_DONE:
+        if response.status_code not in _NO_WORD:
             breaker.hear()
         log.info(
             "provider call",
@@ -103,6 +108,7 @@ def no_answer(
     """The failure for a request that got no (readable) answer. `repeatable`: sending it twice is harmless."""
     what = f"{provider} {operation}: {type(error).__name__}"
     if isinstance(error, _NEVER_SENT):
+        breaker.miss()
         return Retryable(f"{what}, nothing was sent.", provider=provider)
     if repeatable:
         return Retryable(f"{what}, no answer.", provider=provider)
@@ -110,15 +116,31 @@ def no_answer(
 
 
 def refused(
-    status: int, *, provider: str, operation: str, code: str = "", detail: str = "", repeatable: bool
+    status: int,
+    *,
+    provider: str,
+    operation: str,
+    key_setting: str,
+    code: str = "",
+    detail: str = "",
+    repeatable: bool,
 ) -> ProviderError:
-    """The failure for an answer that is not 2xx. The provider's words are kept, without secrets."""
+    """The failure for an answer that is not 2xx. The provider's words are kept, without secrets.
+
+    `key_setting` is named to whoever has to set the key right.
+    """
     what = " ".join(filter(None, [f"{provider} {operation}: {status}", code, redact(detail)[:300]]))
     extra: dict[str, Any] = {"provider": provider, "provider_status": status, "provider_code": code}
+    if status == _NO_ENTRY or (status == _PERHAPS_NO_ENTRY and code in _KEY_CODES):
+        breaker.miss()
+        return Retryable(f"{what}. We are not let in: set {key_setting} right.", **extra)
+    if status in _NOT_DONE:
+        breaker.miss()
     if status in _NOT_DONE or (status in _MAYBE_DONE and repeatable):
         return Retryable(what, **extra)
     if status in _MAYBE_DONE:
         return Unknown(what, **extra)
+    breaker.hear()
     return Rejected(what, **extra)
 
 

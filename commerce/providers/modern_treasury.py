@@ -331,6 +331,7 @@ class ModernTreasury:
                 error.status_code,
                 provider=NAME,
                 operation=operation,
+                key_setting="MODERN_TREASURY_API_KEY",
                 code=str(told.get("code") or ""),
                 detail=" ".join(str(told[name]) for name in ("parameter", "message") if told.get(name)),
                 repeatable=True,  # a create carries its idempotency key

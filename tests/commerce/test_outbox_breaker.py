@@ -22,11 +22,14 @@ class Provider:
 
     def __init__(self, name: str = "elsewhere") -> None:
         self.error: Exception | None = Retryable("down")
+        self.away = False
         self.asked: list[tuple[str, int]] = []
         on("thing.done", group=f"at.{name}", provider=name)(self)
 
     def __call__(self, event: OutboxEvent) -> None:
         self.asked.append((event.aggregate_id, event.sequence))
+        if self.away:
+            breaker.miss()
         if self.error:
             raise self.error
         breaker.hear()
@@ -80,6 +83,47 @@ def test_one_bad_request_opens_nothing_and_is_parked_in_the_end() -> None:
         drain()
     assert OutboxStream.objects.get(group="at.elsewhere").parked_at
     assert Circuit.objects.get().open_until is None
+
+
+def test_a_provider_that_is_away_parks_not_even_a_stream_alone() -> None:
+    provider = Provider()
+    provider.away = True
+    write("1")
+    for _ in range(breaker.FAILURES):
+        make_due()
+        drain()
+    circuit = Circuit.objects.get()
+    assert (circuit.failures, len(circuit.streams)) == (breaker.FAILURES, 1)
+    assert circuit.open_until is not None
+    for _ in range(40):
+        ask_again()
+        drain()
+    stream = OutboxStream.objects.get(group="at.elsewhere")
+    assert (stream.parked_at, stream.attempts) == (None, breaker.FAILURES - 1)
+    assert len(provider.asked) == breaker.FAILURES + 40, "each pause ends with one probe"
+    provider.error = None
+    ask_again()
+    assert drain().handled == 1
+    assert Circuit.objects.get().open_until is None
+
+
+def test_who_was_answered_first_and_then_missed_is_held_up_alone() -> None:
+    """A look-up is answered, and what follows it never: that is the stream's trouble."""
+    provider = Provider()
+    provider.away = True
+
+    def look_then_send(event: OutboxEvent) -> None:
+        breaker.hear()
+        provider(event)
+
+    registry._handlers.clear()
+    on("thing.done", group="at.elsewhere", provider="elsewhere")(look_then_send)
+    write("1")
+    for _ in range(relay.ATTEMPTS_BEFORE_PARKING):
+        make_due()
+        drain()
+    assert OutboxStream.objects.get(group="at.elsewhere").parked_at
+    assert not Circuit.objects.exclude(open_until=None).exists()
 
 
 def test_an_outage_of_any_length_parks_nothing_and_counts_no_attempt() -> None:
@@ -185,7 +229,8 @@ def test_what_a_person_has_stopped_only_a_person_starts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "heard"), [(200, True), (422, True), (404, True), (503, False), (429, False)]
+    ("status", "heard"),
+    [(200, True), (422, True), (404, True), (503, False), (429, False), (401, False), (403, False)],
 )
 def test_the_client_of_a_provider_tells_the_breaker_who_answers(status: int, heard: bool) -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(status))

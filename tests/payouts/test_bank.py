@@ -8,9 +8,9 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from commerce.console.models import ReviewItem
-from commerce.errors import Rejected, Retryable, Unknown
+from commerce.errors import Retryable, Unknown
 from commerce.outbox import append, drain
-from commerce.outbox.models import OutboxStream
+from commerce.outbox.models import Circuit, OutboxStream
 from commerce.providers import modern_treasury
 from payouts import services
 from payouts.models import Payout
@@ -158,13 +158,39 @@ def test_an_order_that_the_bank_refuses_fails_and_waits_for_a_person(ready, bank
     assert orders(bank) == []
 
 
-def test_a_wrong_key_of_ours_fails_no_payout(ready, bank, settings):
+def deliver(rounds: int) -> OutboxStream:
+    """Deliver a payout's event so often, whatever pause the relay or the circuit would make."""
+    for _ in range(rounds):
+        Circuit.objects.filter(open_until__isnull=False).update(open_until=timezone.now() - timedelta(days=1))
+        OutboxStream.objects.filter(due_at__isnull=False).update(due_at=timezone.now() - timedelta(days=1))
+        drain(groups=EVERYTHING)
+    return OutboxStream.objects.get(aggregate_type="payout", group="payouts.modern_treasury")
+
+
+def test_a_wrong_key_of_ours_parks_and_fails_no_payout_and_goes_on_when_it_is_right(ready, bank, settings):
     settings.MODERN_TREASURY_API_KEY = "wrong"
-    with pytest.raises(Rejected):
-        submit(ready)
+    assert deliver(rounds=20).parked_at is None
+    circuit = Circuit.objects.get()
+    assert circuit.opened_at is not None
+    assert "set MODERN_TREASURY_API_KEY right" in circuit.last_error
     assert ready.payout().status == "submitted"
+    assert holds(ready.northwind, "PAYOUT_IN_TRANSIT") == usd("31,675.00")
     settings.MODERN_TREASURY_API_KEY = "key"
-    assert submit(ready).status == "in_transit"
+    deliver(rounds=1)
+    assert ready.payout().status == "in_transit"
+    assert Circuit.objects.get().opened_at is None
+    assert len(orders(bank)) == 1
+
+
+def test_a_bank_that_is_away_parks_not_even_a_payout_alone(ready, bank, settings):
+    there = settings.MODERN_TREASURY_BASE_URL
+    settings.MODERN_TREASURY_BASE_URL = "http://127.0.0.1:9/modern-treasury"
+    stream = deliver(rounds=20)
+    assert (stream.parked_at, stream.attempts) == (None, 4)
+    settings.MODERN_TREASURY_BASE_URL = there
+    deliver(rounds=1)
+    assert ready.payout().status == "in_transit"
+    assert len(orders(bank)) == 1
 
 
 def test_a_cancelled_payout_is_never_sent(ready, bank):

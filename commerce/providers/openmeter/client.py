@@ -432,6 +432,7 @@ class OpenMeter:
             response.status_code,
             provider=NAME,
             operation=operation,
+            key_setting="OPENMETER_TOKEN",
             code=code,
             detail=detail,
             repeatable=repeatable,

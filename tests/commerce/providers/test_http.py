@@ -14,6 +14,7 @@ import pytest
 from commerce.errors import CommerceError, Rejected, Retryable, Unknown
 from commerce.logs import JsonFormatter
 from commerce.money import Money
+from commerce.outbox import breaker
 from commerce.providers import modern_treasury, openmeter
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -122,8 +123,9 @@ def test_a_closed_door_is_retryable_because_nothing_was_sent(call: Callable[[], 
         base = f"http://127.0.0.1:{unused.getsockname()[1]}"
     settings.MODERN_TREASURY_BASE_URL = settings.OPENMETER_BASE_URL = base
     settings.MODERN_TREASURY_ORGANIZATION_ID, settings.MODERN_TREASURY_API_KEY = "organization", "key"
-    with pytest.raises(Retryable):
+    with breaker.listening() as line, pytest.raises(Retryable):
         call()
+    assert (line.heard, line.missed) == (False, True)
 
 
 @pytest.mark.parametrize("accident", [hang_up, hang_up_midway, never, answer(200, b"<html>", "text/html")])
@@ -152,7 +154,7 @@ def test_a_write_without_answer_is_unknown_and_sent_once(
 @pytest.mark.parametrize(
     ("status", "failure"),
     [
-        (400, Rejected), (401, Rejected), (403, Rejected), (404, Rejected), (422, Rejected), (501, Rejected),
+        (400, Rejected), (401, Retryable), (403, Rejected), (404, Rejected), (422, Rejected), (501, Rejected),
         (301, Rejected), (429, Retryable), (503, Retryable), (500, Unknown), (502, Unknown), (504, Unknown),
     ],
 )  # fmt: skip
@@ -174,6 +176,39 @@ def test_statuses_of_a_write_under_a_key_are_retryable(server: Misbehaving, stat
     with pytest.raises(Retryable) as raised:
         mt_create()
     assert raised.value.extra["provider_code"] == "later"
+
+
+KEY_REFUSED = [(401, b"invalid_key"), (401, b""), (403, b"expired_key"), (403, b"invalid_ip")]
+
+
+@pytest.mark.parametrize(("status", "code"), KEY_REFUSED)
+def test_a_key_of_ours_that_is_refused_says_nothing_of_what_was_asked(
+    server: Misbehaving, status: int, code: bytes
+) -> None:
+    server.reply = answer(status, b'{"errors": {"code": "%s", "message": "no"}}' % code)
+    for call in (mt_get, mt_create):
+        with breaker.listening() as line, pytest.raises(Retryable, match="set MODERN_TREASURY_API_KEY right"):
+            call()
+        assert (line.heard, line.missed) == (False, True)
+
+
+def test_what_a_key_that_is_let_in_may_not_do_is_an_answer(server: Misbehaving) -> None:
+    server.reply = answer(403, b'{"errors": {"code": "forbidden", "message": "no"}}')
+    for call in (mt_create, om_post):
+        with breaker.listening() as line, pytest.raises(Rejected):
+            call()
+        assert (line.heard, line.missed) == (True, False)
+
+
+@pytest.mark.parametrize(("status", "missed"), [(503, True), (429, True), (500, False), (502, False)])
+def test_a_provider_that_is_away_is_told_from_one_that_stumbles(
+    server: Misbehaving, status: int, missed: bool
+) -> None:
+    server.reply = answer(status, b"{}")
+    for call in (mt_get, mt_create, om_get, om_post):
+        with breaker.listening() as line, pytest.raises((Retryable, Unknown)):
+            call()
+        assert (line.heard, line.missed) == (False, missed)
 
 
 def test_a_conflict_under_a_key_is_unknown_because_its_twin_may_be_running(server: Misbehaving) -> None:
