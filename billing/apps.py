@@ -12,7 +12,7 @@ class BillingConfig(AppConfig):
         from billing import events, handlers, invariants  # noqa: F401
         from billing.services import require_downpayment, reversals  # noqa: F401
         from billing.services.prepayments import keep_unpaid_on_hold, keep_what_was_drawn
-        from billing.services.renewals import require_paid_up
+        from billing.services.renewals import require_paid_up, sell_no_more
         from billing.services.usage import metered
         from contracts.services import (
             register_activation_guard,
@@ -26,3 +26,4 @@ class BillingConfig(AppConfig):
         register_renewal_guard(require_paid_up)
         register_edit_hook(keep_what_was_drawn)
         register_edit_hook(keep_unpaid_on_hold)
+        register_edit_hook(sell_no_more)

@@ -19,7 +19,7 @@ from commerce.ids import uuid7
 from commerce.money import Money
 from contracts.models import Contract
 from contracts.rules.operations.holds import Resume
-from contracts.services.admission import FINANCE, Planned
+from contracts.services.admission import FINANCE, Planned, place
 from ledger import services as ledger
 from ledger.rules import recipes
 
@@ -37,7 +37,7 @@ def keep_what_was_drawn(*, contract: Contract, planned: Sequence[Planned], at: d
         if drawn > 0:
             raise Conflict(
                 f"{Money(drawn, contract.currency)} of the prepayment were drawn already.",
-                pointer=f"{_place(planned, i)}/commitment_id",
+                pointer=f"{place(planned, i)}/commitment_id",
                 code="downpayment_already_drawn",
             )
 
@@ -57,7 +57,7 @@ def keep_unpaid_on_hold(
         if account and account.billing_status in OVERDUE:
             raise Conflict(
                 f"The contract is {account.billing_status.replace('_', ' ')}.",
-                pointer=f"{_place(planned, i)}/reason",
+                pointer=f"{place(planned, i)}/reason",
                 code="still_past_due",
             )
 
@@ -100,7 +100,3 @@ def follow_prepayment(*, contract_id: UUID | str, version: int, actor: Actor, at
     account.downpayment_wanted_minor = asked - account.downpayment_minor
     account.save(update_fields=["downpayment_minor", "downpayment_wanted_minor"])
     set_aside(account=account, source=source, actor=actor, at=at)
-
-
-def _place(planned: Sequence[Planned], i: int) -> str:
-    return f"/operations/{i}/payload" if len(planned) > 1 else "/payload"

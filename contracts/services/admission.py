@@ -119,6 +119,7 @@ def plan(
     check_party(op, parsed, before, actor)
     with _in_payload():
         fold.check(before, new)
+        op.check_recorded(before, parsed, at)
         after = fold.apply(before, new)
     check_effect(before, after)
     return Planned(
@@ -311,6 +312,12 @@ def check_dating(
     if len(new.reason) > 500 or "\x00" in new.reason or not schema.encodable(new.reason):
         refuse("reason_invalid", "A reason has at most 500 characters.", "/reason")
     backdated = not first and new.effective_at < at
+    if backdated and not acts_for_platform(actor):
+        raise PermissionDenied(
+            "What lies in the past is for the platform to record.",
+            pointer="/effective_at",
+            code="backdate_limit",
+        )
     if (backdated or op.reason_required) and not new.reason.strip():
         why = "An edit in the past" if backdated else f"{op.label}"
         refuse("reason_required", f"{why} needs a reason.", "/reason")
@@ -325,21 +332,27 @@ def check_dating(
             )
 
 
-def _acts_for_platform(actor: Actor) -> bool:
+def acts_for_platform(actor: Actor) -> bool:
+    """Whether it is the platform that acts, and no party of a contract through its own key."""
     return actor.organization_id is None or actor.organization_id == Organization.objects.platform().pk
 
 
 def check_is_buyer(buyer_id: Any, actor: Actor) -> None:
     """Asked first of all: any other refusal would tell a seller what the others did."""
-    if not _acts_for_platform(actor) and actor.organization_id != buyer_id:
+    if not acts_for_platform(actor) and actor.organization_id != buyer_id:
         raise PermissionDenied("Only the buyer or the platform changes a contract.")
 
 
 def check_party(op: Operation[Any], payload: Any, state: ContractState, actor: Actor) -> None:
     """A key of the platform may do what its scopes allow; a buyer's key, what suits the buyer."""
     check_is_buyer(state.buyer_id, actor)
-    if not _acts_for_platform(actor) and not op.buyer_may(payload, state):
+    if not acts_for_platform(actor) and not op.buyer_may(payload, state):
         raise PermissionDenied(f"{op.label} is for the platform to record here.", operation=op.name)
+
+
+def place(planned: Sequence[Planned], i: int) -> str:
+    """The pointer to the payload of the edit that comes as number `i`."""
+    return f"/operations/{i}/payload" if len(planned) > 1 else "/payload"
 
 
 def check_effect(before: ContractState, after: ContractState) -> None:

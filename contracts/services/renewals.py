@@ -12,7 +12,7 @@ from contracts.rules.operations.renew import Renew
 from contracts.rules.schema import dump
 from contracts.rules.state import ContractState
 from contracts.services import edits
-from contracts.services.admission import Planned
+from contracts.services.admission import Planned, acts_for_platform, place
 from contracts.services.offers import BLOCKED
 from contracts.services.terms import platform_terms
 
@@ -26,6 +26,7 @@ _guards: list[RenewalGuard] = []
 def register_renewal_guard(guard: RenewalGuard) -> None:
     """Ask `guard(contract, state, payload, effective_at)` before a contract is renewed; it raises to refuse.
 
+    Not where the platform renews by hand: it may know better. A buyer that renews by its own key is asked.
     `state` is the contract's just before. What an automatic renewal is refused for is put before a person,
     and the contract's end policy holds.
     """
@@ -53,15 +54,16 @@ def at_list_prices(contract: Contract, payload: Json) -> Json:
 def _check_renewals(
     *, contract: Contract, planned: Sequence[Planned], actor: Actor, at: datetime, **_: Any
 ) -> None:
-    for plan in planned:
+    for i, plan in enumerate(planned):
         payload = plan.edit.payload
         if not isinstance(payload, Renew) or payload.mode == "lapse":
             continue
         _check_reinstatement(contract, at)
-        if payload.trigger == "auto":
-            if actor != SCHEDULER:  # which does nothing before it is due
-                _check_window(contract, payload, at)
-            _check_supply(plan.before)
+        if payload.trigger == "auto" and actor != SCHEDULER:  # which does nothing before it is due
+            _check_window(contract, payload, at, f"{place(planned, i)}/trigger")
+        if payload.trigger == "manual" and acts_for_platform(actor):
+            continue
+        _check_supply(plan.before)
         for guard in _guards:
             guard(contract, plan.before, payload, plan.edit.effective_at)
 
@@ -77,7 +79,7 @@ def _check_reinstatement(contract: Contract, at: datetime) -> None:
         )
 
 
-def _check_window(contract: Contract, payload: Renew, at: datetime) -> None:
+def _check_window(contract: Contract, payload: Renew, at: datetime, pointer: str) -> None:
     waiting = contract.schedule.filter(
         kind=ScheduledCommand.Kind.RENEWAL,
         status=ScheduledCommand.Status.PLANNED,
@@ -87,7 +89,7 @@ def _check_window(contract: Contract, payload: Renew, at: datetime) -> None:
     if waiting:
         raise Conflict(
             f"The buyer may opt out until {waiting.due_at:%Y-%m-%d %H:%M} UTC.",
-            pointer="/trigger",
+            pointer=pointer,
             code="notice_window_open",
         )
 

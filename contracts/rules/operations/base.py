@@ -55,6 +55,9 @@ class Operation(Generic[P]):
     def check(self, state: ContractState, payload: P, at: datetime) -> None:
         """Raise when the state at `at` does not admit the payload; pointers are relative to it."""
 
+    def check_recorded(self, state: ContractState, payload: P, at: datetime) -> None:
+        """Raise when it is too late to record this at `at`, whenever it takes effect; `state` is of then."""
+
     def apply(self, state: ContractState, payload: P, at: datetime) -> ContractState:
         raise NotImplementedError
 

@@ -278,6 +278,11 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
     def effective_at(self, payload: ChangeQuantity, state: ContractState, at: datetime) -> datetime | None:
         return state.period(at).end if payload.proration == "next_period" else None
 
+    def needs_approval(self, state: ContractState, payload: ChangeQuantity, at: datetime) -> str:
+        line = state.lines.get(payload.line_id)
+        fewer = line is not None and payload.of(line) < line.quantity
+        return "Fewer units are bound than were agreed." if fewer and _is_early(state, line, at) else ""
+
     def check(self, state: ContractState, payload: ChangeQuantity, at: datetime) -> None:
         if (payload.quantity is None) == (payload.delta is None):
             raise InvalidInput(

@@ -119,13 +119,14 @@ class ChangeTermsOperation(Operation):
         after = self.apply(state, payload, at)
         if faults := contradictions(after.terms, payload.sections.keys()):
             raise schema.invalid(faults)
-        self._check_opt_out(state, after, at)
+        self.check_recorded(state, payload, at)
         if after.billing != state.billing and state.status in RUNNING:
             check_windows(state, at, "/billing")
 
-    def _check_opt_out(self, state: ContractState, after: ContractState, at: datetime) -> None:
-        before = state.terms.renewal
-        if not before.auto or after.terms.renewal.auto or state.end_at is None:
+    def check_recorded(self, state: ContractState, payload: ChangeTerms, at: datetime) -> None:
+        """Whoever opts out says so in time: a date before the cutoff does not make it so."""
+        before, after = state.terms.renewal, self.apply(state, payload, at).terms.renewal
+        if not before.auto or after.auto or state.end_at is None:
             return
         last = state.end_at - timedelta(days=before.opt_out_days)
         # A term that is over and not renewed waits for its buyer, who was told of it too late.
