@@ -2,7 +2,8 @@
 
 `share` is the part of the full period that was served. It scales what a recurring line costs by the
 caller's hand; here it only scales what bounds a price (tiers, included units, minimum and maximum), and
-that only where the price says so.
+that only where the price says so. `part` is what one of several prices has of a period that they share:
+it scales bounds otherwise, and flat amounts.
 """
 
 from dataclasses import dataclass
@@ -28,23 +29,27 @@ class TierPart:
     minor: Fraction
 
 
-def charge(price: Price, quantity: Decimal | Fraction | int, share: Fraction = WHOLE) -> Fraction:
+def charge(
+    price: Price, quantity: Decimal | Fraction | int, share: Fraction = WHOLE, part: Fraction = WHOLE
+) -> Fraction:
     """What `quantity` units cost, before the period's minimum and maximum."""
-    scale = share if price.prorate_bounds else WHOLE
+    scale = _scale(price, share, part)
     units = max(Fraction(0), Fraction(quantity) - Fraction(price.included) * scale)
     rate = Fraction(price.minor_rate)
     if price.model == "flat":
-        return rate
+        return rate * part
     if price.model == "graduated":
-        return sum((part.minor for part in graduated(price, units, scale)), Fraction(0))
+        return sum((one.minor for one in graduated(price, units, scale, part)), Fraction(0))
     if price.model == "volume":
-        return volume(price, units, scale).minor
+        return volume(price, units, scale, part).minor
     if price.model == "package" and price.package_size:
         return rate * ceil(units / Fraction(price.package_size))
     return rate * units
 
 
-def graduated(price: Price, units: Fraction, scale: Fraction = WHOLE) -> list[TierPart]:
+def graduated(
+    price: Price, units: Fraction, scale: Fraction = WHOLE, part: Fraction = WHOLE
+) -> list[TierPart]:
     """Each tier's part of `units`; a flat amount is owed once its tier is reached, the first one's always."""
     parts: list[TierPart] = []
     below = Fraction(0)
@@ -53,18 +58,18 @@ def graduated(price: Price, units: Fraction, scale: Fraction = WHOLE) -> list[Ti
             break
         upper = _upper(tier, scale)
         within = units - below if upper is None else min(units, upper) - below
-        parts.append(_part(price, tier, within))
+        parts.append(_part(price, tier, within, part))
         below = upper if upper is not None else units
     return parts
 
 
-def volume(price: Price, units: Fraction, scale: Fraction = WHOLE) -> TierPart:
+def volume(price: Price, units: Fraction, scale: Fraction = WHOLE, part: Fraction = WHOLE) -> TierPart:
     """All of `units` at the tier that they reach; more units may cost less."""
     for tier in price.tiers:
         upper = _upper(tier, scale)
         if upper is None or units <= upper:
             break
-    return _part(price, tier, units)
+    return _part(price, tier, units, part)
 
 
 def within_bounds(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
@@ -72,18 +77,18 @@ def within_bounds(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fra
     return at_most(price, at_least(price, minor, share), share)
 
 
-def at_least(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
+def at_least(price: Price, minor: Fraction, share: Fraction = WHOLE, part: Fraction = WHOLE) -> Fraction:
     """The period's charge, not below the price's minimum."""
     if price.min_minor is None:
         return minor
-    return max(minor, price.min_minor * (share if price.prorate_bounds else WHOLE))
+    return max(minor, price.min_minor * _scale(price, share, part))
 
 
-def at_most(price: Price, minor: Fraction, share: Fraction = WHOLE) -> Fraction:
+def at_most(price: Price, minor: Fraction, share: Fraction = WHOLE, part: Fraction = WHOLE) -> Fraction:
     """The period's charge, not above the price's maximum."""
     if price.max_minor is None:
         return minor
-    return min(minor, price.max_minor * (share if price.prorate_bounds else WHOLE))
+    return min(minor, price.max_minor * _scale(price, share, part))
 
 
 def uplifted(price: Price, share: Decimal) -> Price:
@@ -140,9 +145,13 @@ def credit(posted_minor: int, retained_minor: int, adjusted_minor: int = 0) -> i
     return -min(max(0, posted_minor - retained_minor), left)
 
 
-def _part(price: Price, tier: Tier, units: Fraction) -> TierPart:
+def _scale(price: Price, share: Fraction, part: Fraction) -> Fraction:
+    return share if price.prorate_bounds else part
+
+
+def _part(price: Price, tier: Tier, units: Fraction, part: Fraction) -> TierPart:
     rate = Fraction(tier.rate) * 10 ** exponent(price.currency)
-    return TierPart(tier, units, rate * units + tier.flat_minor)
+    return TierPart(tier, units, rate * units + tier.flat_minor * part)
 
 
 def _upper(tier: Tier, scale: Fraction) -> Fraction | None:

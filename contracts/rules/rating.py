@@ -2,22 +2,23 @@
 
 A charge is one line over one unbroken quantity and price. Recurring lines are charged for the time that
 they earned, metered ones for what was used. Where a price bends (tiers, packages, included units, bounds)
-the counting runs through the period under one price and one owner, so that a suspension does not begin it
-anew. What is missing to a price's minimum is a charge of its own at the period's end.
+the counting runs through the period under one price and one owner: neither a suspension nor another seller
+begins it anew. Counts that share a period share the bounds of it. What is missing to a price's minimum is a
+charge of its own when its count ends.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Literal
 from uuid import UUID
 
 from commerce.money import allocate, exponent
 from contracts.rules import charges
-from contracts.rules.commitments import Allowance
+from contracts.rules.commitments import Allowance, by_weight
 from contracts.rules.periods import Period
 from contracts.rules.pricing import ratio, rounded
 from contracts.rules.segments import Segment
@@ -33,10 +34,33 @@ _DIGITS = Decimal("1e-9")
 
 
 @dataclass(frozen=True)
+class Count:
+    """One count of a metered price from `start` on, by which its charges are told from those of others.
+
+    It was served `share` of the full period and `part` of all the time that its line was.
+    """
+
+    price: Price
+    start: datetime
+    share: Fraction
+    part: Fraction
+
+    def costs(self, counted: Iterable[Fraction], earned: Iterable[Decimal]) -> list[Fraction]:
+        """What all charges up to each one cost: the units counted by then, the share that each one earns."""
+        whole = [charges.charge(self.price, units, self.share, self.part) for units in counted]
+        more = (
+            (now - before) * Fraction(share)
+            for (before, now), share in zip(_steps(whole), earned, strict=True)
+        )
+        return [charges.at_most(self.price, cost, self.share, self.part) for cost in accumulate(more)]
+
+
+@dataclass(frozen=True)
 class Rated:
     """One charge over [start, end), in minor units rounded once from `exact`.
 
-    `units` is what a commitment counts: what was used, or units times the months that they earned.
+    `units` is what a commitment counts: what was used, or units times the months that they earned. `count`
+    is that of a metered price, through which its charges add up.
     """
 
     kind: ChargeKind
@@ -49,6 +73,7 @@ class Rated:
     units: Fraction
     exact: Fraction
     net_minor: int
+    count: Count | None = None
 
 
 def rate_line(
@@ -65,33 +90,46 @@ def rate_line(
     """
     if segments[0].kind == "one_off" or segments[0].price.model == "one_off":
         return list(_one_offs(segments, period))
-    marks = [period.start, *sorted({cut for cut in cuts if period.start < cut < period.end}), period.end]
     within = [
-        segment.clipped(start, end)
+        segment.clipped(period.start, period.end)
         for segment in segments
-        for start, end in pairwise(marks)
-        if segment.valid_from < end and segment.valid_to > start
+        if segment.valid_from < period.end and segment.valid_to > period.start
     ]
+    marks = sorted({cut for cut in cuts if period.start < cut < period.end})
+    served = _length(within)
     if segments[0].kind == "usage":
-        return [one for group in _counted(within, quota) for one in _metered(*group, period, usage)]
+        counted = _counted(within, marks, quota)
+        return [one for group in counted for one in _metered(*group, period, served, usage)]
     alike = groupby(within, key=_terms)
-    return [one for _, group in alike for one in _recurring(list(group), period)]
+    return [one for _, group in alike for one in _recurring(list(group), marks, period, served)]
 
 
 def minimums(rated: Iterable[Rated], period: Period) -> Iterator[Rated]:
-    """What one line's charges in `period` miss to the minimum of their price, due when the last one ends."""
-    bounded = (one for one in rated if one.kind in ("recurring", "usage"))
-    for (price, _, _), same in groupby(bounded, key=lambda one: _terms(one.segment)):
+    """What one line's charges in `period` miss to the minimum of their price, due when the last one ends.
+
+    Sellers share it by what they earned, by their time when nobody did.
+    """
+    bounded = [one for one in rated if one.kind in ("recurring", "usage")]
+    served = _length(one.segment for one in bounded)
+    for (price, _), same in groupby(bounded, key=lambda one: _terms(one.segment)):
         group = list(same)
         total = sum((one.exact for one in group), Fraction(0))
-        served = sum((ratio(one.end - one.start, period.full) for one in group), Fraction(0))
-        least = charges.at_least(price, total, served)
+        length = _length(one.segment for one in group)
+        least = charges.at_least(price, total, ratio(length, period.full), ratio(length, served))
         net = rounded(least) - sum(one.net_minor for one in group)
-        if least > total and net > 0:
-            segment = group[-1].segment
+        if least <= total or net <= 0:
+            continue
+        sellers: dict[UUID, list[Rated]] = {}
+        for one in group:
+            sellers.setdefault(one.segment.seller_id, []).append(one)
+        earned = [sum(max(0, one.net_minor) for one in own) for own in sellers.values()]
+        times = [ratio(_length(one.segment for one in own), length) for own in sellers.values()]
+        parts = by_weight(net, earned if any(earned) else times)
+        for own, part in zip(sellers.values(), parts, strict=True):
+            segment = own[-1].segment
             yield Rated(
                 "true_up", segment, segment.line_id, group[0].start, group[-1].end, Decimal(1),
-                major(net, segment), Fraction(0), least - total, net,
+                major(part, segment), Fraction(0), (least - total) * part / net, part,
             )  # fmt: skip
 
 
@@ -135,81 +173,110 @@ def _one_offs(segments: Sequence[Segment], period: Period) -> Iterator[Rated]:
             )  # fmt: skip
 
 
-def _recurring(group: Sequence[Segment], period: Period) -> Iterator[Rated]:
-    """Charges of one price: together they stay below its maximum."""
-    price = group[0].price
-    parts = [ratio(one.valid_to - one.valid_from, period.full) for one in group]
+def _recurring(
+    group: Sequence[Segment], marks: Sequence[datetime], period: Period, served: timedelta
+) -> Iterator[Rated]:
+    """Charges of one price: together they stay below its maximum, and the parts of each add up to it."""
+    price, length = group[0].price, _length(group)
     exact = [
-        charges.charge(price, one.quantity) * period.months * Fraction(one.share) * part
-        for one, part in zip(group, parts, strict=True)
+        charges.charge(price, one.quantity) * period.months * Fraction(one.share) * _of(one, period.full)
+        for one in group
     ]
     nets = [rounded(one) for one in exact]
     total = sum(exact, Fraction(0))
-    most = charges.at_most(price, total, sum(parts, Fraction(0)))
+    most = charges.at_most(price, total, ratio(length, period.full), ratio(length, served))
     if most < total:
         nets = allocate(rounded(most), exact)
         exact = [one * most / total for one in exact]
-    for segment, part, one, net in zip(group, parts, exact, nets, strict=True):
-        yield Rated(
-            "recurring", segment, segment.line_id, segment.valid_from, segment.valid_to,
-            Decimal(segment.quantity), price.rate, segment.quantity * period.months * part, one, net,
-        )  # fmt: skip
+    for segment, whole, net in zip(group, exact, nets, strict=True):
+        done = 0
+        for piece in _cut(segment, marks):
+            upto = ratio(piece.valid_to - segment.valid_from, segment.valid_to - segment.valid_from)
+            now = net if upto == 1 else min(net, rounded(whole * upto))
+            yield Rated(
+                "recurring", piece, piece.line_id, piece.valid_from, piece.valid_to, Decimal(piece.quantity),
+                price.rate, piece.quantity * period.months * _of(piece, period.full),
+                whole * _of(piece, segment.valid_to - segment.valid_from), now - done,
+            )  # fmt: skip
+            done = now
 
 
 def _counted(
-    within: Iterable[Segment], quota: Quota | None
+    within: Iterable[Segment], marks: Sequence[datetime], quota: Quota | None
 ) -> Iterator[tuple[list[Segment], Allowance | None]]:
-    """The segments through which one count of use runs, with what is committed of it."""
+    """The pieces through which one count of use runs, with what is committed of it."""
 
-    def count(counted: tuple[Segment, Allowance | None]) -> tuple[object, ...]:
-        segment, allowance = counted
+    def count(counted: tuple[datetime, Segment, Allowance | None]) -> tuple[object, ...]:
+        since, segment, allowance = counted
         straight = segment.price.model == "unit" and not segment.price.included
         if straight and segment.price.max_minor is None and allowance is None:
-            return (segment.valid_from,)
-        return (*_terms(segment), segment.share, allowance and allowance.start)
+            return (since,)
+        return (*_terms(segment), allowance and allowance.start)
 
-    allowed = ((segment, quota(segment.valid_from) if quota else None) for segment in within)
+    allowed = (
+        (segment.valid_from, piece, quota(piece.valid_from) if quota else None)
+        for segment in within
+        for piece in _cut(segment, marks)
+    )
     for _, same in groupby(allowed, key=count):
-        segments, allowances = zip(*same, strict=True)
-        yield list(segments), allowances[0]
+        _, pieces, allowances = zip(*same, strict=True)
+        yield list(pieces), allowances[0]
 
 
 def _metered(
-    group: Sequence[Segment], allowance: Allowance | None, period: Period, usage: Usage
+    group: Sequence[Segment], allowance: Allowance | None, period: Period, served: timedelta, usage: Usage
 ) -> Iterator[Rated]:
-    """Charges of one count, in order: each is what all of them cost less what those before it did."""
-    price, share = group[0].price, Fraction(group[0].share)
-    served = sum((ratio(one.valid_to - one.valid_from, period.full) for one in group), Fraction(0))
+    """Charges of one count, in order: each is what all of them cost less what those before it did.
 
-    def cost(units: Fraction) -> Fraction:
-        return charges.at_most(price, charges.charge(price, units, served) * share, served)
-
-    def bill(units: Fraction) -> tuple[Fraction, Fraction, Fraction, Fraction]:
-        """(units at the rate, their cost, units beyond the commitment, their cost)"""
-        if allowance is None:
-            return units, cost(units), Fraction(0), Fraction(0)
-        taken = allowance.take(units)
-        over = (cost(units) - cost(units - taken.over)) * Fraction(allowance.factor)
-        return taken.within, cost(taken.within), taken.over, over
-
-    used, done = Fraction(0), (Fraction(0),) * 4
-    for segment in group:
-        quantity = Fraction(usage(segment.line_id, segment.valid_from, segment.valid_to))
-        used += quantity
-        now = bill(used)
-        units, exact, over, extra = (after - before for after, before in zip(now, done, strict=True))
+    The share that a hold leaves is of what its own time adds; the count runs on through it.
+    """
+    price, start, length = group[0].price, group[0].valid_from, _length(group)
+    count = Count(price, start, ratio(length, period.full), ratio(length, served))
+    earned = [one.share for one in group]
+    quantities = [Fraction(usage(one.line_id, one.valid_from, one.valid_to)) for one in group]
+    used = list(accumulate(quantities))
+    within, over, extra = used, [Fraction(0)] * len(used), [Fraction(0)] * len(used)
+    if allowance is not None:
+        taken = [allowance.take(units) for units in used]
+        within, over = [one.within for one in taken], [one.over for one in taken]
+        upto = count.costs((units - more for units, more in zip(used, over, strict=True)), earned)
+        extra = [
+            (cost - below) * Fraction(allowance.factor)
+            for cost, below in zip(count.costs(used, earned), upto, strict=True)
+        ]
+    steps = map(_steps, (within, count.costs(within, earned), over, extra))
+    for segment, quantity, units, cost, beyond, more in zip(group, quantities, *steps, strict=True):
+        surplus = beyond[1] - beyond[0]
         yield Rated(
-            "usage", segment, segment.line_id, segment.valid_from, segment.valid_to, decimal(units),
-            price.rate, quantity - over, exact, rounded(now[1]) - rounded(done[1]),
+            "usage", segment, segment.line_id, segment.valid_from, segment.valid_to,
+            decimal(units[1] - units[0]), price.rate, quantity - surplus, cost[1] - cost[0],
+            rounded(cost[1]) - rounded(cost[0]), count,
         )  # fmt: skip
-        if over and allowance:
+        if surplus and allowance:
             yield Rated(
                 "overage", segment, allowance.commitment_id, segment.valid_from, segment.valid_to,
-                decimal(over), price.rate * allowance.factor, over, extra,
-                rounded(now[3]) - rounded(done[3]),
+                decimal(surplus), price.rate * allowance.factor, surplus, more[1] - more[0],
+                rounded(more[1]) - rounded(more[0]),
             )  # fmt: skip
-        done = now
 
 
-def _terms(segment: Segment) -> tuple[Price, UUID, int]:
-    return segment.price, segment.seller_id, segment.owner_epoch
+def _terms(segment: Segment) -> tuple[Price, int]:
+    return segment.price, segment.owner_epoch
+
+
+def _cut(segment: Segment, marks: Sequence[datetime]) -> list[Segment]:
+    inner = (mark for mark in marks if segment.valid_from < mark < segment.valid_to)
+    return [segment.clipped(*span) for span in pairwise([segment.valid_from, *inner, segment.valid_to])]
+
+
+def _length(segments: Iterable[Segment]) -> timedelta:
+    return sum((one.valid_to - one.valid_from for one in segments), timedelta())
+
+
+def _of(segment: Segment, whole: timedelta) -> Fraction:
+    return ratio(segment.valid_to - segment.valid_from, whole)
+
+
+def _steps(running: Iterable[Fraction]) -> list[tuple[Fraction, Fraction]]:
+    """(before, after) of each value of a running sum that begins at zero."""
+    return list(pairwise([Fraction(0), *running]))
