@@ -94,7 +94,7 @@ class Book:
         ending = self.final.ending
         if ending is None or ending.final_usage == "bill" or segment.kind != "usage":
             return False
-        return period.start < ending.at < period.full_end
+        return period.start < ending.at <= period.end
 
     def _quota(self, line_id: UUID) -> tuple[list[datetime], Quota | None]:
         """Where the windows of the line's commitment begin and end, and what it allows at an instant.

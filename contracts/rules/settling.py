@@ -1,12 +1,12 @@
 """Commitments settled: what falls short of a window, and what spending beyond one costs on top.
 
 A line of it belongs to the stretch of time in which its window ends, to the owner of that window, and to
-the sellers by what their lines came to in it.
+the sellers by what they earned of their lines in it: by their time of a line that came to nothing.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -47,7 +47,7 @@ def _true_up(book: Book, commitment: Commitment, windows: Sequence[Window]) -> I
         nets = [spent[line.line_id].net for line in lines]
         missing = shortfall(commitment.amount_minor, round_half_up(sum(nets, _NONE)), share)
         for line, net in zip(lines, by_weight(missing, nets) if lines else (), strict=True):
-            yield from _due(book, "true_up", commitment, line, windows, net)
+            yield from _due(book, "true_up", commitment, line, windows, net, spent[line.line_id])
         return
     units = [spent[line.line_id].units for line in lines]
     short = max(_NONE, Fraction(commitment.units) * share - sum(units, _NONE))
@@ -56,7 +56,7 @@ def _true_up(book: Book, commitment: Commitment, windows: Sequence[Window]) -> I
         one = spent[line.line_id]
         more = charges.charge(line.price, one.last + part) - charges.charge(line.price, one.last)
         net = max(0, round_half_up(one.exact + more) - one.posted)
-        yield from _due(book, "true_up", commitment, line, windows, net, decimal(part), line.price.rate)
+        yield from _due(book, "true_up", commitment, line, windows, net, one, part)
 
 
 def _surcharge(book: Book, commitment: Commitment, window: Window) -> Iterator[DesiredLine]:
@@ -67,21 +67,29 @@ def _surcharge(book: Book, commitment: Commitment, window: Window) -> Iterator[D
     used = round_half_up(sum(nets, _NONE))
     extra = surcharge(commitment.amount_minor, used, commitment.overage_factor, window.share)
     for line, net in zip(lines, by_weight(extra, nets) if lines else (), strict=True):
-        yield from _due(book, "overage", commitment, line, [window], net)
+        yield from _due(book, "overage", commitment, line, [window], net, spent[line.line_id])
 
 
 @dataclass
 class _Spent:
-    """What a line came to in some windows: `net` as the seller earns it, `last` the last period's units."""
+    """What a line came to in some windows: `net` as its sellers earn it, `last` the last period's units.
+
+    `earned` is each seller's part of the net, `times` the part of their charges' time, in microseconds.
+    """
 
     net: Fraction = _NONE
     posted: int = 0
     exact: Fraction = _NONE
     units: Fraction = _NONE
     last: Fraction = _NONE
+    earned: defaultdict[UUID, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
+    times: defaultdict[UUID, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
 
     def add(self, one: Rated, part: Fraction, borne_minor: int) -> None:
-        self.net += (one.net_minor - borne_minor) * part
+        net = (one.net_minor - borne_minor) * part
+        self.net += net
+        self.earned[one.segment.seller_id] += net
+        self.times[one.segment.seller_id] += (one.end - one.start) // TICK * part
         self.posted += round_half_up(one.net_minor * part)
         self.exact += one.exact * part
         self.units += one.units * part
@@ -130,27 +138,37 @@ def _due(
     line: LineState,
     windows: Sequence[Window],
     net: int,
-    quantity: Decimal = Decimal(1),
-    rate: Decimal | None = None,
+    spent: _Spent,
+    units: Fraction | None = None,
 ) -> Iterator[DesiredLine]:
-    """A line due at the end of the last window; none when there is nothing to pay."""
+    """Lines due at the end of the last window, one for each seller; none when there is nothing to pay.
+
+    Where it is of `units`, the lines say how many of them at the rate of the line's price.
+    """
     end = windows[-1].end
     state, period = book.before(end), book.period_at(end - TICK)
     if not net or period is None:
         return
-    yield DesiredLine(
-        kind=kind,
-        line_id=line.line_id,
-        source_id=commitment.commitment_id,
-        product=line.product_code,
-        seller_id=line.seller_id,
-        buyer_id=state.buyer_id,
-        owner_epoch=state.owner_epoch,
-        quantity=quantity,
-        rate=Decimal(net).scaleb(-exponent(state.currency)) if rate is None else rate,
-        start=windows[0].start,
-        end=end,
-        period_start=period.start,
-        net_minor=net,
-        tax_minor=tax_on(net, book.tax_rate(period)),
-    )
+    earned = {seller_id: net for seller_id, net in spent.earned.items() if net > 0}
+    weights = earned or spent.times or {line.seller_id: Fraction(1)}
+    parts = by_weight(net, list(weights.values()))
+    for (seller_id, weight), part in zip(weights.items(), parts, strict=True):
+        if not part:
+            continue
+        rate = Decimal(part).scaleb(-exponent(state.currency))
+        yield DesiredLine(
+            kind=kind,
+            line_id=line.line_id,
+            source_id=commitment.commitment_id,
+            product=line.product_code,
+            seller_id=seller_id,
+            buyer_id=state.buyer_id,
+            owner_epoch=state.owner_epoch,
+            quantity=Decimal(1) if units is None else decimal(units * weight / sum(weights.values())),
+            rate=rate if units is None else line.price.rate,
+            start=windows[0].start,
+            end=end,
+            period_start=period.start,
+            net_minor=part,
+            tax_minor=tax_on(part, book.tax_rate(period)),
+        )

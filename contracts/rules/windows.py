@@ -2,7 +2,8 @@
 
 A commitment runs while the contract does, out of trial. Its windows are those of its billing periods, of
 quarters, or of the contract's terms; they are cut where it begins and ends, where another buyer takes over,
-and shortened by what a seller's fault suspended. They are settled one by one, or together when a term ends.
+and shortened by what a seller's fault suspended. They are settled one by one, or each owner's of a term
+together when it, or his ownership, ends.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -51,16 +52,15 @@ def committed_of(instants: Sequence[Instant], until: datetime) -> list[Committed
 
 def _windows(instants: Sequence[Instant], stretch: Stretch[Commitment], until: datetime) -> Iterator[Window]:
     commitment, ending = stretch.value, instants[-1].state.ending
-    owners = stretches(instants, ALWAYS, lambda state: [("", state.owner_epoch)])
+    owners = _owners(instants)
     pauses = stretches(instants, ALWAYS, lambda state: _paused(state, commitment))
     for start, end, full in _full_windows(instants, stretch, until):
         begin, finish = max(start, stretch.start), min(end, stretch.end)
         cuts = [owner.start for owner in owners if begin < owner.start < finish]
         for since, to in pairwise([begin, *cuts, finish]):
-            uncut = to
-            waived = False
-            if ending is not None and to == ending.at and to < end:
-                how = ending.commitment or commitment.on_termination
+            uncut, waived = to, False
+            if ending is not None and to == ending.at:
+                how = ending.commitment or (commitment.on_termination if _is_early(instants, to) else "")
                 uncut, waived = (end if how == "full" else to), how == "waive"
             paused = _overlap(pauses, since, to)
             share = window(since, uncut, full, paused).share
@@ -90,20 +90,34 @@ def _full_windows(
 def _settled(
     instants: Sequence[Instant], stretch: Stretch[Commitment], windows: Iterable[Window]
 ) -> Iterator[tuple[datetime, tuple[Window, ...]]]:
-    """When which windows are settled: each at its end, or a term's together at the end of the term."""
-    due = [one for one in windows if not one.waived]
+    """When which windows are settled: each at its end, or an owner's of a term when the first of both ends.
+
+    What is waived of those that are settled together is all of them.
+    """
     if stretch.value.true_up == "window":
-        yield from ((one.end, (one,)) for one in due)
+        yield from ((one.end, (one,)) for one in windows if not one.waived)
     elif stretch.value.true_up == "term_end":
-        terms = _terms(instants)
+        terms, owners = _terms(instants), _owners(instants)
 
-        def term_of(one: Window) -> _Term:
-            return max((term for term in terms if term.start <= one.start), key=lambda term: term.no)
+        def belongs_to(one: Window) -> tuple[_Term, Stretch[int]]:
+            term = max((term for term in terms if term.start <= one.start), key=lambda term: term.no)
+            return term, next(owner for owner in owners if owner.start <= one.start < owner.end)
 
-        for term, same in groupby(due, key=term_of):
+        for (term, owner), same in groupby(windows, key=belongs_to):
             together = tuple(same)
-            if together[-1].end == min(term.end or stretch.end, stretch.end):
-                yield together[-1].end, together
+            last = together[-1]
+            if last.end == min(term.end or stretch.end, owner.end, stretch.end) and not last.waived:
+                yield last.end, together
+
+
+def _owners(instants: Sequence[Instant]) -> list[Stretch[int]]:
+    return stretches(instants, ALWAYS, lambda state: [("", state.owner_epoch)])
+
+
+def _is_early(instants: Sequence[Instant], ended_at: datetime) -> bool:
+    """Whether a contract that was ended had agreed to run for longer, or without end."""
+    agreed = _terms(instants)[-1].end
+    return agreed is None or ended_at < agreed
 
 
 def _terms(instants: Sequence[Instant]) -> list[_Term]:
