@@ -28,12 +28,19 @@ EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 
 @dataclass(frozen=True)
 class Between:
-    """Bounds of a number or of a sequence's length, and the codes of what lies outside."""
+    """Bounds of a number, and the codes of what lies outside."""
 
     low: int = -MAX_MINOR
     high: int = MAX_MINOR
     below: str = "out_of_range"
     above: str = "out_of_range"
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many entries a list has at most: a log repeats what it holds in the state of every instant."""
+
+    most: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def _loader(kind: Any) -> Callable[[Any], Any]:
         return _loader(arguments[0])
     if origin in (Union, types.UnionType):
         options = [option for option in arguments if option is not types.NoneType]
-        one = _loader(next((option for option in options if get_origin(option) is tuple), options[0]))
+        one = _loader(next((option for option in options if _plain(option) is tuple), options[0]))
         if len(options) > 1:
             return lambda data: one(data) if isinstance(data, list) else data
         return lambda data: None if data is None else one(data)
@@ -185,7 +192,7 @@ def describe(kind: Any) -> dict[str, Any]:
     if origin is Annotated:
         described = describe(arguments[0])
         for rule in arguments[1:]:
-            described |= _described(rule, described["type"])
+            described |= _described(rule, described.get("type", ""))
         return described
     if origin in (Union, types.UnionType):
         options = [describe(option) for option in arguments if option is not types.NoneType]
@@ -233,6 +240,8 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 
 
 def _described(rule: Any, type_: str) -> dict[str, Any]:
+    if isinstance(rule, Length):
+        return {"maxItems": rule.most}
     if isinstance(rule, Pattern):
         return {"pattern": f"^{rule.regex}$"}
     if isinstance(rule, Between) and type_ == "integer":
@@ -240,6 +249,11 @@ def _described(rule: Any, type_: str) -> dict[str, Any]:
     if isinstance(rule, Between) and type_ == "string" and rule.low < 0:
         return {"pattern": r"^-?\d{1,18}(\.\d{1,12})?$"}
     return {}
+
+
+def _plain(kind: Any) -> Any:
+    """The origin of a type, whatever rules are on it."""
+    return get_origin(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
 
 
 @cache
@@ -256,6 +270,9 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError]) -> Any:
     if origin is Annotated:
         base, *rules = get_args(kind)
         before = len(errors)
+        for rule in rules:
+            if isinstance(rule, Length) and isinstance(data, list) and len(data) > rule.most:
+                return fail("limit_exceeded", f"At most {rule.most} entries.")
         value = _read(base, data, pointer, errors)
         if len(errors) == before:
             for rule in rules:
@@ -266,7 +283,7 @@ def _read(kind: Any, data: Any, pointer: str, errors: list[FieldError]) -> Any:
         if data is None and len(options) < len(get_args(kind)):
             return None
         wanted = tuple if isinstance(data, list) else Literal
-        chosen = next((option for option in options if get_origin(option) is wanted), options[0])
+        chosen = next((option for option in options if _plain(option) is wanted), options[0])
         return _read(chosen, data, pointer, errors)
     if origin is Literal:
         choices = get_args(kind)
@@ -384,10 +401,9 @@ def _judge(rule: Any, value: Any, fail: Any) -> None:
         if not re.fullmatch(rule.regex, value):
             fail("invalid_format", f"Must be {rule.hint}.")
     elif isinstance(rule, Between):
-        size = len(value) if isinstance(value, tuple) else value
-        if size < rule.low:
+        if value < rule.low:
             fail(rule.below, f"Must be at least {rule.low}.")
-        elif size > rule.high:
+        elif value > rule.high:
             fail(rule.above, f"Must be at most {rule.high}.")
 
 

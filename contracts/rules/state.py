@@ -12,7 +12,7 @@ from uuid import UUID
 from commerce.money import exponent
 from contracts.rules import schema
 from contracts.rules.periods import Cadence, Period, billing_period
-from contracts.rules.schema import Between, Minor, Pattern, Quantity, Rate, Share
+from contracts.rules.schema import Between, Length, Minor, Pattern, Quantity, Rate, Share
 from contracts.rules.terms import Amount, Billing, Currency, Terms
 
 __all__ = ["Amount", "Billing", "Currency", "Terms"]
@@ -20,7 +20,9 @@ __all__ = ["Amount", "Billing", "Currency", "Terms"]
 Kind = Literal["recurring", "usage", "one_off"]
 BillFrom = Literal["effective", "in_service"]
 HoldReason = Literal["buyer", "non_payment", "abuse", "seller_fault", "maintenance", "legal"]
-Scope = Literal["all"] | tuple[UUID, ...]
+MAX_LINES = 200
+SomeLines = Annotated[tuple[UUID, ...], Length(MAX_LINES)]
+Scope = Literal["all"] | SomeLines
 
 NOBODY = UUID(int=0)
 FINAL = frozenset({"expired", "terminated", "cancelled"})
@@ -62,7 +64,7 @@ class Price:
     model: Literal["flat", "unit", "graduated", "volume", "package", "one_off"]
     rate: Rate = Decimal(0)
     currency: Currency = ""
-    tiers: tuple[Tier, ...] = ()
+    tiers: Annotated[tuple[Tier, ...], Length(100)] = ()
     package_size: Quantity | None = None
     included: Quantity = Decimal(0)
     min_minor: Minor | None = None
@@ -305,6 +307,9 @@ class Signature:
     name: schema.Text
     at: datetime
     doc_sha256: Annotated[str, Pattern("[0-9a-f]{64}", "64 hexadecimal digits")] | None = None
+
+
+Signatures = Annotated[tuple[Signature, ...], Length(MAX_LINES + 2)]  # each line's seller, buyer and partner
 
 
 @dataclass(frozen=True)

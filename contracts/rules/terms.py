@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from commerce.errors import FieldError
-from contracts.rules.schema import Between, Minor, Pattern, Share, Text
+from contracts.rules.schema import Between, Length, Minor, Pattern, Share, Text
 
 Currency = Annotated[str, Pattern("[A-Z]{3}", "three capital letters")]
 Days = Annotated[int, Between(0, 365)]
@@ -80,7 +80,7 @@ class Sla:
 
     policy: Text = "standard"
     credit: Literal["tiered", "pro_rata"] = "tiered"
-    tiers: tuple[SlaTier, ...] = (
+    tiers: Annotated[tuple[SlaTier, ...], Length(100)] = (
         SlaTier(Decimal("0.999"), Decimal("0.05")),
         SlaTier(Decimal("0.99"), Decimal("0.1")),
         SlaTier(Decimal("0.95"), Decimal("0.3")),
@@ -119,7 +119,7 @@ class References:
     """What the parties call it: nothing here changes money."""
 
     po_number: Text | None = None
-    labels: tuple[Text, ...] = ()
+    labels: Annotated[tuple[Text, ...], Length(50)] = ()
     notes: Text | None = None
 
 

@@ -9,7 +9,7 @@ from commerce.errors import Conflict, FieldError, InvalidInput
 from contracts.rules import schema
 from contracts.rules.operations.base import Operation, operation
 from contracts.rules.operations.create import TrialPeriod, trial_faults
-from contracts.rules.state import ContractState, Signature, Trial, evolve
+from contracts.rules.state import ContractState, Signatures, Trial, evolve
 
 _SOURCES = {
     "submit": frozenset({"draft"}),
@@ -48,7 +48,7 @@ class Activate:
     """
 
     stage: Literal["submit", "withdraw", "signed", "live"]
-    signatures: tuple[Signature, ...] = ()
+    signatures: Signatures = ()
     contract_effective_at: datetime | None = None
     service_activation_at: datetime | None = None
     acceptance_at: datetime | None = None

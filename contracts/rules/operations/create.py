@@ -12,8 +12,8 @@ from contracts.rules import schema
 from contracts.rules.operations.base import Operation, operation
 from contracts.rules.operations.products import AddProduct, add_lines, check_lines
 from contracts.rules.periods import add_months
-from contracts.rules.schema import Between, Pattern, Text
-from contracts.rules.state import Billing, ContractState, Currency, Terms, Trial, evolve
+from contracts.rules.schema import Between, Length, Pattern, Text
+from contracts.rules.state import MAX_LINES, Billing, ContractState, Currency, Terms, Trial, evolve
 from contracts.rules.terms import contradictions
 
 
@@ -51,7 +51,7 @@ class Create:
     term: Term = field(default_factory=Term)
     billing: Billing = field(default_factory=Billing)
     terms: Terms = field(default_factory=Terms)
-    lines: tuple[AddProduct, ...] = ()
+    lines: Annotated[tuple[AddProduct, ...], Length(MAX_LINES)] = ()
     end_policy: Literal["expire", "renew", "evergreen"] = "expire"
     trial: TrialPeriod | None = None
     quote_ref: Text | None = None

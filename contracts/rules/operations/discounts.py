@@ -16,7 +16,7 @@ from commerce.errors import Conflict, FieldError, InvalidInput, NotFound
 from contracts.rules import schema
 from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, lines_of
 from contracts.rules.operations.base import operation
-from contracts.rules.schema import Between, Pattern, Quantity, Share
+from contracts.rules.schema import Between, Length, Pattern, Quantity, Share
 from contracts.rules.state import Amount, ContractState, Discount, Percent, RampStep, Scope, evolve
 
 KindOfDiscount = Literal["percent", "fixed_per_period", "free_units", "ramp"]
@@ -63,7 +63,7 @@ class ApplyDiscount:
     percent: Percent | None = None
     amount: Amount | None = None
     units: Quantity | None = None
-    ramp: tuple[RampStep, ...] = ()
+    ramp: Annotated[tuple[RampStep, ...], Length(120)] = ()
     duration: Duration = field(default_factory=Duration)
     stack_order: Annotated[int, Between(0, 100)] = 0
     funded_by: Funding = field(default_factory=Funding)

@@ -20,7 +20,7 @@ from contracts.rules.loans import payoff_of
 from contracts.rules.operations.agreed import AgreedOperation, begins, lines_of
 from contracts.rules.operations.base import operation
 from contracts.rules.schema import Between, Minor, Share
-from contracts.rules.state import Charge, ContractState, Financing, Lender, evolve
+from contracts.rules.state import Charge, ContractState, Financing, Lender, SomeLines, evolve
 
 Clause = Literal["accelerate", "continue", "payoff"]
 _REPLACING = frozenset({"refinance", "top_up"})
@@ -49,7 +49,7 @@ class AttachFinancing:
     interest_only_months: Annotated[int, Between(0, 83)] = 0
     fee_minor: Minor = 0
     lender: Lender = field(default_factory=Lender)
-    collateral: tuple[UUID, ...] = ()
+    collateral: SomeLines = ()
     prepayment_penalty: Share = Decimal(0)
     late_fee_minor: Minor = 0
     on_terminate: Clause = "accelerate"

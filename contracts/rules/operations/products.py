@@ -1,6 +1,6 @@
 """Operations on lines: add a product, remove it, change how many."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -13,8 +13,9 @@ from contracts.rules.operations.base import RUNNING, operation
 from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
 from contracts.rules.operations.prices import check_amount
 from contracts.rules.periods import MONTHS, add_months
-from contracts.rules.schema import Between, Count, Server, Text
+from contracts.rules.schema import Between, Count, Length, Server, Text
 from contracts.rules.state import (
+    MAX_LINES,
     NOBODY,
     BillFrom,
     Charge,
@@ -26,10 +27,10 @@ from contracts.rules.state import (
     evolve,
 )
 
-MAX_LINES = 200
+MAX_UNITS = 2000
 _TICK = timedelta(microseconds=1)
 
-Units = tuple[Text, ...]
+Units = Annotated[tuple[Text, ...], Length(MAX_UNITS)]
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,16 @@ def check_lines(
         )
 
 
-def _check_units(new: Units, taken: Iterable[str], quantity: int, pointer: str) -> None:
+def _check_units(new: Units, taken: Collection[str], quantity: int, pointer: str) -> None:
     for i, unit in enumerate(new):
         if unit in taken or unit in new[:i]:
             raise Conflict(
                 f"{unit} is on the contract already.", pointer=f"{pointer}/{i}", code="unit_unavailable"
             )
+    if new and len(taken) + len(new) > MAX_UNITS:
+        raise InvalidInput(
+            f"A contract names at most {MAX_UNITS} units.", pointer=pointer, code="limit_exceeded"
+        )
     if len(new) > quantity:
         raise InvalidInput(
             f"{len(new)} units are named, {quantity} ordered.", pointer=pointer, code="units_exceed_quantity"

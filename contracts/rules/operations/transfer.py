@@ -14,7 +14,7 @@ from contracts.rules import schema
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.financing import settled
 from contracts.rules.operations.terms import check_windows
-from contracts.rules.state import ContractState, Signature, Transfer, evolve
+from contracts.rules.state import ContractState, Signatures, Transfer, evolve
 from contracts.rules.terms import AnchorDay
 
 _ALLOWED = frozenset({"pending_activation", "active"})
@@ -37,7 +37,7 @@ class TransferOwnership:
     party: Literal["buyer", "seller"]
     new_party_id: UUID
     old_party_id: UUID | None = None
-    consents: tuple[Signature, ...] = ()
+    consents: Signatures = ()
     unpaid: Literal["stays", "assumed"] = "stays"
     credits: Literal["stays", "moves"] = "stays"
     prepaid: Literal["stays", "moves"] = "stays"
