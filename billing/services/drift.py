@@ -38,6 +38,7 @@ from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.errors import NotFound, Rejected
 from commerce.outbox import append
+from commerce.outbox.breaker import while_open
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Subscription
 from contracts.rules.fold import Edit, timeline
@@ -92,7 +93,10 @@ def check_due_drift(*, actor: Actor, at: datetime, limit: int = 50) -> int:
     running = SubscriptionSync.objects.exclude(customer_id="").filter(ended_at=None)
     oldest = running.order_by(F("checked_at").asc(nulls_first=True)).values_list("pk", flat=True)
     return each(
-        oldest[:limit], lambda id_: _check_due(id_, actor=actor, at=at), what="subscription", patience=5
+        while_open(openmeter.NAME, oldest[:limit]),
+        lambda id_: _check_due(id_, actor=actor, at=at),
+        what="subscription",
+        patience=5,
     )
 
 

@@ -21,6 +21,7 @@ from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import Rejected, Retryable
 from commerce.money import Money
+from commerce.outbox.breaker import is_shut, while_open
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from commerce.states import transition
@@ -48,8 +49,11 @@ def refresh_invoice(*, provider_id: str, actor: Actor, at: datetime) -> Invoice 
 def poll_invoices(*, actor: Actor, at: datetime) -> int:
     """Re-read what changed at the provider lately, and some of our drafts; return how many there were.
 
-    An invoice that cannot be applied now is logged and holds up none of the others.
+    An invoice that cannot be applied now is logged and holds up none of the others. While the provider's
+    line is paused or open nothing is asked.
     """
+    if is_shut(PROVIDER):
+        return 0
     ours = Invoice.objects.filter(provider=PROVIDER)
     newest = ours.order_by("-provider_updated_at").values_list("provider_updated_at", flat=True).first()
     since = newest - OVERLAP if newest else None
@@ -62,7 +66,7 @@ def poll_invoices(*, actor: Actor, at: datetime) -> int:
     changed = [invoice.id for invoice in listed if known.get(invoice.id) != invoice.updated_at]
     drafts = ours.filter(status=InvoiceStatus.DRAFT).order_by("?").values_list("provider_id", flat=True)
     return each(
-        dict.fromkeys([*changed, *drafts[:DRAFTS_PER_POLL]]),
+        while_open(PROVIDER, dict.fromkeys([*changed, *drafts[:DRAFTS_PER_POLL]])),
         lambda id_: refresh_invoice(provider_id=id_, actor=actor, at=at),
         what="invoice",
         patience=5,

@@ -18,6 +18,7 @@ from billing.services.wallet import retried_when_spent, spendable
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.money import Money
+from commerce.outbox.breaker import is_shut, while_open
 from commerce.parties.models import Organization, ProviderReference
 from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import IncomingPayment
@@ -42,7 +43,10 @@ def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
     """Apply what arrived in the last days, and ask about what is pending or may still be pulled back.
 
     Returns how many were applied or asked about. One that fails is logged and holds up none of the others.
+    While the bank's line is paused or open nothing is asked.
     """
+    if is_shut(PROVIDER):
+        return 0
     recent = {
         payment.id: payment
         for payment in modern_treasury.client().incoming_payments(since=(at - LOOK_BACK).date())
@@ -58,7 +62,7 @@ def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
     )
     due = ours.filter(status=PayInStatus.COMPLETED, next_look_at__lte=at)
     due = due.exclude(provider_id__in=recent).order_by("?")
-    asked = [*pending[:ASKED_PER_POLL], *due[:ASKED_PER_POLL]]
+    asked = while_open(PROVIDER, [*pending[:ASKED_PER_POLL], *due[:ASKED_PER_POLL]])
     return applied + each(
         asked, lambda pay_in: _ask(pay_in, actor=actor, at=at), what="incoming payment", patience=5
     )

@@ -5,17 +5,20 @@ they are on `STREAMS` streams: what a provider cannot bear of one or two is thei
 parked like any other. While it is open nothing counts as an attempt, so that such an outage parks nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection
+from django.db.models import Q
 
 from commerce.outbox.models import Circuit
+
+Item = TypeVar("Item")
 
 FAILURES = 5
 STREAMS = 3
@@ -93,6 +96,23 @@ def admit(lane: str, *, lease: timedelta) -> Admission:
 def is_paused(lane: str) -> bool:
     """Whether a person has stopped the lane, perhaps a moment ago."""
     return Circuit.objects.filter(lane=lane, paused_at__isnull=False).exists()
+
+
+def is_shut(lane: str) -> bool:
+    """Whether nothing but a probe is sent to the lane now. Who only wonders leaves the probe to the relay."""
+    shut = Q(paused_at__isnull=False) | Q(open_until__isnull=False)
+    return Circuit.objects.filter(shut, lane=lane).exists()
+
+
+def while_open(lane: str, items: Iterable[Item]) -> Iterator[Item]:
+    """What a poller asks a provider about: nothing more once its line is shut, or nobody was there."""
+    for item in items:
+        if is_shut(lane):
+            return
+        with listening() as line:
+            yield item
+        if line.missed and not line.heard:
+            return
 
 
 def answered(lane: str) -> None:

@@ -19,6 +19,7 @@ from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import ProviderError, Rejected, Unknown
 from commerce.outbox import append
+from commerce.outbox.breaker import while_open
 from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import PaymentOrder, Return
 from commerce.states import transition
@@ -36,6 +37,8 @@ from payouts.services.payouts import (
 
 log = logging.getLogger(__name__)
 
+# Looks in a row that nobody answered.
+PATIENCE = 5
 _REFUSED = (400, 404, 422)
 _DEAD_RETURN = ("failed", "cancelled")
 
@@ -233,9 +236,20 @@ def poll_settlement(*, settlement_id: UUID, actor: Actor, at: datetime) -> None:
 
 
 def poll_payouts(*, at: datetime, actor: Actor, limit: int = 200) -> int:
-    """Look at every order whose next look has come; returns how many answered. For lost webhooks."""
+    """Look at every order whose next look has come; returns how many answered. For lost webhooks.
+
+    While the bank's line is paused or open nothing is asked; the rest waits when it stops answering.
+    """
     due = list(Payout.objects.due_for_poll(timezone.now()).values_list("pk", flat=True)[:limit])
-    return sum(poll_payout(payout_id=id_, actor=actor, at=at, raising=False) for id_ in due)
+    answered = in_vain = 0
+    for id_ in while_open(modern_treasury.NAME, due):
+        if poll_payout(payout_id=id_, actor=actor, at=at, raising=False):
+            answered, in_vain = answered + 1, 0
+        else:
+            in_vain += 1
+        if in_vain == PATIENCE:
+            break
+    return answered
 
 
 def poll_payout(*, payout_id: UUID, actor: Actor, at: datetime, raising: bool = True) -> bool:

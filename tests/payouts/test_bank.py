@@ -11,8 +11,9 @@ from commerce.console.models import ReviewItem
 from commerce.errors import Retryable, Unknown
 from commerce.outbox import append, drain
 from commerce.outbox.models import Circuit, OutboxStream
+from commerce.outbox.services import pause_lane
 from commerce.providers import modern_treasury
-from payouts import services
+from payouts import services, tasks
 from payouts.models import Payout
 from payouts.services.bank import _send
 from tests.payouts.conftest import SEASONED, SYSTEM, World, fault, holds, open_account, orders, tell, usd
@@ -308,3 +309,38 @@ def test_the_command_looks_at_the_bank_now(ready, bank, capsys):
     call_command("payouts_advance", "--json")
     assert json.loads(capsys.readouterr().out) == {"policies": 0, "orders": 1}
     assert ready.payout().status == "paid"
+
+
+def three_at_the_bank(ready):
+    """Three payouts that the bank has, whose next look has come."""
+    submit(ready)
+    for _ in range(2):
+        ready.settle()
+        ready.release()
+        submit(ready)
+    due = timezone.now() - timedelta(seconds=1)
+    assert Payout.objects.filter(status="in_transit").update(next_poll_at=due, polls=0) == 3
+
+
+def looks():
+    return sum(Payout.objects.values_list("polls", flat=True))
+
+
+def test_a_paused_or_open_line_is_not_polled_and_its_probe_is_left_to_the_relay(ready, bank):
+    three_at_the_bank(ready)
+    pause_lane(lane="modern_treasury", actor=SYSTEM, at=SEASONED, reason="does harm")
+    assert (tasks.poll(), looks()) == (0, 0), "asked although the line is paused"
+    due = timezone.now() - timedelta(seconds=1)
+    Circuit.objects.update(paused_at=None, paused_reason="", opened_at=due, open_until=due)
+    assert (tasks.poll(), looks()) == (0, 0), "asked although the circuit is open"
+    assert Circuit.objects.get().open_until == due, "took the probe"
+    Circuit.objects.update(opened_at=None, open_until=None)
+    assert (tasks.poll(), looks()) == (3, 3)
+
+
+def test_a_poller_stops_at_the_first_look_that_finds_nobody_there(ready, bank):
+    three_at_the_bank(ready)
+    fault(bank, "error", method="GET", status=503, count=1)
+    assert (tasks.poll(), looks()) == (0, 1)
+    assert Payout.objects.exclude(last_error="").count() == 1
+    assert (tasks.poll(), looks()) == (3, 4), "those that were not asked about have lost their look"
