@@ -145,8 +145,8 @@ def create_contract(
         return EditResult(found.contract, found, replayed=True)
     parsed: Create = schema.parse(Create, fill_terms(payload, at=at))
     admission.check_party(op, parsed, ContractState(buyer_id=parsed.buyer_id), actor)
-    op.check(fold.NOTHING, parsed, at)
     parsed = resolve(parsed, at=at)
+    op.check(fold.NOTHING, parsed, at)
     if Contract.objects.filter(number=parsed.number).exists():
         raise Conflict(
             f"There is a contract {parsed.number} already.",

@@ -381,6 +381,26 @@ def test_no_line_is_sold_on_an_offer_that_is_not_on_sale(parties: Parties, paylo
     assert not Contract.objects.exists()
 
 
+def test_a_contract_is_not_opened_on_an_offer_that_it_could_not_be_extended_by(
+    parties: Parties, payload: dict[str, Any]
+) -> None:
+    longer = live(parties.seller, code="longer", min_term_months=24)
+    dear = live(parties.seller, code="dear", price={"model": "unit", "rate": "9000000000"}, capacity=None)
+    contract = create(payload).contract
+    for offer, quantity, field, code in (
+        (longer, 1, "min_term_months", "min_term_beyond_contract_end"),
+        (dear, 1_000_000, "price/rate", "amount_overflow"),
+    ):
+        line = {"line_id": str(uuid7()), "offer_id": str(offer.pk), "quantity": quantity}
+        with pytest.raises(InvalidInput) as refused:
+            create({**payload, "lines": [line]})
+        assert faults(refused.value) == {f"/lines/0/{field}": code}
+        with pytest.raises(InvalidInput) as refused:
+            edit(contract, "add_product", line)
+        assert faults(refused.value) == {f"/payload/{field}": code}
+    assert Contract.objects.count() == 1
+
+
 def test_a_line_keeps_what_it_was_sold_as(parties: Parties, payload: dict[str, Any]) -> None:
     offer = live(parties.seller)
     contract = draft_on(offer, payload)

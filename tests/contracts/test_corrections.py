@@ -1,5 +1,6 @@
 """correct: an earlier edit is voided, replaced or reinstated, two people agree, and nothing is rewritten."""
 
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,11 +14,12 @@ from commerce.console import approvals
 from commerce.console.models import Approval
 from commerce.errors import Conflict, PermissionDenied
 from commerce.models import TransitionLog
+from commerce.parties.models import Organization
 from contracts import services
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold
 from contracts.services import OperationRequest
-from tests.contracts.conftest import MARCH, edit
+from tests.contracts.conftest import MARCH, Parties, edit
 from tests.contracts.test_recording import last_event, pointers, refused
 
 pytestmark = pytest.mark.django_db
@@ -440,3 +442,28 @@ def test_a_signed_contract_keeps_its_number_its_currency_and_its_first_lines(
     new = {"payload": payload | change}
     error = refused(lambda: correct(active, target_seq=1, mode="replace", replacement=new))
     assert (f"/payload/replacement/payload{pointer}", code) in pointers(error)
+
+
+def test_a_signed_contract_keeps_its_buyer_and_the_sellers_of_its_first_lines(
+    draft: Contract, payload: dict[str, Any], parties: Parties
+) -> None:
+    zeta = Organization.objects.create(name="Zeta", slug="zeta", roles=["buyer"])
+    other = deepcopy(payload) | {"buyer_id": str(zeta.pk)}
+    other["lines"][0]["seller_id"] = str(parties.other_seller.pk)
+    # A draft may be for another buyer; from then on it is that one who signs.
+    draft = correct(draft, target_seq=1, mode="replace", replacement={"payload": other}).contract
+    assert draft.current.buyer_id == zeta.pk
+    for stage in ("submit", "signed"):
+        draft = edit(draft, "activate", {"stage": stage}, at=LATER).contract
+
+    back = {"payload": payload}
+    error = refused(lambda: correct(draft, target_seq=1, mode="replace", replacement=back))
+
+    assert pointers(error) == {
+        ("/payload/replacement/payload/buyer_id", "buyer_fixed"),
+        ("/payload/replacement/payload/lines/0/seller_id", "seller_fixed"),
+    }
+    draft.refresh_from_db()
+    assert (draft.buyer_id, draft.current.owner_epoch) == (zeta.pk, 1)
+    other["lines"][0]["quantity"] = 3
+    correct(draft, target_seq=1, mode="replace", replacement={"payload": other})

@@ -79,6 +79,37 @@ def test_two_people_agree_to_lower_or_end_what_sellers_were_promised() -> None:
     assert not approval(replace(state, status="draft"), "set_commitment", END)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"true_up": "none"},
+        {"true_up": "term_end"},
+        {"on_termination": "waive"},
+        {"window": "term"},
+        {"scope": [str(SERVERS)]},
+        {"kind": "minimum_quantity", "amount_minor": None, "units": "9999999", "scope": [str(SERVERS)]},
+    ],
+)
+def test_one_person_sets_a_commitment_again_with_more_in_it_and_not_otherwise(change: dict[str, Any]) -> None:
+    state = admit(ACTIVE, "set_commitment", SPEND)
+    assert approval(state, "set_commitment", SPEND | change)
+    assert not approval(state, "set_commitment", {**SPEND, "overage_factor": "2"})
+
+
+def test_more_of_a_commitment_is_less_beyond_it_where_that_is_dearer() -> None:
+    dear = {**SPEND, "overage_factor": "2"}
+    state = admit(ACTIVE, "set_commitment", dear)
+    assert approval(state, "set_commitment", {**dear, "amount_minor": 9_000_000})
+    assert approval(state, "set_commitment", SPEND)
+    assert not approval(state, "set_commitment", {**dear, "overage_factor": "3"})
+
+
+def test_units_that_stay_open_are_bought_once_only() -> None:
+    state = admit(ACTIVE, "set_commitment", UNITS)
+    assert approval(state, "set_commitment", {**UNITS, "rollover_units": "100"})
+    assert not approval(state, "set_commitment", {**UNITS, "units": "30001"})
+
+
 def test_a_commitment_after_signature_must_be_signed_again() -> None:
     assert admit(SIGNED, "set_commitment", SPEND).needs_resign
     assert admit(SIGNED, "set_commitment", PREPAID).needs_resign

@@ -17,7 +17,7 @@ from contracts.rules import fold
 from contracts.rules.charges import rises_over, uplifted
 from contracts.rules.operations.renew import term_end
 from contracts.rules.state import ContractState, Price, Tier
-from tests.contracts.conftest import edit
+from tests.contracts.conftest import OPERATOR, edit
 from tests.contracts.scheduling import day, events_of, renewing, rows, tick
 
 UPLIFT = {"uplift": {"kind": "percent", "value": "0.035", "cap": "0.05"}}
@@ -88,6 +88,40 @@ def test_a_person_may_agree_on_any_price_for_the_new_term(payload: dict[str, Any
     assert rows(contract, key__startswith="renew") == [
         ("renew:2", "2027-04-01", "cancelled"), ("renew:3", "2027-05-01", "planned")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("price", "pointer", "code"),
+    [
+        ({"model": "volume"}, "/model", "price_model_change_needs_new_line"),
+        ({"model": "graduated"}, "/model", "price_model_change_needs_new_line"),
+        ({"model": "package", "rate": "5"}, "/model", "price_model_change_needs_new_line"),
+        ({"model": "one_off", "rate": "5"}, "/model", "price_model_change_needs_new_line"),
+        ({"model": "unit", "rate": "1", "currency": "EUR"}, "/currency", "currency_mismatch"),
+        ({"model": "unit", "tiers": [{"rate": "1"}]}, "/tiers", "tiers_invalid"),
+        ({"model": "unit", "package_size": "5"}, "/package_size", "package_size_invalid"),
+        ({"model": "unit", "min_minor": 500, "max_minor": 100}, "/max_minor", "bounds_invalid"),
+        ({"model": "unit", "rate": "90000000000000"}, "", "amount_overflow"),
+    ],
+)
+def test_a_price_of_the_new_term_is_one_that_the_line_may_have(
+    payload: dict[str, Any], servers: UUID, price: dict[str, Any], pointer: str, code: str
+) -> None:
+    contract = renewing(payload, "2027-03-01")
+    body = {"reprice": [{"line_id": str(servers), "price": price}]}
+    assert refused(contract, body, day("2027-03-02")) == (code, f"/payload/reprice/0/price{pointer}")
+    with pytest.raises(CommerceError) as previewed:
+        services.preview_edit(
+            contract_id=contract.pk, operation="renew", payload=body, actor=OPERATOR, at=day("2027-03-02"),
+            expected_version=None,
+        )  # fmt: skip
+    assert previewed.value.code == code
+
+
+def test_an_uplift_makes_of_no_price_more_than_money_can_say(payload: dict[str, Any]) -> None:
+    payload["lines"][0]["price"]["rate"] = "40000000000000"
+    contract = renewing(payload, "2027-03-01", renewal={"uplift": {"kind": "percent", "value": "1"}})
+    assert refused(contract, {}, day("2027-03-02")) == ("amount_overflow", "/payload/uplift/value")
 
 
 def test_a_term_is_renewed_once(payload: dict[str, Any]) -> None:

@@ -51,8 +51,7 @@ class SetCommitmentOperation(AgreedOperation[SetCommitment]):
         old = state.commitments.get(payload.commitment_id)
         if state.status not in RUNNING or old is None:
             return ""
-        lower = (payload.amount_minor or 0) < old.amount_minor or (payload.units or 0) < old.units
-        return "Sellers were promised what falls short of this commitment." if lower else ""
+        return "" if _holds_to(old, payload) else "Sellers were promised what falls short of this commitment."
 
     def check(self, state: ContractState, payload: SetCommitment, at: datetime) -> None:
         if payload.mode == "end":
@@ -126,6 +125,17 @@ class SetCommitmentOperation(AgreedOperation[SetCommitment]):
 
     def buyer_may(self, payload: SetCommitment, state: ContractState) -> bool:
         return state.status == "draft"
+
+
+def _holds_to(old: Commitment, payload: SetCommitment) -> bool:
+    """Whether it is set again with more in it at most: anything else of it may lower what is owed."""
+    if payload.mode == "end" or payload.kind != old.kind:
+        return False
+    new = _commitment(payload, old.kind, old.since)
+    more = {"overage_factor": max(old.overage_factor, new.overage_factor)}
+    if old.overage_factor == 1:  # else more of it leaves less that goes beyond it
+        more |= {name: max(getattr(old, name), getattr(new, name)) for name in ("amount_minor", "units")}
+    return new == evolve(old, **more, ends_at=None)
 
 
 def _commitment(

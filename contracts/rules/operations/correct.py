@@ -98,7 +98,8 @@ def check_correction(payload: Correct, log: Iterable[tuple[int, str]]) -> None:
 def check_replacement(operation: str, old: Any, new: Any, *, signed: bool) -> None:
     """Raise where the target's payload `new` takes back what is not to be taken back of `old`.
 
-    A contract keeps its number and its currency; a `signed` one its first lines, which others rest on.
+    A contract keeps its number and its currency; a `signed` one its buyer and its first lines, which others
+    rest on, with their sellers.
     """
     if operation == "create" and (faults := list(_create_faults(old, new, signed))):
         raise schema.invalid(faults)
@@ -109,7 +110,17 @@ def _create_faults(old: Create, new: Create, signed: bool) -> Iterator[FieldErro
         yield FieldError("/number", "number_fixed", f"The contract is {old.number} to its parties.")
     if new.currency != old.currency:
         yield FieldError("/currency", "currency_fixed", f"The contract is in {old.currency}.")
+    if not signed:
+        return
+    if new.buyer_id != old.buyer_id:
+        words = "Its buyer has signed it: transfer the ownership instead."
+        yield FieldError("/buyer_id", "buyer_fixed", words)
+    sellers = {line.line_id: line.seller_id for line in old.lines}
+    for i, line in enumerate(new.lines):
+        if sellers.get(line.line_id, line.seller_id) != line.seller_id:
+            words = "Its seller has signed it: transfer the ownership instead."
+            yield FieldError(f"/lines/{i}/seller_id", "seller_fixed", words)
     dropped = {line.line_id for line in old.lines} - {line.line_id for line in new.lines}
-    if signed and dropped:
+    if dropped:
         names = ", ".join(sorted(str(line_id) for line_id in dropped))
         yield FieldError("/lines", "line_dropped", f"It was signed with {names}: remove a line instead.")

@@ -66,16 +66,9 @@ class ChangePriceOperation(AgreedOperation[ChangePrice]):
             raise InvalidInput("Give either price or percent.", pointer="/price", code="price_or_percent")
         line = live_line(state, payload.line_id)
         if payload.price is not None:
-            check_currency(state, payload.price.currency, "/price/currency")
-            if payload.price.model != line.price.model:
-                raise Conflict(
-                    f"The line is priced {line.price.model}; another model needs another line.",
-                    pointer="/price/model",
-                    code="price_model_change_needs_new_line",
-                )
-            if faults := list(price_faults(payload.price, line.kind, pointer="/price")):
-                raise schema.invalid(faults)
-        check_amount(payload.of(line), line.quantity, "/price" if payload.price else "/percent")
+            check_price(state, line, payload.price, "/price")
+        else:
+            check_amount(payload.of(line), line.quantity, "/percent")
         if state.status in RUNNING and _rises(line, payload):
             _check_rise(state, line, payload, at)
 
@@ -88,6 +81,20 @@ class ChangePriceOperation(AgreedOperation[ChangePrice]):
 
     def event(self, payload: ChangePrice, before: ContractState) -> str:
         return "contract.price_changed"
+
+
+def check_price(state: ContractState, line: LineState, price: Price, pointer: str) -> None:
+    """Raise unless the line may cost that: its currency, its model, a whole price, an amount of money."""
+    check_currency(state, price.currency, f"{pointer}/currency")
+    if price.model != line.price.model:
+        raise Conflict(
+            f"The line is priced {line.price.model}; another model needs another line.",
+            pointer=f"{pointer}/model",
+            code="price_model_change_needs_new_line",
+        )
+    if faults := list(price_faults(price, line.kind, pointer=pointer)):
+        raise schema.invalid(faults)
+    check_amount(evolve(price, currency=line.price.currency), line.quantity, pointer)
 
 
 def check_amount(price: Price, quantity: int, pointer: str) -> None:

@@ -12,9 +12,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from commerce.errors import CommerceError, Conflict, InvalidInput, NotFound
+from commerce.errors import CommerceError, Conflict, InvalidInput
 from contracts.rules.charges import rises_over, uplifted
+from contracts.rules.operations.agreed import live_line
 from contracts.rules.operations.base import RUNNING, Operation, operation
+from contracts.rules.operations.prices import check_amount, check_price
 from contracts.rules.periods import add_months
 from contracts.rules.schema import Between
 from contracts.rules.state import ContractState, LineState, Price, evolve
@@ -221,28 +223,19 @@ def _check_prices(state: ContractState, payload: Renew) -> None:
         )
     negotiated = payload.trigger == "manual" and uplift.kind != "catalog"
     for i, one in enumerate(payload.reprice):
-        line = state.lines.get(one.line_id)
-        if line is None or not line.live:
-            raise NotFound(
-                f"The contract has no live line {one.line_id}.",
-                pointer=f"/reprice/{i}/line_id",
-                code="line_not_found",
-            )
-        if one.price.currency and one.price.currency != state.currency:
-            raise InvalidInput(
-                f"The contract is in {state.currency}, the price in {one.price.currency}.",
-                pointer=f"/reprice/{i}/price/currency",
-                code="currency_mismatch",
-            )
+        line = live_line(state, one.line_id, f"/reprice/{i}/line_id")
+        check_price(state, line, one.price, f"/reprice/{i}/price")
         if cap is not None and not negotiated and rises_over(line.price, one.price, cap):
             raise Conflict(
                 f"The price of {line.product_code} would rise by more than the cap of {cap}.",
                 pointer=f"/reprice/{i}/price",
                 code="uplift_over_cap",
             )
-    missing = {line.line_id for line in state.live_lines if line.offer_id} - {
-        one.line_id for one in payload.reprice
-    }
+    listed = {one.line_id for one in payload.reprice}
+    for line in _priced(state, payload):
+        if line.line_id not in listed:
+            check_amount(line.price, line.quantity, "/uplift/value")
+    missing = {line.line_id for line in state.live_lines if line.offer_id} - listed
     if uplift.kind == "catalog" and missing:
         raise InvalidInput(
             "The new term is sold as its offers are now: give the price of every line that has one.",
