@@ -26,11 +26,20 @@ PEER = {
     "settings": "commerce.settings",
     "database": "procrastinate",
 }
+PRODUCT = OURS | {"module": "tests.benchmarks.outbox.product"}
 EVENTS_PER_STREAM = 3
 CONCURRENCY = (1, 10, 40)
 # Enough work for the measurement's length at a rate that is not reached; each side does all it was given.
 BATCH_EVENTS, SINGLE_EVENTS, JOBS = 21_000, 1_500, 900
-LANES = {"batch": "bench.many", "local": "bench.one"}
+SETTLED, TOLD = 30, 1_000
+# By event type the lane and the groups of its handlers.
+HEARD = {
+    "bench.many": ("batch", ["bench.many"]),
+    "bench.many_twice": ("batch", ["bench.many", "bench.others"]),
+    "bench.one": ("local", ["bench.one"]),
+    "bench.one_twice": ("local", ["bench.one", "bench.other"]),
+    "bench.elsewhere": ("elsewhere", ["bench.elsewhere"]),
+}
 FULL = {"idle": (10_000, 1_000_000), "due": 600, "claim": 300, "times": 50, "appends": 600, "alone": 10}
 QUICK = {"idle": (500, 5_000), "due": 60, "claim": 30, "times": 5, "appends": 10, "alone": 3}
 QUICKLY = Target(100, of="ours", lower=True)
@@ -53,29 +62,32 @@ def run(run: Run) -> list[Row]:
             *_backlog(run, ours, run.backlog or (QUICK_BACKLOG if run.quick else BACKLOG)),
             *_appending(run, ours),
         ]
-    return [*rows, *_waiting(run, sizes)]
+    return [*rows, *_product(run), *_waiting(run, sizes)]
 
 
 def _load(
     run: Run,
-    lane: str,
+    heard: str,
     streams: int,
     *,
     state: str = "due",
-    group: str = "",
     events: int = EVENTS_PER_STREAM,
     empty: bool = True,
 ) -> None:
-    facts = {
-        "streams": streams,
-        "events": events,
-        "lane": lane,
-        "group": group or LANES[lane],
-        "state": state,
-    }
+    facts = facts_of(heard, streams, events=events, state=state)
     with run.server.connect(DATABASE) as connection:
         for statement in (*((statements.EMPTY,) if empty else ()), *statements.LOAD, statements.SETTLED):
             connection.execute(statement, facts if "%(" in statement else None)
+
+
+def facts_of(
+    heard: str, streams: int, *, events: int = EVENTS_PER_STREAM, state: str = "due"
+) -> dict[str, Any]:
+    """What the statements that load streams with events of a type ask for."""
+    lane, groups = HEARD[heard]
+    return {
+        "streams": streams, "events": events, "type": heard, "lane": lane, "groups": groups, "state": state,
+    }  # fmt: skip
 
 
 def _nothing_left(run: Run) -> None:
@@ -89,18 +101,22 @@ def _nothing_left(run: Run) -> None:
 def _draining(run: Run, ours: Worker) -> list[Row]:
     with Worker(**PEER) as peer:
 
-        def drain(lane: str, per_second: int) -> float:
+        def drain(heard: str, per_second: int) -> float:
+            lane, groups = HEARD[heard]
             streams = max(int(per_second * run.seconds) // EVENTS_PER_STREAM, 1)
-            _load(run, lane, streams)
-            rate = float(ours.ask("drain", lane=lane, events=streams * EVENTS_PER_STREAM))
+            _load(run, heard, streams)
+            events = streams * EVENTS_PER_STREAM
+            rate = float(ours.ask("drain", lane=lane, events=events, groups=len(groups)))
             _nothing_left(run)
             return rate
 
         jobs = max(int(JOBS * run.seconds), 1)
         figures = run.alternate(
             {
-                "batch handler": partial(drain, "batch", BATCH_EVENTS),
-                "handler of one": partial(drain, "local", SINGLE_EVENTS),
+                "batch handler": partial(drain, "bench.many", BATCH_EVENTS),
+                "two batch handlers": partial(drain, "bench.many_twice", BATCH_EVENTS // 2),
+                "handler of one": partial(drain, "bench.one", SINGLE_EVENTS),
+                "two handlers of one": partial(drain, "bench.one_twice", SINGLE_EVENTS // 2),
             }
             | {
                 f"procrastinate, {number} at a time": partial(
@@ -111,11 +127,19 @@ def _draining(run: Run, ours: Worker) -> list[Row]:
         )
     names = [f"procrastinate, {number} at a time" for number in CONCURRENCY]
     best = max(names, key=lambda name: statistics.median(figures[name]))
-    batch, single = figures["batch handler"], figures["handler of one"]
+    batch = figures["batch handler"]
     title = f"drain, {EVENTS_PER_STREAM} events a stream, one process"
+    others = {
+        "handler of one event": "handler of one",
+        "two groups, batch handlers": "two batch handlers",
+        "two groups, handlers of one event": "two handlers of one",
+    }
     return [
         compared(f"{title}, batch handler", "/s", batch, best, figures[best], Target(10)),
-        compared(f"{title}, handler of one event", "/s", single, best, figures[best]),
+        *(
+            compared(f"{title}, {said}", "/s", figures[name], best, figures[best])
+            for said, name in others.items()
+        ),
         *(
             compared(f"{title}, batch handler", "/s", batch, name, figures[name])
             for name in names
@@ -128,16 +152,16 @@ def _claiming(run: Run, ours: Worker, sizes: dict[str, Any]) -> list[Row]:
     """One claim of streams that are due, beside few and many streams that are not for it."""
     rows = []
     kinds = {
-        "waiting": {"lane": "batch", "state": "waiting"},
-        "parked": {"lane": "batch", "state": "parked"},
-        "due in another lane": {"lane": "elsewhere", "state": "due", "group": "bench.elsewhere"},
+        "waiting": {"heard": "bench.many", "state": "waiting"},
+        "parked": {"heard": "bench.many", "state": "parked"},
+        "due in another lane": {"heard": "bench.elsewhere", "state": "due"},
     }
     for title, facts in kinds.items():
         answers = []
         for size in sizes["idle"]:
             run.say(f"claims beside {size:,} streams {title}")
             _load(run, streams=size, events=1, **facts)
-            _load(run, "batch", sizes["due"], events=1, empty=False)
+            _load(run, "bench.many", sizes["due"], events=1, empty=False)
             answers.append(ours.ask("claim", lane="batch", limit=sizes["claim"], times=sizes["times"]))
         (few, many), (small, large) = sizes["idle"], answers
         rows.append(
@@ -157,7 +181,7 @@ def _claiming(run: Run, ours: Worker, sizes: dict[str, Any]) -> list[Row]:
 def _backlog(run: Run, ours: Worker, events: int) -> list[Row]:
     run.say(f"loading {events:,} events")
     streams = events // EVENTS_PER_STREAM
-    _load(run, "batch", streams)
+    _load(run, "bench.many", streams)
     run.say("draining them")
     found = ours.ask("backlog", lane="batch", events=streams * EVENTS_PER_STREAM)
     _nothing_left(run)
@@ -177,7 +201,7 @@ def _backlog(run: Run, ours: Worker, events: int) -> list[Row]:
 
 
 def _appending(run: Run, ours: Worker) -> list[Row]:
-    _load(run, "batch", 1)
+    _load(run, "bench.many", 1)
     figures = run.alternate(
         {
             f"append, {number} per commit": partial(
@@ -192,9 +216,28 @@ def _appending(run: Run, ours: Worker) -> list[Row]:
     ]
 
 
+def _product(run: Run) -> list[Row]:
+    _load(run, "bench.many", 1)
+    with Worker(**PRODUCT) as ours:
+        figures = run.alternate(
+            {
+                "settlements of paid invoices, lane local": partial(
+                    ours.ask, "settle", events=max(int(SETTLED * run.seconds), 1)
+                ),
+                "webhook messages, 200 events at once": partial(
+                    ours.ask, "tell", events=max(int(TOLD * run.seconds), 1)
+                ),
+            }
+        )
+    return [
+        Row(f"product: {name}", "/s", statistics.median(rounds), details={"rounds": rounds})
+        for name, rounds in figures.items()
+    ]
+
+
 def _waiting(run: Run, sizes: dict[str, Any]) -> list[Row]:
     """Commit to handled on an idle system, as its processes are started, while Redis goes and comes back."""
-    _load(run, "batch", 1)
+    _load(run, "bench.many", 1)
     with _processes(), Worker(**OURS) as ours:
         _handled(ours, events=5, pause=0.5, patience=60)
         run.say(f"{sizes['appends']} appends to an idle system")

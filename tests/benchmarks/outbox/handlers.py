@@ -8,12 +8,14 @@ from commerce.outbox.models import OutboxEvent
 HANDLED = "handled"
 
 
-@on("bench.one", group="bench.one")
+@on("bench.one", "bench.one_twice", group="bench.one")
+@on("bench.one_twice", group="bench.other")
 def one(event: OutboxEvent) -> None:
     pass
 
 
-@on("bench.many", group="bench.many", batch=True)
+@on("bench.many", "bench.many_twice", group="bench.many", batch=True)
+@on("bench.many_twice", group="bench.others", batch=True)
 def many(events: list[OutboxEvent]) -> None:
     pass
 

@@ -26,13 +26,13 @@ def migrate() -> None:
     call_command("migrate", verbosity=0)
 
 
-def drain(lane: str, events: int) -> float:
-    """Events per second, until none is left."""
+def drain(lane: str, events: int, groups: int = 1) -> float:
+    """Events per second, each handled by so many groups, until none is left."""
     began = time.perf_counter()
     report = relay.drain(lanes=[lane], limit=MANY, seconds=MANY)
     passed = time.perf_counter() - began
-    if report.handled != events:
-        raise RuntimeError(f"{report.handled:,} of {events:,} events were handled.")
+    if report.handled != events * groups:
+        raise RuntimeError(f"{report.handled:,} of {events * groups:,} effects were done.")
     return events / passed
 
 

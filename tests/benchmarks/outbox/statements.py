@@ -19,17 +19,17 @@ SELECT 'bench', id, '', '', %(events)s, 0, '', '' FROM stream ORDER BY i
 _GROUPS = """
 INSERT INTO outbox_outboxstream (aggregate_type, aggregate_id, "group", lane, cursor, attempts, last_error,
                                  parked_reason, pending_since, due_at, parked_at)
-SELECT 'bench', id, %(group)s, %(lane)s, 0, 0, '', '', at,
+SELECT 'bench', id, listening, %(lane)s, 0, 0, '', '', at,
        CASE %(state)s WHEN 'due' THEN at WHEN 'waiting' THEN at + interval '1 day' END,
        CASE %(state)s WHEN 'parked' THEN at END
-  FROM stream ORDER BY i
+  FROM stream, unnest(%(groups)s::text[]) listening ORDER BY i, listening
 """
 _EVENTS = """
 INSERT INTO outbox_outboxevent (event_id, aggregate_type, aggregate_id, sequence, type, version, payload,
                                 headers, occurred_at, recorded_at)
-SELECT gen_random_uuid(), 'bench', id, sequence, %(group)s, 1,
+SELECT gen_random_uuid(), 'bench', id, sequence, %(type)s, 1,
        jsonb_build_object('amount', i, 'currency', 'USD', 'reason', 'a benchmark'),
-       jsonb_build_object('request_id', '', 'actor', 'system:benchmark'), at, at
+       jsonb_build_object('request_id', '', 'actor', 'system:benchmark', 'for', %(groups)s::text[]), at, at
   FROM stream, generate_series(1, %(events)s) sequence ORDER BY sequence, i
 """
 LOAD = (_STREAMS, _HEADS, _GROUPS, _EVENTS, "DROP TABLE stream")

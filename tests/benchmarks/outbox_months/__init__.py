@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from tests.benchmarks.outbox import EVENTS_PER_STREAM, LANES, statements
+from tests.benchmarks.outbox import EVENTS_PER_STREAM, HEARD, facts_of, statements
 from tests.benchmarks.report import Row, compared
 from tests.benchmarks.run import Run
 from tests.benchmarks.worker import Worker
@@ -16,8 +16,8 @@ OURS = {"module": "tests.benchmarks.outbox_months.ours", "settings": "tests.benc
 PARTITIONED, ONE, OLD_GUARD = "months", "one_table", "one_table_old_guard"
 SIDES = (PARTITIONED, ONE, OLD_GUARD)
 MONTHS = 36
-FULL = {"history": 5_000, "drained": {"batch": 9_000, "local": 600}, "times": 50}
-QUICK = {"history": 200, "drained": {"batch": 300, "local": 30}, "times": 5}
+FULL = {"history": 5_000, "drained": {"bench.many": 9_000, "bench.one": 600}, "times": 50}
+QUICK = {"history": 200, "drained": {"bench.many": 300, "bench.one": 30}, "times": 5}
 
 _MONTHS = """
 DO $$
@@ -83,11 +83,11 @@ def run(run: Run) -> list[Row]:
     with ExitStack() as stack:
         workers = {side: stack.enter_context(Worker(**OURS, database=side)) for side in SIDES}
         rows = []
-        for lane, events in sizes["drained"].items():
+        for heard, events in sizes["drained"].items():
             figures = run.alternate(
-                {side: partial(_drain, run, workers[side], side, lane, events) for side in SIDES}
+                {side: partial(_drain, run, workers[side], side, heard, events) for side in SIDES}
             )
-            rows += _rows(f"drain, {lane}", "/s", figures)
+            rows += _rows(f"drain, {HEARD[heard][0]}", "/s", figures)
         figures = run.alternate(
             {side: partial(workers[side].ask, "append_rate", seconds=run.seconds) for side in SIDES}
         )
@@ -95,15 +95,12 @@ def run(run: Run) -> list[Row]:
         return [*rows, *_statements(run, workers, sizes["times"])]
 
 
-def _drain(run: Run, worker: Worker, side: str, lane: str, events: int) -> float:
-    facts = {
-        "streams": events // EVENTS_PER_STREAM, "events": EVENTS_PER_STREAM, "lane": lane,
-        "group": LANES[lane], "state": "due",
-    }  # fmt: skip
+def _drain(run: Run, worker: Worker, side: str, heard: str, events: int) -> float:
+    facts = facts_of(heard, events // EVENTS_PER_STREAM)
     with run.server.connect(side) as connection:
         for statement in statements.LOAD:
             connection.execute(statement, facts if "%(" in statement else None)
-    return float(worker.ask("drain", lane=lane, events=events))
+    return float(worker.ask("drain", lane=facts["lane"], events=events))
 
 
 def _statements(run: Run, workers: dict[str, Worker], times: int) -> list[Row]:
