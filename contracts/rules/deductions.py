@@ -1,19 +1,22 @@
 """What the discounts in force take off the charges of one billing period, discount by discount."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from uuid import UUID
 
 from commerce.money import round_half_up
 from contracts.rules.discounts import fixed_off, free_share, percents_off, share_off, steps
-from contracts.rules.rating import Rated, Usage, part_of
+from contracts.rules.rating import Count, Rated, Usage, part_of
 from contracts.rules.segments import Stretch
 from contracts.rules.state import Discount
 
 _DISCOUNTABLE = frozenset({"recurring", "usage", "one_off"})
+# Units, and the part of the charge during which they are free.
+_Free = tuple[Fraction, Fraction]
+_NONE = Fraction(0)
 _RANK = {"free_units": 0, "percent": 1, "ramp": 1, "fixed_per_period": 2}
 
 
@@ -44,9 +47,12 @@ def deductions(rated: Sequence[Rated], forces: Sequence[Stretch[Discount]], usag
             left[charge] -= minor
             found.append(Deduction(charge, discount, minor))
 
+    paid = [Fraction(one.quantity) for one in rated]
     for force in (one for one in ordered if one.value.kind == "free_units"):
-        for i, share in _freed(rated, force, usage):
-            take(i, force.value, min(round_half_up(left[i] * share), left[i]))
+        free = _freed(rated, paid, force, usage)
+        saved = [*_saved_at_a_time(rated, left, free), *_saved_of_counts(rated, left, paid, free)]
+        for i, minor in saved:
+            take(i, force.value, minor)
     percents = [one for one in ordered if one.value.kind in ("percent", "ramp")]
     for i, one in enumerate(rated):
         off = [force for force in percents if force.value.covers(one.segment.line_id)]
@@ -63,27 +69,70 @@ def deductions(rated: Sequence[Rated], forces: Sequence[Stretch[Discount]], usag
     return found
 
 
-def _freed(rated: Sequence[Rated], force: Stretch[Discount], usage: Usage) -> Iterator[tuple[int, Fraction]]:
-    """The part of each charge that free units make up: in the lines' order, until the units are gone.
+def _freed(
+    rated: Sequence[Rated], paid: Sequence[Fraction], force: Stretch[Discount], usage: Usage
+) -> dict[int, _Free]:
+    """What is free of each charge: in the lines' order, until the units are gone.
 
-    A recurring line takes as many as it has at a time, a metered one as many as it uses.
+    A recurring line takes as many units as it has at a time, a metered one as many as it uses.
     """
+    found: dict[int, _Free] = {}
     taken: dict[UUID, Fraction] = {}
     for i, one in enumerate(rated):
-        part = part_of(one, force.start, force.end, usage) if _meets(one, force) else Fraction(0)
+        part = part_of(one, force.start, force.end, usage) if _meets(one, force) else _NONE
         if not part or one.kind == "one_off":
             continue
-        line_id, quantity = one.segment.line_id, Fraction(one.quantity)
-        spent = sum((units for other, units in taken.items() if other != line_id), Fraction(0))
-        own = taken.get(line_id, Fraction(0))
+        line_id = one.segment.line_id
+        own = taken.get(line_id, _NONE)
+        spent = sum(taken.values(), _NONE) - own
         if one.kind == "usage":
-            units = min(Fraction(force.value.units) - spent - own, quantity * part)
+            units = min(Fraction(force.value.units) - spent - own, Fraction(one.quantity) * part, paid[i])
             taken[line_id] = own + units
-            yield i, free_share(one.segment.price, quantity, units)
         else:
-            units = min(Fraction(force.value.units) - spent, quantity)
+            units = min(Fraction(force.value.units) - spent, Fraction(one.quantity))
             taken[line_id] = max(own, units)
-            yield i, part * free_share(one.segment.price, quantity, units)
+        found[i] = units, part
+    return found
+
+
+def _saved_at_a_time(
+    rated: Sequence[Rated], left: Sequence[int], free: Mapping[int, _Free]
+) -> Iterator[tuple[int, int]]:
+    """What free units save of recurring charges."""
+    for i, (units, part) in free.items():
+        one = rated[i]
+        if one.count is None:
+            share = part * free_share(one.segment.price, Fraction(one.quantity), units)
+            yield i, min(round_half_up(left[i] * share), left[i])
+
+
+def _saved_of_counts(
+    rated: Sequence[Rated], left: Sequence[int], paid: list[Fraction], free: Mapping[int, _Free]
+) -> Iterator[tuple[int, int]]:
+    """What free units save of metered charges: a count costs what it would if they had not been used.
+
+    Nothing where that costs more. The units are taken off `paid`.
+    """
+    counts: dict[tuple[UUID, Count], list[int]] = {}
+    for i, one in enumerate(rated):
+        if one.count is not None:
+            counts.setdefault((one.segment.line_id, one.count), []).append(i)
+    for (_, count), places in counts.items():
+        if not any(i in free for i in places):
+            continue
+        earned = [rated[i].segment.share for i in places]
+        before = count.costs(accumulate(paid[i] for i in places), earned)
+        for i in places:
+            paid[i] -= free[i][0] if i in free else _NONE
+        after = count.costs(accumulate(paid[i] for i in places), earned)
+        saved = [cost - rest for cost, rest in zip(before, after, strict=True)]
+        # What is saved at first may be lost again when later units cost less: only what lasts comes off.
+        lasting = [*accumulate(reversed(saved), min)][::-1]
+        done = 0
+        for i, upto in zip(places, lasting, strict=True):
+            minor = max(0, min(round_half_up(upto) - done, left[i]))
+            done += minor
+            yield i, minor
 
 
 def _slices(

@@ -30,9 +30,12 @@ def steps(discount: Discount) -> list[datetime]:
 
 
 def free_share(price: Price, quantity: Fraction, units: Fraction) -> Fraction:
-    """The part of a line's charge that `units` of its `quantity` make up when they cost nothing."""
-    whole = charge(price, quantity)
-    return 1 - charge(price, max(Fraction(0), quantity - units)) / whole if whole else Fraction(0)
+    """The part of a line's charge that `units` of its `quantity` make up when they cost nothing.
+
+    None where fewer cost more, as they may by volume.
+    """
+    whole, rest = charge(price, quantity), charge(price, max(Fraction(0), quantity - units))
+    return 1 - rest / whole if rest < whole else Fraction(0)
 
 
 def percents_off(net_minor: int, slices: Sequence[tuple[Fraction, Sequence[Fraction]]]) -> list[int]:
