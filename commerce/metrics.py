@@ -20,30 +20,31 @@ from django.http import HttpRequest, HttpResponse
 from commerce.celery import waiting
 from commerce.models import HandlerTiming
 from commerce.outbox import registry, timings
+from commerce.outbox.claims import WAITS_SINCE
 from commerce.webhooks import delivery
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COUNTED = 10_000
 KEPT_SECONDS = 10.0
 
-_LANES = """
-SELECT lane,
-  COALESCE(extract(epoch FROM now() - (
-    SELECT due_at FROM outbox_outboxstream WHERE lane = l.lane AND due_at <= now()
-    ORDER BY due_at LIMIT 1)), 0)::float AS oldest,
-  (SELECT count(*) FROM (
-     SELECT FROM outbox_outboxstream WHERE lane = l.lane AND due_at <= now() ORDER BY due_at LIMIT %(most)s
-   ) due) AS due,
+_LANES = f"""
+SELECT lane, due.oldest, due.count,
   COALESCE(extract(epoch FROM now() - c.opened_at), 0)::float AS opened, c.paused_at IS NOT NULL AS paused
-FROM unnest(%(lanes)s::text[]) l (lane) LEFT JOIN outbox_circuit c USING (lane) ORDER BY lane
-"""
-_AHEAD = """
-SELECT l.lane, ahead.working, ahead.attempts, count(*)
+FROM unnest(%(lanes)s::text[]) l (lane) LEFT JOIN outbox_circuit c USING (lane) CROSS JOIN LATERAL (
+  SELECT GREATEST(0, extract(epoch FROM now() - min({WAITS_SINCE})))::float AS oldest, count(*) FROM (
+    SELECT due_at, pending_since, last_tried_at, attempts FROM outbox_outboxstream
+    WHERE lane = l.lane AND due_at <= now() ORDER BY due_at LIMIT %(most)s
+  ) first
+) due ORDER BY lane
+"""  # noqa: S608 - a constant
+_AHEAD = f"""
+SELECT l.lane, ahead.working, ahead.attempts,
+  GREATEST(0, extract(epoch FROM now() - min({WAITS_SINCE})))::float, count(*)
 FROM unnest(%(lanes)s::text[]) l (lane) CROSS JOIN LATERAL (
-  SELECT lease_token IS NOT NULL AS working, attempts FROM outbox_outboxstream
-  WHERE lane = l.lane AND due_at > now() ORDER BY due_at LIMIT %(most)s
+  SELECT lease_token IS NOT NULL AS working, due_at, pending_since, last_tried_at, attempts
+  FROM outbox_outboxstream WHERE lane = l.lane AND due_at > now() ORDER BY due_at LIMIT %(most)s
 ) ahead GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-"""
+"""  # noqa: S608 - a constant
 _PARKED = """
 SELECT lane, count(*) FROM (
   SELECT lane FROM outbox_outboxstream WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT %(most)s
@@ -119,7 +120,9 @@ def collect() -> list[Metric]:
 def _relay() -> Iterator[Metric]:
     lanes = registry.lanes()
     arguments: dict[str, Any] = {"lanes": lanes, "most": COUNTED}
-    oldest = Metric("commerce_outbox_oldest_due_seconds", "gauge", "Age of a lane's longest due stream.")
+    oldest = Metric(
+        "commerce_outbox_oldest_due_seconds", "gauge", "Longest wait of what is due or in hand in a lane."
+    )
     streams = Metric(
         "commerce_outbox_streams", "gauge", f"Streams of a lane in a state, counted up to {COUNTED}."
     )
@@ -127,14 +130,17 @@ def _relay() -> Iterator[Metric]:
     paused = Metric("commerce_outbox_lane_paused", "gauge", "Whether a person stopped the lane.")
     attempts = Metric("commerce_outbox_waiting_streams", "gauge", "Waiting streams by failures in a row.")
     ahead = {(lane, state): 0 for lane in lanes for state in ("working", "waiting", "parked")}
-    for lane, working, failures, count in _rows(_AHEAD, arguments):
+    in_hand: defaultdict[str, float] = defaultdict(float)
+    for lane, working, failures, age, count in _rows(_AHEAD, arguments):
         ahead[lane, "working" if working else "waiting"] += count
-        if not working:
+        if working:
+            in_hand[lane] = max(in_hand[lane], age)
+        else:
             attempts.add(count, lane=lane, attempts=str(failures))
     for lane, count in _rows(_PARKED, arguments):
         ahead[lane, "parked"] = count
     for lane, age, due, open_for, is_paused in _rows(_LANES, arguments):
-        oldest.add(age, lane=lane)
+        oldest.add(max(age, in_hand[lane]), lane=lane)
         streams.add(due, lane=lane, state="due")
         opened.add(open_for, lane=lane)
         paused.add(int(is_paused), lane=lane)

@@ -5,13 +5,16 @@ Data goes to stdout (with --json as one JSON document), talk and progress to std
 """
 
 import json
+import math
 import zlib
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection, transaction
+from django.utils.dateparse import parse_datetime
 
 from commerce.actor import Actor
 from commerce.errors import CommerceError
@@ -32,6 +35,35 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 unexpected error, 2 wrong arguments, 3 findings, 4 done in part, "
     "5 running already, 6 refused by a rule, 130 interrupted."
 )
+
+
+def positive(text: str) -> int:
+    """An option's whole number, at least 1."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ArgumentTypeError(f"{text!r} is no whole number above zero")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An option's length of time, above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds above zero")
+    return value
+
+
+def instant(text: str) -> datetime:
+    """An option's instant, of one meaning everywhere."""
+    try:
+        value = parse_datetime(text)
+    except ValueError:  # of the right shape, and no day of any calendar
+        value = None
+    if value is None or value.tzinfo is None:
+        raise ArgumentTypeError(f"{text!r} is no instant with an offset, for example 2027-03-01T00:00:00Z")
+    return value
 
 
 class _RolledBack(Exception):

@@ -20,6 +20,27 @@ EVENTS_PER_STREAM = 50
 EVENTS_PER_CLAIM = 3000
 LEFT_AT_ONCE = 10_000
 
+
+class LeaseLost(Exception):
+    """Another worker holds the stream now; whatever was in hand is abandoned."""
+
+
+class WorkerLost(Exception):
+    """A lease that nobody ended."""
+
+    def __init__(self) -> None:
+        super().__init__("whoever had it in hand ended without a word: killed, or out of memory or time.")
+
+
+LOST = f"{WorkerLost.__name__}: {WorkerLost()}"
+# Whether an event is for a stream's group: as was written into it, known here or not.
+IS_FOR = """COALESCE(e.headers -> 'for' ? s."group",
+                (e.type || ' ' || s."group") = ANY (%(subscriptions)s))"""
+# Since when a stream that is due, or in somebody's hand, waits to be tried: given back untried, it is no
+# younger. One that has failed is late from its next attempt on.
+WAITS_SINCE = "CASE WHEN attempts = 0 THEN GREATEST(pending_since, last_tried_at) ELSE due_at END"
+# A token that is still there when its lease is over is a dead worker's. Which of its streams it died of, it
+# could not say: each of them is an attempt behind, and `renew` counts from then on.
 # A subquery that locks rows up to a limit could be run more than once by a join; a common table is not.
 _CLAIM = """
 WITH due AS MATERIALIZED (
@@ -27,7 +48,10 @@ WITH due AS MATERIALIZED (
   WHERE due_at <= now() AND lane = %(lane)s AND (%(groups)s::text[] IS NULL OR "group" = ANY (%(groups)s))
   ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE outbox_outboxstream s SET lease_token = %(token)s, due_at = now() + %(lease)s
+UPDATE outbox_outboxstream s
+SET lease_token = %(token)s, due_at = now() + %(lease)s,
+    attempts = CASE WHEN s.lease_token IS NULL THEN s.attempts ELSE GREATEST(s.attempts, 1) END,
+    last_error = CASE WHEN s.lease_token IS NULL OR s.attempts > 0 THEN s.last_error ELSE %(lost)s END
 WHERE s.id = ANY (ARRAY(SELECT id FROM due))
 RETURNING s.id, s.aggregate_type, s.aggregate_id, s."group", s.lane, s.cursor, s.pending_since, now(),
           s.attempts
@@ -77,6 +101,14 @@ FROM (
   OFFSET 0
 ) done WHERE s.id = done.id AND s.id = ANY (%(ids)s)
 """
+_CUT_OFF = """
+UPDATE outbox_outboxstream
+SET lease_token = NULL, due_at = now() + %(pause)s, attempts = attempts + 1, last_error = %(error)s,
+    last_tried_at = clock_timestamp()
+WHERE id = ANY (ARRAY(
+  SELECT id FROM outbox_outboxstream WHERE id = ANY (%(ids)s) AND lease_token = %(token)s
+  FOR NO KEY UPDATE SKIP LOCKED))
+"""
 _LET_GO = """
 UPDATE outbox_outboxstream SET lease_token = NULL, due_at = now() + %(pause)s
 WHERE id = ANY (ARRAY(
@@ -96,8 +128,7 @@ FROM (
   WHERE e.published_at IS NULL AND NOT EXISTS (
     SELECT FROM outbox_outboxstream s
     WHERE s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id
-      AND s.cursor < e.sequence AND (e.type || ' ' || s."group") = ANY (%(subscriptions)s)
-      AND COALESCE(e.headers -> 'for' ? s."group", true))
+      AND s.cursor < e.sequence AND {is_for})
   FOR NO KEY UPDATE OF e SKIP LOCKED
 ) settled WHERE e.id = settled.id AND e.recorded_at = settled.recorded_at {within}
 """
@@ -105,6 +136,7 @@ _WITHIN = "AND e.recorded_at >= %(oldest)s AND e.recorded_at <= %(newest)s"
 # A part of what is left, from anywhere in it: behind a parked backlog the rest has its turn too.
 _PUBLISH_LEFT = _PUBLISH.format(
     within="",
+    is_for=IS_FOR,
     handled="""
   JOIN (SELECT id FROM outbox_outboxevent WHERE published_at IS NULL AND id >= (
           SELECT min(id) + floor(random() * GREATEST(max(id) - min(id) - %(part)s, 0))
@@ -113,6 +145,7 @@ _PUBLISH_LEFT = _PUBLISH.format(
 )
 _PUBLISH_HANDLED = _PUBLISH.format(
     within=_WITHIN,
+    is_for=IS_FOR,
     handled=f"""
   JOIN unnest(%(types)s::text[], %(aggregates)s::text[], %(cursors)s::bigint[], %(reached)s::bigint[],
               %(since)s::timestamptz[]) handled (type, aggregate, cursor, reached, since)
@@ -130,10 +163,6 @@ WHERE s."group" = now_by."group" AND s.lane <> now_by.lane
 # What was recorded so much before what a claim knew of, or after it, is found without a second claim. A
 # clock of the database that was ahead and went back does not hide events: partitions are made for months.
 EARLIER, LATER = timedelta(hours=1), timedelta(days=31)
-
-
-class LeaseLost(Exception):
-    """Another worker holds the stream now; whatever was in hand is abandoned."""
 
 
 @dataclass
@@ -175,6 +204,7 @@ def claim(*, token: UUID, lane: str, limit: int, groups: list[str] | None = None
         "lane": lane,
         "groups": groups,
         "limit": limit,
+        "lost": LOST,
     }
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, arguments)
@@ -230,9 +260,14 @@ def finish(streams: list[Claimed]) -> None:
 
 
 def renew(stream: Claimed, token: UUID) -> None:
-    """By the database's clock, as everything about leases: machines need not agree on the time."""
-    held = OutboxStream.objects.filter(pk=stream.id, lease_token=token)
-    if not held.update(due_at=Now() + lease()):
+    """By the database's clock, as everything about leases: machines need not agree on the time.
+
+    What has failed before counts its attempt in advance: if its worker dies of it, nobody else could.
+    """
+    change: dict[str, Any] = {"due_at": Now() + lease()}
+    if stream.attempts:
+        change |= {"attempts": stream.attempts + 1, "last_error": LOST}
+    if not OutboxStream.objects.filter(pk=stream.id, lease_token=token).update(**change):
         raise LeaseLost
 
 
@@ -246,6 +281,16 @@ def let_go(streams: list[Claimed], token: UUID, *, for_: timedelta = timedelta(0
         arguments: dict[str, Any] = {"ids": ids, "token": token, "pause": for_}
         with connection.cursor() as cursor:
             cursor.execute(_LET_GO, arguments)
+
+
+def cut_off(streams: list[Claimed], token: UUID, *, error: str, for_: timedelta) -> None:
+    """End an attempt of all of them together, of which nobody knows whose fault it was."""
+    ids = [stream.id for stream in streams]
+    arguments: dict[str, Any] = {"ids": ids, "token": token, "error": error, "pause": for_}
+    with connection.cursor() as cursor:
+        cursor.execute(_CUT_OFF, arguments)
+    for stream in streams:
+        stream.finished = True
 
 
 def change_lanes(streams: list[Claimed], token: UUID, lanes: dict[str, str]) -> None:

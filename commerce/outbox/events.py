@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from commerce.actor import Actor
 from commerce.ids import uuid7
+from commerce.logs import event_id as current_event
 from commerce.logs import request_id as current_request
 from commerce.outbox import catalog, registry
 from commerce.outbox.models import OutboxEvent
@@ -69,7 +70,8 @@ def append(
 ) -> OutboxEvent:
     """Record that `type` happened to an aggregate at business time `at`; with `only`, for these groups.
 
-    Who listens now is written into it: who begins to later gets what happens later.
+    Who listens now is written into it: who begins to later gets what happens later. Its cause is the event
+    that is being handled, unless another is named; a handler of a batch has to name it.
 
     Locks the aggregate's head row, so that sequence order is commit order, and then the rows of the
     groups it wakes. Call it last in a service: locks are taken domain rows, head, groups. Raises
@@ -81,15 +83,17 @@ def append(
         raise ImproperlyConfigured(f"Nobody handles {type} and it is not in the catalogue of events.")
     version = catalog.verify(aggregate_type, type, version, payload)
     handlers = [handler for handler in registry.handlers_of(type) if only is None or handler.group in only]
-    headers = {"request_id": (actor and actor.request_id) or current_request.get(), **(headers or {})}
+    headers = {
+        "request_id": (actor and actor.request_id) or current_request.get(),
+        "for": [handler.group for handler in handlers],
+        **(headers or {}),
+    }
     if actor:
         headers["actor"] = str(actor)
-    if causation_id:
-        headers["causation_id"] = str(causation_id)
+    if cause := causation_id or current_event.get():
+        headers["causation_id"] = str(cause)
     if only is not None:
         headers["only"] = sorted(only)
-    if handlers:
-        headers["for"] = [handler.group for handler in handlers]
     facts: dict[str, Any] = {
         "event_id": uuid7(),
         "aggregate_type": aggregate_type,

@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from commerce.invariants import Finding, invariant
+from commerce.outbox.claims import IS_FOR
 from commerce.outbox.partitions import KEYS, after, months, strays
 from commerce.outbox.registry import subscriptions
 
@@ -55,9 +56,8 @@ def _behind(events: str, condition: str) -> list[tuple[int, str, str]]:
             f"""SELECT e.id, e.type, s."group" FROM {events} e
                 JOIN outbox_outboxstream s ON s.aggregate_type = e.aggregate_type
                  AND s.aggregate_id = e.aggregate_id AND s.cursor < e.sequence
-                WHERE s."group" <> '' AND (e.type || ' ' || s."group") = ANY (%s)
-                 AND COALESCE(e.headers -> 'for' ? s."group", true) AND {condition}
+                WHERE s."group" <> '' AND {IS_FOR} AND {condition}
                 ORDER BY e.id LIMIT 100""",  # noqa: S608 - the two above
-            [subscriptions()],
+            {"subscriptions": subscriptions()},
         )
         return cursor.fetchall()

@@ -12,7 +12,8 @@ import random
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,9 +28,9 @@ from commerce.errors import CommerceError, ProviderError
 from commerce.logs import bound, redact
 from commerce.outbox import breaker, catalog, claims, registry, timings
 from commerce.outbox.breaker import Admission, Way, listening
-from commerce.outbox.claims import Claimed, LeaseLost
+from commerce.outbox.claims import Claimed, LeaseLost, WorkerLost
 from commerce.outbox.models import OutboxEvent, OutboxFailure, OutboxStream
-from commerce.outbox.registry import BATCH, LOCAL, Handler, handler_of
+from commerce.outbox.registry import BATCH, LOCAL, handler_of, receivers_of
 from commerce.outbox.stopping import stopping
 
 Effect = Callable[[Any], None]
@@ -53,7 +54,6 @@ class DrainReport:
     handled: int = 0
     retried: int = 0
     parked: int = 0
-    streams: set[int] = field(default_factory=set)
 
 
 def drain(
@@ -122,7 +122,6 @@ def _work_on(
     if not streams:
         return
     claims.read(streams)
-    report.streams.update(stream.id for stream in streams)
     alone = streams
     if lane == BATCH:
         sizes[lane] = _next_size(streams)
@@ -162,7 +161,10 @@ def _together(streams: list[Claimed], token: UUID, report: DrainReport) -> list[
             claims.finish(streams)
             sole = [event for stream in streams for event in stream.events if _is_sole(event)]
             claims.publish_sole(sole)
-    except SoftTimeLimitExceeded:
+    except SoftTimeLimitExceeded as error:  # time is up for all of them: next time each goes alone
+        said = f"{_said(error)} in a batch of {len(streams)} streams"
+        claims.cut_off(streams, token, error=said, for_=backoff(1))
+        report.retried += len(streams)
         raise
     except DATABASE_ERRORS:
         close_old_connections()
@@ -199,14 +201,17 @@ def _waves(streams: list[Claimed]) -> Iterator[tuple[Effect, list[OutboxEvent]]]
 
 def _is_sole(event: OutboxEvent) -> bool:
     """Whether the group that it is delivered to is the only one that gets it."""
-    return [g for g in registry.groups_of(event.type) if handler_of(event, g)] == [event.group]
+    return receivers_of(event) == [event.group]
 
 
 def _one_by_one(
     streams: list[Claimed], token: UUID, report: DrainReport, deadline: float, *, probe: bool
 ) -> None:
-    """That what went wrong in one stream cannot even be recorded is no other stream's trouble."""
-    for stream in streams:
+    """That what went wrong in one stream cannot even be recorded is no other stream's trouble.
+
+    Those that have failed come last, the worst at the end: who dies of one has done the others.
+    """
+    for stream in sorted(streams, key=lambda stream: stream.attempts):
         if _is_over(deadline):
             return
         try:
@@ -227,10 +232,10 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
     for event in stream.events:
         if _is_over(deadline) or (remote and breaker.is_paused(stream.lane)):
             return
-        handler = handler_of(event, stream.group)
-        with bound(event_id=str(event.event_id), actor=f"system:{stream.group}"), listening() as line:
+        handled = False
+        with _bound(event, stream.group), listening() as line:
             try:
-                _deliver(stream, event, handler, token)
+                handled = _deliver(stream, event, token)
             except LeaseLost:
                 raise
             except SoftTimeLimitExceeded as error:  # the worker's, not the handler's fault: time is up
@@ -239,7 +244,7 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
             except Exception as error:  # the relay's edge: what a handler raises is kept, not lost
                 _record_failure(stream, event, error, token, report, heard=line.heard, probe=probe)
                 return
-        report.handled += bool(handler)
+        report.handled += handled
         if line.heard:
             breaker.answered(stream.lane)
             probe = False
@@ -250,11 +255,21 @@ def _work(stream: Claimed, token: UUID, report: DrainReport, deadline: float, *,
         stream.finished = True
 
 
-def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token: UUID) -> None:
-    """One effect and its cursor; with the last event that was read the lease ends as well."""
+def _bound(event: OutboxEvent, group: str) -> AbstractContextManager[None]:
+    """What is logged and appended while a group handles an event names the event and its request."""
+    request_id = event.headers.get("request_id", "")
+    return bound(event_id=str(event.event_id), request_id=request_id, actor=f"system:{group}")
+
+
+def _deliver(stream: Claimed, event: OutboxEvent, token: UUID) -> bool:
+    """One effect, if there is one, and its cursor; with the last event that was read the lease ends too."""
+    handler = handler_of(event, stream.group)
     remote = handler and stream.lane not in STREAMS_PER_CLAIM
-    if handler and remote:
+    if handler and stream.attempts >= ATTEMPTS_BEFORE_PARKING:
+        raise WorkerLost
+    if handler and (remote or stream.attempts):
         claims.renew(stream, token)
+    if handler and remote:
         with timings.timed(event):
             handler.effect(catalog.current(event))
         crash_point("outbox.after_remote_effect")
@@ -271,7 +286,8 @@ def _deliver(stream: Claimed, event: OutboxEvent, handler: Handler | None, token
         else:
             claims.advance(stream, event.sequence, token)
     crash_point("outbox.after_commit")
-    stream.reached, stream.finished = event.sequence, last
+    stream.reached, stream.finished, stream.attempts = event.sequence, last, 0
+    return handler is not None
 
 
 def _record_failure(
@@ -297,7 +313,7 @@ def _record_failure(
         row = OutboxStream.objects.select_for_update(no_key=True).get(pk=stream.id)
         if row.lease_token != token:
             raise LeaseLost
-        row.attempts += not excused
+        row.attempts = min(stream.attempts + (not excused), ATTEMPTS_BEFORE_PARKING)
         again = retryable and row.attempts < ATTEMPTS_BEFORE_PARKING
         row.last_error, row.last_tried_at, row.lease_token = said, timezone.now(), None
         row.due_at = Now() + backoff(row.attempts) if again else None

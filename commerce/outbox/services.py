@@ -10,15 +10,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.contrib.postgres.functions import TransactionNow
 from django.db import connection, transaction
-from django.db.models import Case, Model, Q, QuerySet, When
+from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, NotFound, StateConflict
 from commerce.models import TransitionLog
 from commerce.outbox import breaker, registry
+from commerce.outbox.claims import IS_FOR, WAITS_SINCE
 from commerce.outbox.events import nudge
 from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
 from commerce.outbox.traces import condition
@@ -28,18 +28,28 @@ MAY_APPROVE_SKIP = "outbox.approve_skip"
 
 # Those of one aggregate as an append locks them.
 _LOCKED_BY = ("aggregate_type", "aggregate_id", "group")
-# Due by the clock that claims go by; a stream that was parked while it was idle has nothing due.
-_GOES_ON: dict[str, Any] = {
-    "parked_at": None,
-    "parked_reason": "",
-    "attempts": 0,
-    "due_at": Case(When(pending_since__isnull=False, then=TransactionNow())),
-}
+# Due by the clock that claims go by, and from the events themselves: what woke it, and when, may be what was
+# lost. A stream that was parked while it was idle has nothing due.
+_WAKE = f"""
+UPDATE outbox_outboxstream s
+SET parked_at = NULL, parked_reason = '', attempts = 0, pending_since = waiting.since,
+    due_at = CASE WHEN waiting.since IS NOT NULL THEN now() END
+FROM (
+  SELECT s.id, (
+    SELECT min(e.recorded_at) FROM outbox_outboxevent e
+    WHERE e.aggregate_type = s.aggregate_type AND e.aggregate_id = s.aggregate_id
+      AND e.sequence > s.cursor AND {IS_FOR}) AS since
+  FROM outbox_outboxstream s WHERE s.id = ANY (%(ids)s) OFFSET 0
+) waiting WHERE s.id = waiting.id RETURNING s.id, s.due_at
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True)
 class Lane:
-    """Depth and age of what one worker kind drains, in streams and seconds, and whether its line is open."""
+    """Depth and age of what one worker kind drains, in streams and seconds, and whether its line is open.
+
+    `oldest_due_seconds`: of what is due or in hand, since when the longest waits for something to be tried.
+    """
 
     lane: str
     due: int
@@ -66,11 +76,12 @@ def status() -> Status:
     """How far behind the relay is. Reads partial indexes only."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT lane, count(*) FILTER (WHERE due_at <= now()),
-                      count(*) FILTER (WHERE due_at > now() AND lease_token IS NOT NULL),
-                      count(*) FILTER (WHERE due_at > now() AND lease_token IS NULL),
-                      COALESCE(EXTRACT(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())), 0)
-               FROM outbox_outboxstream WHERE due_at IS NOT NULL GROUP BY lane"""
+            f"""SELECT lane, count(*) FILTER (WHERE due_at <= now()),
+                       count(*) FILTER (WHERE due_at > now() AND lease_token IS NOT NULL),
+                       count(*) FILTER (WHERE due_at > now() AND lease_token IS NULL),
+                       GREATEST(0, EXTRACT(epoch FROM now() - min({WAITS_SINCE})
+                         FILTER (WHERE due_at <= now() OR lease_token IS NOT NULL)))
+                FROM outbox_outboxstream WHERE due_at IS NOT NULL GROUP BY lane"""  # noqa: S608
         )
         moving = {lane: figures for lane, *figures in cursor.fetchall()}
         cursor.execute(
@@ -120,12 +131,12 @@ def parked_like(stream: OutboxStream) -> QuerySet[OutboxStream]:
 
 def waiting_events(stream: OutboxStream) -> QuerySet[OutboxEvent]:
     """What its group has still to be given, in order. The bound keeps old partitions out of the search."""
+    heard = ~Q(headers__has_key="for") & Q(type__in=registry.types_of(stream.group))
     found = OutboxEvent.objects.filter(
-        ~Q(headers__has_key="for") | Q(headers__for__contains=stream.group),
+        heard | Q(headers__for__contains=stream.group),
         aggregate_type=stream.aggregate_type,
         aggregate_id=stream.aggregate_id,
         sequence__gt=stream.cursor,
-        type__in=registry.types_of(stream.group),
     )
     if stream.pending_since:
         found = found.filter(recorded_at__gte=stream.pending_since)
@@ -200,9 +211,9 @@ def resume_streams(
             expected=expected,
             found=len(rows),
         )
-    OutboxStream.objects.filter(pk__in=[row.pk for row in rows]).update(**_GOES_ON)
+    after = _wake(rows)
     TransitionLog.objects.bulk_create(
-        (_change(row, "resume", "parked", _after(row), actor=actor, at=at, reason=reason) for row in rows),
+        (_change(row, "resume", "parked", after[row.pk], actor=actor, at=at, reason=reason) for row in rows),
         batch_size=1000,
     )
     nudge({row.lane for row in rows})
@@ -268,8 +279,7 @@ def go_on(
 ) -> OutboxStream:
     """Make a locked stream due, and note who did what to it and why."""
     row.save()
-    OutboxStream.objects.filter(pk=row.pk).update(**_GOES_ON)
-    _change(row, name, before, _after(row), actor=actor, at=at, reason=reason).save()
+    _change(row, name, before, _wake([row])[row.pk], actor=actor, at=at, reason=reason).save()
     row.refresh_from_db()
     nudge([row.lane])
     return row
@@ -280,8 +290,12 @@ def locked(stream: OutboxStream, actor: Actor, permission: str = PERMISSION) -> 
     return OutboxStream.objects.select_for_update().get(pk=stream.pk)
 
 
-def _after(row: OutboxStream) -> str:
-    return "due" if row.pending_since else "idle"
+def _wake(rows: list[OutboxStream]) -> dict[int, str]:
+    """Second of two statements, after the locks; how each row is then."""
+    arguments: dict[str, Any] = {"ids": [row.pk for row in rows], "subscriptions": registry.subscriptions()}
+    with connection.cursor() as cursor:
+        cursor.execute(_WAKE, arguments)
+        return {id_: "due" if due_at else "idle" for id_, due_at in cursor.fetchall()}
 
 
 def _change(

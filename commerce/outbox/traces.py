@@ -65,7 +65,9 @@ def deliveries(event: OutboxEvent) -> list[Delivery]:
     skips = {skip.group: skip for skip in OutboxSkip.objects.filter(event_id=event.event_id)}
     failures = list(OutboxFailure.objects.filter(event_id=event.event_id).order_by("-id")[:SHOWN])
     found = []
-    for group in sorted({*registry.groups_of(event.type), *(failure.group for failure in failures)}):
+    receivers = registry.receivers_of(event)
+    concerned = {*receivers, *registry.groups_of(event.type), *(failure.group for failure in failures)}
+    for group in sorted(concerned):
         stream, skip = streams.get(group), skips.get(group)
         state = "skipped" if skip else _state(event, group, stream)
         own = [failure for failure in failures if failure.group == group]
@@ -74,7 +76,7 @@ def deliveries(event: OutboxEvent) -> list[Delivery]:
 
 
 def _state(event: OutboxEvent, group: str, stream: OutboxStream | None) -> str:
-    if registry.handler_of(event, group) is None:
+    if group not in registry.receivers_of(event):
         return "not for it"
     if stream is None:
         return "never woken"

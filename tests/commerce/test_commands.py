@@ -263,6 +263,9 @@ def test_outbox_refuses_with_6_and_changes_nothing(
         ("replay", "--since", "2027-03-01T00:00:00", "--reason", "x"),
         ("replay", "--event", "x", "--reason", "x"),
         ("drain", "--limit", "many"),
+        ("drain", "--limit", "-1"),
+        ("drain", "--seconds", "nan"),
+        ("tail", "--last", "0"),
     ],
 )
 def test_outbox_used_wrongly_is_a_usage_error(db: None, arguments: tuple[str, ...]) -> None:
@@ -270,6 +273,24 @@ def test_outbox_used_wrongly_is_a_usage_error(db: None, arguments: tuple[str, ..
         call_command("outbox", *arguments)
     assert wrong.value.returncode in (1, 2)
     assert not OutboxEvent.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("tail", "--last", "-5"), "argument --last: '-5' is no whole number above zero"),
+        (("tail", "--since", "yesterday"), "argument --since: 'yesterday' is no instant with an offset"),
+        (("tail", "--since", "2027-02-30T00:00:00Z"), "'2027-02-30T00:00:00Z' is no instant with an offset"),
+        (("tail", "--aggregate", "contract"), "argument --aggregate: 'contract' is no type and id"),
+        (("drain", "--seconds", "-1"), "argument --seconds: '-1' is no number of seconds above zero"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_wrong_about_it(
+    db: None, arguments: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(CommandError) as wrong:
+        call_command("outbox", *arguments)
+    assert sentence in str(wrong.value)
 
 
 # the base

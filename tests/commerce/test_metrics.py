@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -18,8 +20,9 @@ from commerce import metrics
 from commerce.celery import app
 from commerce.errors import InvalidInput, Retryable
 from commerce.models import HandlerTiming
-from commerce.outbox import append, drain, on, registry, timings
+from commerce.outbox import append, claims, drain, on, registry, timings
 from commerce.outbox.models import Circuit, OutboxStream
+from commerce.outbox.services import status
 from commerce.tasks import heartbeat
 from commerce.webhooks import services
 from commerce.webhooks.models import WebhookHealth, WebhookMessage
@@ -152,7 +155,7 @@ def test_each_lane_says_what_is_due_at_work_waiting_and_parked() -> None:
     write("thing.sent")
     rows = OutboxStream.objects.filter(group="local.one")
     ago, ahead = timezone.now() - timedelta(seconds=90), timezone.now() + timedelta(hours=1)
-    rows.filter(aggregate_id="0").update(due_at=ago)
+    rows.filter(aggregate_id="0").update(due_at=ago, pending_since=ago)
     rows.filter(aggregate_id="1").update(due_at=ahead, lease_token="00000000-0000-4000-8000-000000000001")
     rows.filter(aggregate_id="2").update(due_at=ahead, attempts=3)
     rows.filter(aggregate_id="3").update(due_at=None, parked_at=ago, parked_reason="wrong")
@@ -170,6 +173,52 @@ def test_each_lane_says_what_is_due_at_work_waiting_and_parked() -> None:
     assert value(samples, "outbox_circuit_open_seconds", lane="local") == 0
     assert value(samples, "outbox_lane_paused", lane="openmeter") == 1
     assert value(samples, "outbox_unpublished_events") == 5
+
+
+def late(samples: Samples) -> float:
+    """The age of the lane `local`, which the status says as the metrics do."""
+    found = value(samples, "outbox_oldest_due_seconds", lane="local") or 0.0
+    (said,) = (lane.oldest_due_seconds for lane in status().lanes if lane.lane == "local")
+    assert abs(said - found) < 5
+    return found
+
+
+@pytest.mark.django_db(transaction=True)
+def test_work_that_is_given_back_again_and_again_grows_old() -> None:
+    on("thing.done", group="local.one")(lambda event: None)
+    write("thing.done")
+    rows = OutboxStream.objects.filter(group="local.one")
+    rows.update(pending_since=timezone.now() - timedelta(minutes=10))
+    token = uuid4()
+    for _ in range(3):
+        streams = claims.claim(token=token, lane="local", limit=1)
+        assert 590 < late(read()) < 620, "what is in hand waits as well"
+        claims.let_go(streams, token)
+        assert 590 < late(read()) < 620
+    drain()
+    assert late(read()) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_handled_a_moment_ago_and_has_more_is_not_late() -> None:
+    on("thing.done", group="local.one")(lambda event: None)
+    write("thing.done")
+    long_ago = timezone.now() - timedelta(hours=1)
+    OutboxStream.objects.filter(group="local.one").update(pending_since=long_ago, last_tried_at=Now())
+    assert late(read()) < 30
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_has_failed_is_late_from_its_next_attempt_on() -> None:
+    on("thing.done", group="local.one")(lambda event: None)
+    write("thing.done")
+    now = timezone.now()
+    failed = {"attempts": 3, "pending_since": now - timedelta(hours=2)}
+    rows = OutboxStream.objects.filter(group="local.one")
+    rows.update(**failed, due_at=now - timedelta(seconds=90))
+    assert 80 < late(read()) < 120
+    rows.update(due_at=now + timedelta(minutes=5))
+    assert late(read()) == 0
 
 
 @pytest.mark.django_db(transaction=True)

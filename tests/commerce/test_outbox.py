@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.errors import PermissionDenied, Rejected, Retryable, StateConflict
+from commerce.logs import bound
 from commerce.models import Heartbeat
-from commerce.outbox import append, catalog, claims, drain, on, registry, relay, replay, services
+from commerce.outbox import append, catalog, claims, drain, on, registry, relay, replay, services, traces
 from commerce.outbox.invariants import published_before_its_effects, sleeping_streams
 from commerce.outbox.models import OutboxEvent, OutboxStream
 
@@ -318,6 +319,42 @@ def test_a_crash_before_publishing_is_made_good_by_the_tick() -> None:
     assert claims.publish_left() == 1
     event.refresh_from_db()
     assert event.published_at
+
+
+@pytest.mark.parametrize("provider", ["", "elsewhere"], ids=["local", "remote"])
+def test_what_an_effect_appends_names_the_event_and_the_request_that_it_comes_from(provider: str) -> None:
+    @on("thing.done", group="g", provider=provider)
+    def answer(event: OutboxEvent) -> None:
+        with transaction.atomic():
+            append("thing", "2", "thing.ignored", {}, at=AT, actor=OPERATOR)
+
+    with bound(request_id="request-1"):
+        cause = write("1", "thing.done")
+    with bound(request_id="somebody else's"):
+        drain()
+    (answered,) = OutboxEvent.objects.filter(type="thing.ignored")
+    assert answered.headers["causation_id"] == str(cause.event_id)
+    assert answered.headers["request_id"] == cause.headers["request_id"] == "request-1"
+    assert "causation_id" not in cause.headers
+    assert "causation_id" not in write("3", "thing.ignored").headers, "it outlived the handler"
+    assert list(traces.causes(answered)) == [cause]
+    assert list(traces.consequences(cause)) == [answered]
+
+
+def test_a_cause_that_is_named_goes_before_the_event_in_hand() -> None:
+    named = write("9", "thing.ignored")
+
+    @on("thing.done", group="g", batch=True)
+    def answer(events: list[OutboxEvent]) -> None:
+        for event in events:
+            cause = named.event_id if event.aggregate_id == "1" else event.event_id
+            append("thing", "2", "thing.ignored", {}, at=AT, causation_id=cause)
+
+    first, second = write("1", "thing.done"), write("3", "thing.done")
+    drain()
+    assert len(list(traces.consequences(named))) == 1
+    assert list(traces.consequences(first)) == []
+    assert len(list(traces.consequences(second))) == 1
 
 
 def test_replay_appends_a_copy_and_leaves_history_alone() -> None:

@@ -50,7 +50,7 @@ def test_one_call_takes_the_events_of_every_stream_in_order_within_each() -> Non
     for id_ in ("1", "2", "1", "3", "1"):
         write(id_)
     report = drain()
-    assert (report.handled, len(report.streams)) == (5, 3)
+    assert report.handled == 5
     assert len(calls) == 1
     assert sorted(calls[0]) == [("1", 1), ("1", 2), ("1", 3), ("2", 1), ("3", 1)]
     assert [sequence for id_, sequence in calls[0] if id_ == "1"] == [1, 2, 3]

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, Rejected, Retryable, StateConflict
 from commerce.models import TransitionLog
 from commerce.outbox import append, drain, on, registry, services, traces
+from commerce.outbox.invariants import sleeping_streams
 from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
 
 AT = datetime(2027, 3, 1, tzinfo=UTC)
@@ -74,6 +75,56 @@ def test_who_retries_a_stream_is_kept_and_who_is_refused_leaves_nothing(effect: 
     with pytest.raises(StateConflict):
         services.resume_stream(stream=stream(), actor=ADA, at=AT, reason="x")
     assert len(noted(stream())) == 1
+
+
+def lose_the_wake_up(id_: str = "1", *, columns: str) -> None:
+    """What no statement here does: somebody wrote to the table."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE outbox_outboxstream SET {columns} WHERE aggregate_id = %s AND \"group\" = 'g'", [id_]
+        )
+
+
+@pytest.mark.parametrize("columns", ["due_at = NULL", "due_at = NULL, pending_since = NULL"])
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+def test_parking_and_resuming_wakes_a_stream_that_sleeps(columns: str, together: bool) -> None:
+    """Also when something came while it was parked: what it had slept over is delivered before that."""
+    for id_ in ("1", "2"):
+        write(id_)
+        lose_the_wake_up(id_, columns=columns)
+    assert len(list(sleeping_streams())) == 2
+    for id_ in ("1", "2"):
+        services.park_stream(stream=stream(id_), actor=ADA, at=AT, reason="It sleeps.")
+    write("1")
+    parked, how = services.parked_streams(), {"actor": ADA, "at": AT, "reason": "It sleeps."}
+    if together:
+        services.resume_streams(streams=parked, expected=2, **how)
+    else:
+        for row in parked:
+            services.resume_stream(stream=row, **how)
+    assert drain().handled == 3
+    assert (stream("1").cursor, stream("2").cursor) == (2, 1)
+    assert noted(stream("2"))[-1][:3] == ("resume", "parked", "due")
+    write("2")
+    assert drain().handled == 1
+    assert not OutboxEvent.objects.filter(published_at__isnull=True).exists()
+    assert list(sleeping_streams()) == []
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+def test_a_stream_that_was_parked_while_idle_has_nothing_to_do_when_it_goes_on(together: bool) -> None:
+    """What is for another group, or for nobody, does not wake it."""
+    write("1")
+    drain()
+    write("1", "thing.paid")
+    services.park_stream(stream=stream(), actor=ADA, at=AT, reason="x")
+    how = {"actor": ADA, "at": AT, "reason": "y"}
+    if together:
+        services.resume_streams(streams=services.parked_streams(), expected=1, **how)
+    else:
+        services.resume_stream(stream=stream(), **how)
+    assert (stream().due_at, stream().pending_since, stream().parked_at) == (None, None, None)
+    assert noted(stream())[-1][:3] == ("resume", "parked", "idle")
 
 
 def test_streams_resumed_together_are_noted_each(effect: list[Exception]) -> None:

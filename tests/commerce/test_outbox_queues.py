@@ -9,7 +9,7 @@ import pytest
 from celery.signals import before_task_publish
 from django.db import close_old_connections, connection, transaction
 
-from commerce.outbox import append, drain, on, registry
+from commerce.outbox import append, on, registry
 from commerce.outbox.models import OutboxStream
 from commerce.outbox.tasks import drain_lane
 
@@ -128,13 +128,3 @@ def test_a_commit_wakes_the_workers_that_it_has_work_for_and_no_other(
             append("thing", "1", type_, {}, at=AT)
     assert sorted(published) == [("outbox.drain", "outbox"), ("outbox.drain", "provider-openmeter")]
     close_old_connections()
-
-
-def test_a_group_that_nobody_listens_for_any_more_is_still_worked_off() -> None:
-    on("thing.done", group="gone")(lambda event: None)
-    write("thing.done")
-    registry._handlers.clear()
-    drain(lanes=["elsewhere"])
-    assert OutboxStream.objects.get(group="gone").due_at is not None
-    drain()
-    assert OutboxStream.objects.get(group="gone").due_at is None

@@ -333,6 +333,27 @@ def test_a_replay_for_webhooks_tells_whoever_was_there_and_nobody_who_came_later
     assert heard == []
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["local", "batch"])
+def test_a_copy_for_webhooks_is_passed_over_by_a_group_that_is_behind(batch: bool) -> None:
+    """It is for no group at all, which is not the same as for everybody."""
+    got: list[int] = []
+
+    def note(given: Any) -> None:
+        got.extend(event.sequence for event in (given if batch else [given]))
+
+    on(ORGANIZATION_EVENT, group="behind", batch=batch)(note)
+    seller = organization("seller")
+    original = happens(seller)
+    assert run(Selection(types=(ORGANIZATION_EVENT,), groups=("webhooks",))) == 1
+    (copy,) = copies()
+    assert (copy.headers["for"], copy.headers["only"]) == ([], ["webhooks"])
+    assert copy.published_at is not None
+    assert list(published_before_its_effects()) == []
+    drain()
+    assert got == [original.sequence]
+    assert list(sleeping_streams()) == []
+
+
 def test_an_event_is_not_replayed_for_a_subscriber_that_it_is_not_for() -> None:
     with transaction.atomic():
         event = append("thing", "1", "thing.done", {"n": 1}, at=AT, only=["a"])

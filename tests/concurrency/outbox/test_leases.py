@@ -147,7 +147,7 @@ def test_a_holder_whose_taker_failed_does_not_finish_what_waits_now(lane: str) -
     point.go()
     assert holder.answer().handled == 0
     assert vars_of(stream()) == waiting
-    assert (stream().cursor, stream().attempts, OutboxFailure.objects.count()) == (0, 1, 1)
+    assert (stream().cursor, stream().attempts, OutboxFailure.objects.count()) == (0, 2, 1)
     assert unpublished() == 1
 
 

@@ -5,8 +5,8 @@ import signal
 import sys
 import threading
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections import Counter, deque
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,7 +16,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.forms import model_to_dict
-from django.utils.dateparse import parse_datetime
 
 from commerce import clock
 from commerce.console import approvals
@@ -24,7 +23,7 @@ from commerce.console.management.person import signed_in
 from commerce.console.models import Approval, ApprovalStatus
 from commerce.console.outbox_skip import OPERATION, request_skip
 from commerce.errors import InvalidInput, NotFound
-from commerce.management.ops import EXIT_CODES, Exit, OpsCommand
+from commerce.management.ops import EXIT_CODES, Exit, OpsCommand, instant, positive, seconds
 from commerce.outbox import registry, replay, services, stopping, traces
 from commerce.outbox.claims import publish_left
 from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
@@ -66,16 +65,16 @@ class Command(OpsCommand):
         show.add_argument("what", metavar="STREAM|EVENT|LANE", help="a number, an id or a provider's name")
         tail = verbs.add_parser("tail", help="the latest events; with --json one document per line")
         tail.add_argument("--follow", action="store_true", help="go on until interrupted")
-        tail.add_argument("--last", type=int, default=SHOWN)
-        tail.add_argument("--since", type=_instant, help="recorded at or after")
+        tail.add_argument("--last", type=positive, default=SHOWN)
+        tail.add_argument("--since", type=instant, help="recorded at or after")
         tail.add_argument("--type", action="append", default=[])
         tail.add_argument("--group", action="append", default=[], help="what these subscribers listen to")
         tail.add_argument("--aggregate", type=_aggregate, default=("", ""))
         draining = verbs.add_parser("drain", help="deliver what is due, here and now")
         draining.add_argument("--lane", action="append", choices=registry.lanes())
         draining.add_argument("--group", action="append")
-        draining.add_argument("--limit", type=int, default=10_000)
-        draining.add_argument("--seconds", type=float, default=300)
+        draining.add_argument("--limit", type=positive, default=10_000)
+        draining.add_argument("--seconds", type=seconds, default=300)
         draining.add_argument("--follow", action="store_true", help="until SIGTERM or SIGINT, with no broker")
         pause = verbs.add_parser("pause", help="send nothing to a provider until its line is resumed")
         pause.add_argument("--lane", required=True)
@@ -100,10 +99,10 @@ class Command(OpsCommand):
         again.add_argument("--event", type=UUID, action="append", default=[])
         again.add_argument("--type", action="append", default=[])
         again.add_argument("--aggregate", type=_aggregate, default=("", ""), help="contract:0192…")
-        again.add_argument("--since", type=_instant, help="occurred at or after")
-        again.add_argument("--until", type=_instant, help="occurred before")
-        again.add_argument("--recorded-since", type=_instant)
-        again.add_argument("--recorded-until", type=_instant)
+        again.add_argument("--since", type=instant, help="occurred at or after")
+        again.add_argument("--until", type=instant, help="occurred before")
+        again.add_argument("--recorded-since", type=instant)
+        again.add_argument("--recorded-until", type=instant)
         again.add_argument("--group", action="append", default=[], help="for these subscribers alone")
         again.add_argument("--all", action="store_true", help="everything from the beginning")
         again.add_argument("--plan", default="", help="apply this plan and no other")
@@ -163,15 +162,17 @@ class Command(OpsCommand):
         if options["group"]:
             chosen = chosen.filter(type__in=heard)
         newest = OutboxEvent.objects.order_by("-id").values_list("id", flat=True)
-        told = deque(sorted(newest[:LOOKED_AT_AGAIN]), maxlen=LOOKED_AT_AGAIN)
+        told = set(newest[:LOOKED_AT_AGAIN])
         for event in reversed(chosen.order_by("-id")[:last]):
             self._tell(event)
+            told.add(event.id)
         while follow:
             time.sleep(settings.TICK_SECONDS)
-            floor = told[-1] - LOOKED_AT_AGAIN if told else 0
+            floor = max(told, default=0) - LOOKED_AT_AGAIN
+            told = {id_ for id_ in told if id_ > floor}
             for event in chosen.filter(id__gt=floor).exclude(id__in=told).order_by("id"):
                 self._tell(event)
-                told.append(event.id)
+                told.add(event.id)
         return Exit.DONE
 
     def _tell(self, event: OutboxEvent) -> None:
@@ -424,12 +425,5 @@ def _uuid(text: str) -> UUID:
 def _aggregate(text: str) -> tuple[str, str]:
     kind, colon, id_ = text.partition(":")
     if not (kind and colon and id_):
-        raise ValueError("a type and an id, for example contract:0192…")
+        raise ArgumentTypeError(f"{text!r} is no type and id, for example contract:0192…")
     return kind, id_
-
-
-def _instant(text: str) -> Any:
-    value = parse_datetime(text)
-    if value is None or value.tzinfo is None:
-        raise ValueError("an instant with an offset, for example 2027-03-01T00:00:00Z")
-    return value
