@@ -56,6 +56,8 @@ REASONS = {
     Kind.RESUME: "The suspension was to end at this instant.",
     Kind.ACTIVATION_TIMEOUT: "Not activated in time.",
 }
+# Not repeated when somebody voids what they did: a person has just decided otherwise.
+UNDONE_BY_HAND = frozenset({Kind.RESUME, Kind.ACTIVATION_TIMEOUT})
 VOIDED = "The renewal was voided; the term ends as the contract says."
 
 # Every contract with something due whose first due command does not wait for another attempt.
@@ -111,6 +113,8 @@ def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: da
     for row in rows:
         command = wanted.pop(row.key, None)
         if row.key == _in_hand.get() or row.status in (Status.DONE, Status.SKIPPED):
+            if row.status == Status.DONE and row.kind in UNDONE_BY_HAND:
+                _ask_what_now(row, command, actor, at)
             continue
         if command is None:
             if row.status == Status.PLANNED or (
@@ -206,6 +210,23 @@ def _keep(row: ScheduledCommand, command: Command, actor: Actor, at: datetime) -
             due_at=command.due_at, payload=command.payload, planned_at=at
         )
     return again or moved
+
+
+def _ask_what_now(row: ScheduledCommand, command: Command | None, actor: Actor, at: datetime) -> None:
+    """What was done is asked for once more: its edit was voided, and nothing else would end the waiting."""
+    if command is None:
+        _clear(row, actor, at, "The contract waits for it no more.")
+        return
+    open_review(
+        kind="scheduled_command_undone",
+        subject_type=SUBJECT,
+        subject_id=row.pk,
+        title=f"{row} was undone",
+        detail=f"Edit #{row.result_seq} counts no more and is not repeated; say what is to happen instead.",
+        evidence={"contract_id": str(row.contract_id), "due_at": instant(row.due_at), "edit": row.result_seq},
+        actor=actor,
+        at=at,
+    )
 
 
 def _rows(contract: Contract, steps: Sequence[Instant]) -> list[ScheduledCommand]:

@@ -121,6 +121,36 @@ def test_a_voided_renewal_that_cannot_lapse_is_put_before_a_person(payload: dict
     assert status_of(contract) == "suspended"
 
 
+@pytest.mark.parametrize("voided", ["terminate", "resume"])
+def test_what_the_clock_did_and_somebody_voided_is_put_before_a_person_and_not_repeated(
+    payload: dict[str, Any], voided: str
+) -> None:
+    contract = renewing(payload, "2027-03-01", months=12, live=voided == "resume")
+    if voided == "resume":
+        hold = {"reason": "buyer", "resume_at": "2027-03-10T00:00:00Z"}
+        edit(contract, "suspend", hold, at=day("2027-03-05"))
+        status, instead = "suspended", ("resume", {"reason": "buyer"})
+    else:
+        edit(contract, "activate", {"stage": "submit"}, at=day("2027-03-05"))
+        status, instead = "pending_signature", ("terminate", {"cause": "mutual"})
+    tick(day("2027-06-10"))
+    seq = contract.edits.get(operation=voided).seq
+    assert not ReviewItem.objects.exists()
+
+    for mode, items in (("void", 1), ("reinstate", 0), ("void", 1)):
+        edit(contract, "correct", {"target_seq": seq, "mode": mode}, at=day("2027-06-11"), reason="No")
+        assert ReviewItem.objects.exclude(status="resolved").count() == items
+    tick(day("2028-01-10"))
+
+    contract.refresh_from_db()
+    assert (contract.status, contract.edits.filter(operation=voided).count()) == (status, 1)
+    item = ReviewItem.objects.exclude(status="resolved").get()
+    assert (item.kind, item.evidence["edit"]) == ("scheduled_command_undone", seq)
+    edit(contract, *instead, at=day("2028-01-11"), reason="Decided")
+    item.refresh_from_db()
+    assert item.status == "resolved"
+
+
 def test_a_voided_renewal_that_is_reinstated_counts_again(payload: dict[str, Any]) -> None:
     contract = renewing(payload, "2027-03-01")
     tick(day("2027-04-01"))
