@@ -18,8 +18,8 @@ from contracts.rules.operations.agreed import live_line
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.prices import check_amount, check_price
 from contracts.rules.periods import add_months
-from contracts.rules.schema import Between
-from contracts.rules.state import ContractState, LineState, Price, evolve
+from contracts.rules.schema import Between, Length
+from contracts.rules.state import MAX_LINES, ContractState, LineState, Price, evolve
 from contracts.rules.terms import Uplift
 
 _NEW_TERM = frozenset({"new_term", "co_term"})
@@ -48,7 +48,7 @@ class Renew:
     term_months: Annotated[int, Between(1, 120)] | None = None
     end_at: datetime | None = None
     uplift: Uplift | None = None
-    reprice: tuple[Repriced, ...] = ()
+    reprice: Annotated[tuple[Repriced, ...], Length(MAX_LINES)] = ()
     carry_discounts: bool = True
     carry_commitment: Literal["same", "none"] = "same"
     trigger: Literal["auto", "manual"] = "manual"
