@@ -293,6 +293,36 @@ def test_a_wrong_argument_is_named_with_what_is_wrong_about_it(
     assert sentence in str(wrong.value)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("payouts_advance", "--limit", "0"),
+        ("contracts_rebuild", "--workers", "-2"),
+        ("contracts_rebuild", "--limit", "1.5"),
+        ("contracts_schedule", "list", "--limit", "-1"),
+        ("contracts_bulk", "run", "--seconds", "0"),
+        ("approvals", "list", "--limit", "-1"),
+        ("webhooks", "deliver", "--limit", "0"),
+        (
+            "apikey",
+            "issue",
+            "--organization",
+            "x",
+            "--scope",
+            "contracts:read",
+            "--label",
+            "x",
+            "--days",
+            "-1",
+        ),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_number_that_has_to_be_positive_is_asked_for(db: None, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="above zero"):
+        call_command(*arguments)
+
+
 # the base
 
 

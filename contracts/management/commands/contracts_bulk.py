@@ -9,7 +9,7 @@ from uuid import UUID
 
 from commerce import clock
 from commerce.errors import NotFound
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive, seconds
 from contracts.models import BulkPlan, BulkPlanRow
 from contracts.services import bulk
 
@@ -24,11 +24,11 @@ class Command(OpsCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="plans, newest first")
         listing.add_argument("--status", choices=BulkPlan.Status.values)
-        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument("--limit", type=positive, default=50)
         show = verbs.add_parser("show", help="one plan, with what was left out and what failed")
         show.add_argument("id", type=UUID)
         run = verbs.add_parser("run", help="preview and run rows of the plans under way")
-        run.add_argument("--seconds", type=float, default=60.0, help="for so long (default 60)")
+        run.add_argument("--seconds", type=seconds, default=60.0, help="for so long (default 60)")
 
     def run(self, **options: Any) -> Exit:
         if options["verb"] == "run":

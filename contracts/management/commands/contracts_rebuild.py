@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connection
 
 from commerce.errors import NotFound
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 from contracts.models import Contract
 from contracts.services import rebuild_contract, verify_log
 
@@ -40,9 +40,9 @@ class Command(OpsCommand):
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("numbers", nargs="*", help="contract numbers; all of them by default")
-        parser.add_argument("--limit", type=int, help="at most so many contracts")
+        parser.add_argument("--limit", type=positive, help="at most so many contracts")
         parser.add_argument("--after", metavar="NUMBER", help="go on after this contract")
-        parser.add_argument("--workers", type=int, default=1, help="so many processes (default 1)")
+        parser.add_argument("--workers", type=positive, default=1, help="so many processes (default 1)")
         parser.add_argument("--dry-run", action="store_true", help="compare only")
         parser.add_argument(
             "--accept",

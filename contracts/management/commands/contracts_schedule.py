@@ -5,7 +5,7 @@ from typing import Any
 
 from commerce import clock
 from commerce.errors import NotFound
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 from contracts import services
 from contracts.models import Contract, ScheduledCommand
 from contracts.rules.schema import instant
@@ -22,7 +22,9 @@ class Command(OpsCommand):
         parser.add_argument("numbers", nargs="*", help="contract numbers, for list and plan; all by default")
         parser.add_argument("--status", choices=ScheduledCommand.Status.values, help="for list")
         parser.add_argument("--due", action="store_true", help="for list: only what is due now")
-        parser.add_argument("--limit", type=int, default=500, help="at most so many commands or contracts")
+        parser.add_argument(
+            "--limit", type=positive, default=500, help="at most so many commands or contracts"
+        )
 
     def run(self, **options: Any) -> Exit:
         numbers = options["numbers"]

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from commerce import clock
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 from payouts import services
 
 
@@ -13,7 +13,9 @@ class Command(OpsCommand):
     exclusive = True
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--limit", type=int, default=500, help="at most so many payees and orders each")
+        parser.add_argument(
+            "--limit", type=positive, default=500, help="at most so many payees and orders each"
+        )
         parser.add_argument("--no-poll", action="store_true", help="do not ask the bank")
 
     def run(self, **options: Any) -> Exit:

@@ -12,7 +12,7 @@ from commerce.api.models import ApiKey
 from commerce.api.scopes import SCOPES
 from commerce.api.services import issue_key, revoke_key
 from commerce.errors import NotFound
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 
 
 class Command(OpsCommand):
@@ -25,7 +25,7 @@ class Command(OpsCommand):
         issue.add_argument("--organization", required=True, metavar="SLUG")
         issue.add_argument("--scope", action="append", required=True, choices=sorted(SCOPES))
         issue.add_argument("--label", required=True)
-        issue.add_argument("--days", type=int, default=365, help="until it expires")
+        issue.add_argument("--days", type=positive, default=365, help="until it expires")
         revoke = verbs.add_parser("revoke", help="end a key now")
         revoke.add_argument("prefix")
         revoke.add_argument("--reason", required=True)

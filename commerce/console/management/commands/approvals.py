@@ -15,7 +15,7 @@ from commerce.console import approvals
 from commerce.console.management.person import signed_in
 from commerce.console.models import Approval, ApprovalStatus
 from commerce.errors import NotFound
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 
 
 class Command(OpsCommand):
@@ -26,7 +26,7 @@ class Command(OpsCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="what waits, oldest first")
         listing.add_argument("--status", choices=ApprovalStatus.values, default=str(ApprovalStatus.PENDING))
-        listing.add_argument("--limit", type=int, default=100)
+        listing.add_argument("--limit", type=positive, default=100)
         for verb in ("approve", "reject", "cancel"):
             one = verbs.add_parser(verb, help=f"{verb} a request")
             one.add_argument("id", type=UUID)

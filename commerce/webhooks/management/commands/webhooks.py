@@ -6,7 +6,7 @@ from typing import Any
 
 from commerce import clock
 from commerce.errors import InvalidInput
-from commerce.management.ops import Exit, OpsCommand
+from commerce.management.ops import Exit, OpsCommand, positive
 from commerce.webhooks import delivery, services
 from commerce.webhooks.fan_out import fan_out
 
@@ -19,7 +19,7 @@ class Command(OpsCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("status", help="what waits and who fails")
         deliver = verbs.add_parser("deliver", help="send what is due, here and now")
-        deliver.add_argument("--limit", type=int, default=10_000, help="how many at most")
+        deliver.add_argument("--limit", type=positive, default=10_000, help="how many at most")
         verbs.add_parser("reseal", help="seal the secrets with today's SECRET_KEY")
 
     def run(self, **options: Any) -> Exit:
