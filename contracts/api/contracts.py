@@ -4,6 +4,7 @@ What a key sees of a contract is decided in `contracts.rules.visibility`, for ev
 """
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -48,7 +49,7 @@ from contracts.rules.state import ContractState, changes
 from contracts.rules.visibility import (
     Json,
     Viewer,
-    roles_of,
+    last_instant,
     seen_bills,
     seen_differences,
     seen_edits,
@@ -109,10 +110,16 @@ class ContractQuery(PageQuery):
 
 
 class ContractSummarySerializer(StrictModelSerializer):
+    left_at = serializers.SerializerMethodField(
+        help_text="When another took the place of the key's organization, as which the rest of the row is; "
+        "null while it has a part."
+    )
+
     class Meta:
         model = Contract
         fields = (
             "id", "number", "status", "version", "buyer_id", "currency", "start_at", "end_at", "next_due_at",
+            "left_at",
         )  # fmt: skip
         read_only_fields = fields
         extra_kwargs = {
@@ -120,12 +127,27 @@ class ContractSummarySerializer(StrictModelSerializer):
             "next_due_at": {"help_text": "Null for a seller or partner."},
         }
 
-    def to_representation(self, row: Contract) -> Json:
-        body = super().to_representation(row)
+    def get_left_at(self, row: Contract) -> datetime | None:
+        until = self._until(row)
+        return until + timedelta(microseconds=1) if until else None
+
+    def _until(self, row: Contract) -> datetime | None:
+        """The last instant of a party whose place was taken."""
         viewer = self.context["view"].viewer
+        return last_instant(row.current, viewer) if viewer in row.former_party_ids else None
+
+    def to_representation(self, row: Contract) -> Json:
+        viewer = self.context["view"].viewer
+        if until := self._until(row):
+            state = fold.fold(services.contract_edits(row.pk), valid_at=until)
+            row = copy(row)
+            row.status, row.buyer_id, row.end_at, row.next_due_at = (
+                state.status, state.buyer_id, state.end_at, None
+            )  # fmt: skip
+        body = super().to_representation(row)
         if viewer not in ("platform", row.buyer_id):
             body["next_due_at"] = None
-            body["buyer_id"] = body["buyer_id"] if viewer in row.seller_ids else None
+            body["buyer_id"] = body["buyer_id"] if until or viewer in row.seller_ids else None
         return body
 
 
@@ -195,8 +217,16 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
     def declared_query(self) -> type[Query] | None:
         return InstantsQuery if self.action == "retrieve" else super().declared_query()
 
+    def instants(self, contract: Contract) -> tuple[datetime | None, datetime | None]:
+        """`valid_at` and `known_at` as asked, None for now; its last instant for whose place was taken."""
+        last = last_instant(contract.current, self.viewer)
+        return self.query.get("valid_at", last), self.query.get("known_at")
+
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        """By status only for whom the present one is told."""
         if self.action == "list":
+            if "status" in self.query and self.viewer != "platform":
+                queryset = queryset.filter(pk__in=Contract.objects.of_now(self.viewer).values("pk"))
             names = ("status", "number")
             queryset = queryset.filter(**{name: self.query[name] for name in names if name in self.query})
         return super().filter_queryset(queryset)
@@ -220,11 +250,10 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         """The contract now, or as it stood at `valid_at`, as known at `known_at`."""
         contract = self.get_object()
         state = contract.current
-        if self.query:
+        valid_at, known_at = self.instants(contract)
+        if valid_at or known_at:
             state = fold.fold(
-                services.contract_edits(contract.pk),
-                valid_at=self.query.get("valid_at", self.at),
-                known_at=self.query.get("known_at"),
+                services.contract_edits(contract.pk), valid_at=valid_at or self.at, known_at=known_at
             )
         return Response(represent(contract, state, self.viewer), headers={"ETag": etag(contract.version)})
 
@@ -352,14 +381,15 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
     def service(self, request: Request, pk: Any = None) -> Response:
         """What its units do, or did at `valid_at` as known at `known_at`; the worst of them for all."""
         contract = self.get_object()
-        valid_at, known_at = self.query.get("valid_at", self.at), self.query.get("known_at")
+        valid_at, known_at = self.instants(contract)
+        then = valid_at or (self.at if known_at else None)
         state = contract.current
-        if self.query:
-            state = fold.fold(services.contract_edits(contract.pk), valid_at=valid_at, known_at=known_at)
+        if then:
+            state = fold.fold(services.contract_edits(contract.pk), valid_at=then, known_at=known_at)
         visible = represent(contract, state, self.viewer)["lines"]
         lines = {UUID(line["line_id"]) for line in visible}
-        if self.query:
-            found = services.service_at(contract.pk, valid_at=valid_at, known_at=known_at, lines=lines)
+        if then:
+            found = services.service_at(contract.pk, valid_at=then, known_at=known_at, lines=lines)
         else:
             found = services.service_now(contract.pk, lines)
         return Response(represent_service(contract.pk, found))
@@ -372,11 +402,20 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         found: list[Json] = [dict(EditSerializer(row).data) for row in rows]
         if self.sees_everything or not rows:
             return found
-        contract, seen = rows[0].contract, self._seen(rows[0].contract_id)
-        withheld = {"hash": ""}
-        if "buyer" not in roles_of(contract.current, self.api_key.organization.pk):
-            withheld |= {"actor": "", "reason": ""}
-        return [{**edit, "payload": seen[edit["seq"]], **withheld} for edit in found]
+        viewer = self.api_key.organization.pk
+        edits = services.contract_edits(rows[0].contract_id)
+        seen = seen_edits(edits, viewer)
+        is_buyer = rows[0].contract.buyer_id == viewer
+        steps = [] if is_buyer else fold.timeline(edits)
+        bought = {
+            row.seq for row in rows if is_buyer or fold.at_instant(steps, row.effective_at).buyer_id == viewer
+        }
+        return [
+            edit
+            | {"payload": seen[edit["seq"]], "hash": ""}
+            | ({} if edit["seq"] in bought else {"actor": "", "reason": ""})
+            for edit in found
+        ]
 
     def shown_contract(self, contract: Contract, state: ContractState) -> Json:
         return represent(contract, state, self.viewer)

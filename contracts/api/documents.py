@@ -71,10 +71,10 @@ class Documented:
     def document(self: Any, request: Request, pk: Any = None) -> Response:
         """The contract in words at an instant, as JSON or, with `Accept: application/pdf`, as a file."""
         contract = self.get_object()
-        known_at = self.query.get("known_at")
+        valid_at, known_at = self.instants(contract)
         found = contract_document(
             contract=contract,
-            valid_at=self.query.get("valid_at", self.at if known_at else None),
+            valid_at=valid_at or (self.at if known_at else None),
             known_at=known_at,
             viewer=self.viewer,
         )

@@ -26,8 +26,17 @@ from contracts.rules.state import ContractState
 
 class ContractQuerySet(models.QuerySet["Contract"]):
     def of(self, organization_id: UUID) -> "ContractQuerySet":
-        """Contracts on which the organization is buyer or partner, or is or was a seller."""
-        return self.filter(
+        """Contracts on which the organization is buyer or partner, is or was a seller, or had a party's
+        place until another took it."""
+        return self.filter(self._present(organization_id) | Q(former_party_ids__contains=[organization_id]))
+
+    def of_now(self, organization_id: UUID) -> "ContractQuerySet":
+        """The same without those on which another has taken its place."""
+        return self.filter(self._present(organization_id))
+
+    @staticmethod
+    def _present(organization_id: UUID) -> Q:
+        return (
             Q(buyer_id=organization_id)
             | Q(seller_ids__contains=[organization_id])
             | Q(partner_id=organization_id)
@@ -60,6 +69,7 @@ class Contract(models.Model):
     buyer = models.ForeignKey(Organization, models.PROTECT, related_name="contracts")
     seller_ids = ArrayField(models.UUIDField(), default=list)
     partner_id = models.UUIDField(null=True, blank=True)
+    former_party_ids = ArrayField(models.UUIDField(), default=list, blank=True)
     currency = models.CharField(max_length=3)
     start_at = models.DateTimeField()
     end_at = models.DateTimeField(null=True, blank=True)
@@ -83,6 +93,7 @@ class Contract(models.Model):
             models.Index(fields=["status", "-id"], name="contract_by_status"),
             models.Index(fields=["buyer", "-id"], name="contract_of_buyer"),
             GinIndex(fields=["seller_ids"], name="contract_of_seller"),
+            GinIndex(fields=["former_party_ids"], name="contract_of_former_party"),
             models.Index(
                 fields=["partner_id"], name="contract_of_partner", condition=Q(partner_id__isnull=False)
             ),

@@ -86,12 +86,22 @@ class LineSettlement:
 
 
 @dataclass(frozen=True)
+class Forfeited:
+    """What was unused of a line when it was removed, billed on as it was then: to whom, at which share."""
+
+    until: datetime
+    buyer_id: UUID
+    owner_epoch: int
+    share: Share = Decimal(1)
+
+
+@dataclass(frozen=True)
 class LineState:
     """One line; a removed line stays, no longer live, so that its history keeps its seller.
 
-    `paid_until`: removed, yet billed until then, because what was unused is forfeited. `renewed_price_at`:
-    when a price took effect that was agreed for a new term, which an uplift then leaves alone.
-    `billed_quantity` stands in for the quantity until `billed_until`.
+    `forfeited`: removed, yet still billed. `renewed_price_at`: when a price took effect that was agreed for
+    a new term, which an uplift then leaves alone. `billed_quantity` stands in for the quantity until
+    `billed_until`.
     """
 
     line_id: UUID
@@ -109,7 +119,7 @@ class LineState:
     added_at: datetime | None = None
     end_at: datetime | None = None
     min_term_until: datetime | None = None
-    paid_until: datetime | None = None
+    forfeited: Forfeited | None = None
     renewed_price_at: datetime | None = None
     billed_quantity: int | None = None
     billed_until: datetime | None = None
@@ -363,6 +373,11 @@ class ContractState:
         return sorted({line.seller_id for line in self.lines.values()})
 
     @property
+    def former_party_ids(self) -> list[UUID]:
+        """Those whose place another has taken."""
+        return sorted({transfer.old_id for transfer in self.transfers})
+
+    @property
     def renews(self) -> bool:
         """Whether the term's end brings another term: then the clock does not end the contract."""
         return self.terms.renewal.auto and not self.opted_out and self.end_at is not None
@@ -401,8 +416,8 @@ class ContractState:
 
     def billing_share(self, line: LineState) -> Decimal:
         """The part of its price that a line earns now: 0 when it is not billed, less than 1 in some holds."""
-        if line.paid_until is not None:
-            return Decimal(1)
+        if line.forfeited is not None:
+            return line.forfeited.share
         if not line.live or self.status not in ("active", "suspended") or self.trial is not None:
             return Decimal(0)
         return min((hold.share for hold in self.holds if hold.covers(line.line_id)), default=Decimal(1))

@@ -7,7 +7,7 @@ sees is not there for it. A party whose place was taken sees its own time, up to
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
@@ -70,6 +70,14 @@ def roles_of(state: ContractState, organization_id: UUID) -> frozenset[str]:
         "partner": state.terms.settlement.partner_id == organization_id,
     }
     return frozenset(role for role, holds in found.items() if holds)
+
+
+def last_instant(state: ContractState, viewer: Viewer) -> datetime | None:
+    """The last instant that is there for a party whose place was taken; None for whoever has a part now."""
+    left = [transfer.at for transfer in state.transfers if transfer.old_id == viewer]
+    if viewer == "platform" or not left or roles_of(state, viewer):
+        return None
+    return max(left) - timedelta(microseconds=1)
 
 
 def shown(state: ContractState, viewer: Viewer) -> Json | None:

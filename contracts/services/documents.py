@@ -19,7 +19,7 @@ from contracts.models import Contract
 from contracts.rules import document, fold
 from contracts.rules.document import Document, Section
 from contracts.rules.state import ContractState
-from contracts.rules.visibility import Viewer, shown
+from contracts.rules.visibility import Viewer, last_instant, shown
 from contracts.services.projection import load_edits
 
 _INK, _QUIET, _LINE = colors.HexColor("#18212f"), colors.HexColor("#5b6675"), colors.HexColor("#d5dae1")
@@ -39,12 +39,14 @@ def contract_document(
     known_at: datetime | None = None,
     viewer: Viewer = "platform",
 ) -> Document:
-    """The contract as it stood at `valid_at` (as it is shown, when absent), as known at `known_at`.
+    """The contract as it stood at `valid_at` (as it is shown, or as a party left it, when absent), as known
+    at `known_at`.
 
     A party sees its own part and its hash: that of the whole would let it guess at the rest until the
     digests agree. NotFound when there was none then.
     """
     state = contract.current
+    valid_at = valid_at or last_instant(state, viewer)
     if valid_at or known_at:
         valid_at = valid_at or contract.projected_at
         state = fold.fold(load_edits(contract.pk), valid_at=valid_at, known_at=known_at)

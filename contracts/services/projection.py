@@ -18,7 +18,7 @@ from commerce.states import transition
 from contracts.models import Contract, ContractEdit, ScheduledCommand
 from contracts.rules import fold, upcasting
 from contracts.rules.fold import Edit, Instant
-from contracts.rules.schema import instant
+from contracts.rules.schema import dump, instant
 from contracts.rules.state import ContractState, difference, digest
 from contracts.services import line_segments
 
@@ -80,6 +80,7 @@ def columns(steps: Sequence[Instant], at: datetime) -> dict[str, Any]:
         "buyer_id": state.buyer_id,
         "seller_ids": state.seller_ids,
         "partner_id": state.terms.settlement.partner_id,
+        "former_party_ids": state.former_party_ids,
         "currency": state.currency,
         "start_at": state.start_at,
         "end_at": state.end_at,
@@ -155,12 +156,15 @@ def tell_of_clock(
     """
     told = {(step.at, _made(before, step)) for before, step in pairwise(was)}
     for before, step in pairwise(will):
-        if not step.edits and since <= step.at <= until and (step.at, _made(before, step)) not in told:
+        made = _made(before, step)
+        if made and since <= step.at <= until and (step.at, made) not in told:
             _tell(contract, before.state, step)
 
 
 def _made(before: Instant, step: Instant) -> str:
-    """What the clock makes of a state; empty for what edits do."""
+    """What the clock makes of a state; empty for what edits do, which at the term's end may meet it."""
+    if step.state.status == "expired" != before.state.status:
+        return "expired"
     return "" if step.edits else digest(difference(before.state, step.state))
 
 
@@ -202,7 +206,7 @@ def delta(
                 "product": line.product_code,
                 "seller_id": str(line.seller_id),
                 "quantity": line.quantity,
-                "price_hash": digest({"rate": str(line.price.rate.normalize()), "model": line.price.model}),
+                "price_hash": digest(dump(line.price)),
                 "live": line.live,
             }
             for line in touched
