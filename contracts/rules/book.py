@@ -173,7 +173,7 @@ def _over_at(instants: Sequence[Instant]) -> datetime | None:
     over_at = None
     for instant in reversed(instants):
         state = instant.state
-        if state.status not in FINAL or any(line.paid_until for line in state.lines.values()):
+        if state.status not in FINAL or any(line.forfeited for line in state.lines.values()):
             break
         over_at = instant.at
     return over_at

@@ -14,10 +14,10 @@ from uuid import UUID
 from commerce.errors import CommerceError
 from contracts.rules.operations import REGISTRY, check_allowed
 from contracts.rules.operations.base import RUNNING
-from contracts.rules.state import ContractState, Ending, evolve
+from contracts.rules.state import ContractState, Ending, LineState, evolve
 from contracts.rules.upcasting import load
 
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 NOTHING = ContractState()
 
 
@@ -218,7 +218,7 @@ def _ticks(
 
 
 def _next_tick(state: ContractState) -> datetime | None:
-    ends = [line.paid_until for line in state.lines.values() if line.paid_until]
+    ends = [line.forfeited.until for line in state.lines.values() if line.forfeited]
     if state.status in RUNNING:
         ends += [line.end_at for line in state.lines.values() if line.end_at and line.live]
         ends += [line.billed_until for line in state.lines.values() if line.billed_until]
@@ -236,12 +236,16 @@ def _tick(state: ContractState, at: datetime) -> ContractState:
         return end is not None and end <= at
 
     changes: dict[str, Any] = {}
-    if any(over(line.paid_until) or (over(line.end_at) and line.live) for line in state.lines.values()):
+
+    def paid(line: LineState) -> bool:
+        return line.forfeited is not None and over(line.forfeited.until)
+
+    if any(paid(line) or (over(line.end_at) and line.live) for line in state.lines.values()):
         changes["lines"] = {
             id_: evolve(
                 line,
                 live=line.live and not over(line.end_at),
-                paid_until=None if over(line.paid_until) else line.paid_until,
+                forfeited=None if paid(line) else line.forfeited,
             )
             for id_, line in state.lines.items()
         }

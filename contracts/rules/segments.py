@@ -138,7 +138,8 @@ def _earning(state: ContractState) -> Iterator[tuple[UUID, Earning]]:
     for line in state.lines.values():
         share = state.billing_share(line) if line.billable else None
         if share:
-            yield line.line_id, (line, share, state.buyer_id, state.owner_epoch)
+            owner = line.forfeited or state
+            yield line.line_id, (line, share, owner.buyer_id, owner.owner_epoch)
 
 
 def _segment(stretch: Stretch[Earning]) -> Segment:

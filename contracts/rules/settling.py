@@ -97,7 +97,8 @@ class _Spent:
 
 
 def _spent(book: Book, commitment: Commitment, windows: Sequence[Window]) -> defaultdict[UUID, _Spent]:
-    """What each line of the commitment came to within the windows."""
+    """What each line of the commitment came to within the windows, for their owner."""
+    epoch = book.before(windows[-1].end).owner_epoch
     found: defaultdict[UUID, _Spent] = defaultdict(_Spent)
     for window in windows:
         for period in book.periods_in(window.start, window.end):
@@ -107,7 +108,8 @@ def _spent(book: Book, commitment: Commitment, windows: Sequence[Window]) -> def
             for i, one in enumerate(rated):
                 line_id = one.segment.line_id
                 part = part_of(one, window.start, window.end, book.usage)
-                if part and one.kind != "one_off" and commitment.covers(line_id):
+                counts = one.kind != "one_off" and one.segment.owner_epoch == epoch
+                if part and counts and commitment.covers(line_id):
                     borne = sum(
                         funded(taken.minor, taken.discount.seller_share)[0]
                         for taken in off

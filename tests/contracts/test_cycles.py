@@ -67,7 +67,7 @@ def test_what_is_forfeited_ends_with_the_period_that_the_change_cut() -> None:
     remove = ("remove_product", RemoveProduct(SERVERS, unused="forfeit"), "2026-04-16")
     then = (to("2026-04-16", anchor_day=1), remove)
     edits = contract("2026-01-10", [servers(), hours()], *then, billing=Billing(anchor_day=10))
-    assert fold(edits, valid_at=at("2026-04-16")).lines[SERVERS].paid_until is None
+    assert fold(edits, valid_at=at("2026-04-16")).lines[SERVERS].forfeited is None
 
 
 def test_a_discount_of_so_many_periods_ends_where_a_period_ends() -> None:

@@ -7,6 +7,8 @@ from uuid import UUID
 import pytest
 
 from contracts.rules.operations.commitment import SetCommitment
+from contracts.rules.operations.holds import Suspend
+from contracts.rules.operations.products import RemoveProduct
 from contracts.rules.operations.terminate import Terminate
 from contracts.rules.operations.transfer import TransferOwnership
 from tests.contracts.logs import (
@@ -24,7 +26,7 @@ from tests.contracts.logs import (
     usd,
 )
 
-NEW_BUYER, DEAL = UUID(int=11), UUID(int=50)
+NEW_BUYER, DEAL, KEPT = UUID(int=11), UUID(int=50), UUID(int=5)
 YEAR = "2027-03-01", "2028-03-01"
 MARCH = "2027-03-01", "2027-04-01"
 
@@ -45,6 +47,10 @@ def given_to(party: Any, new: UUID, when: str) -> Step:
 
 def ended(when: str, **given: Any) -> Step:
     return "terminate", Terminate("date", **given), when
+
+
+def told_of(edits: Any, line_id: UUID) -> list[tuple[str, str, int]]:
+    return told([line for line in desired(edits, *MARCH) if line.line_id == line_id])
 
 
 def tops(edits: Any, *span: str, used: Any = None) -> list[tuple[UUID, UUID | None, str, int]]:
@@ -154,3 +160,37 @@ def test_the_use_of_the_last_period_is_let_go_also_when_the_contract_ends_with_i
     assert [line.line_id for line in desired(billed, *MARCH, used)] == [SERVERS, HOURS]
     before = {HOURS: [("2027-02-28", "100")]}
     assert told(desired(edits, "2027-02-01", "2027-03-01", before))[1:] == [("usage", "02-01 03-01", 19_500)]
+
+
+# What is forfeited
+
+
+REMOVED: Step = ("remove_product", RemoveProduct(SERVERS, unused="forfeit"), "2027-03-10")
+HALVED: Step = ("suspend", Suspend("buyer", billing="reduced", reduced_to=Decimal("0.5")), "2027-03-05")
+
+
+def test_what_is_forfeited_costs_what_staying_would_have_cost() -> None:
+    lines = [servers("3100.00", 1), servers("3100.00", 1, line_id=KEPT)]
+    for end in (REMOVED, ended("2027-03-10", cause="mutual", unused="forfeit")):
+        edits = contract("2027-03-01", lines, HALVED, end)
+        found = [one for one in told_of(edits, SERVERS) if one[1] >= "03-05"]
+        assert sum(one[2] for one in found) == 135_000
+        stayed = [one for one in told_of(contract("2027-03-01", lines, HALVED), SERVERS) if one[1] >= "03-05"]
+        assert sum(one[2] for one in stayed) == 135_000
+
+
+def test_what_is_forfeited_is_owed_by_whoever_forfeited_it() -> None:
+    lines = [servers("3100.00", 1), servers("3100.00", 1, line_id=KEPT)]
+    edits = contract("2027-03-01", lines, REMOVED, given_to("buyer", NEW_BUYER, "2027-03-16"))
+    found = [line for line in desired(edits, *MARCH) if line.line_id == SERVERS]
+    assert {(line.buyer_id, line.owner_epoch) for line in found} == {(BUYER, 1)}
+    assert sum(line.net_minor for line in found) == 310_000
+    bought = [line for line in desired(edits, *MARCH) if line.buyer_id == NEW_BUYER]
+    assert [(line.line_id, line.net_minor) for line in bought] == [(KEPT, 160_000)]
+
+
+def test_what_a_former_owner_forfeited_is_not_spent_by_the_next_one() -> None:
+    lines = [servers("3100.00", 1), servers("3100.00", 1, line_id=KEPT)]
+    handed = given_to("buyer", NEW_BUYER, "2027-03-16")
+    edits = contract("2027-03-01", lines, spend(620_000), REMOVED, handed)
+    assert tops(edits, *MARCH) == [(NEW_BUYER, SELLER, "04-01", 160_000)]

@@ -328,7 +328,7 @@ def test_what_ended_does_not_end_again() -> None:
 
 def test_what_is_forfeited_is_billed_to_the_end_of_the_period() -> None:
     after = admit(ACTIVE, "terminate", {"cause": "mutual", "unused": "forfeit"})
-    assert [line.paid_until for line in after.lines.values()] == [JULY, None]
+    assert [line.forfeited and line.forfeited.until for line in after.lines.values()] == [JULY, None]
     edits = log(("terminate", {"cause": "mutual", "unused": "forfeit"}, NOW))
     assert [s.valid_to for s in billable_segments(edits, start=START, end=END)] == [JULY]
 

@@ -11,7 +11,7 @@ import pytest
 from commerce.errors import Conflict
 from contracts.rules.fold import Edit, fold
 from contracts.rules.segments import billable_segments
-from contracts.rules.state import Charge, Commitment, LineState, Price, Trial
+from contracts.rules.state import Charge, Commitment, Forfeited, LineState, Price, Trial
 from tests.contracts.operating import (
     ACTIVE,
     BUYER,
@@ -171,12 +171,13 @@ def test_a_fee_says_how_much_in_the_way_of_its_kind(fee: dict[str, Any], code: s
 
 
 def test_what_is_forfeited_is_billed_to_the_end_of_the_period() -> None:
-    assert admit(ACTIVE, "remove_product", {**LINE, "unused": "forfeit"}).lines[SERVERS].paid_until == JULY
+    removed = admit(ACTIVE, "remove_product", {**LINE, "unused": "forfeit"})
+    assert removed.lines[SERVERS].forfeited == Forfeited(JULY, BUYER, 1)
     at_the_end = admit(ACTIVE, "remove_product", {**LINE, "unused": "forfeit"}, at=JULY)
-    assert at_the_end.lines[SERVERS].paid_until is None
+    assert at_the_end.lines[SERVERS].forfeited is None
     metered = admit(ACTIVE, "remove_product", {"line_id": str(HOURS), "unused": "forfeit"})
-    assert metered.lines[HOURS].paid_until is None
-    assert admit(ACTIVE, "remove_product", {**LINE, "unused": "credit"}).lines[SERVERS].paid_until is None
+    assert metered.lines[HOURS].forfeited is None
+    assert admit(ACTIVE, "remove_product", {**LINE, "unused": "credit"}).lines[SERVERS].forfeited is None
 
 
 def test_no_money_is_promised_back_for_what_is_unused() -> None:
@@ -241,6 +242,18 @@ def test_a_change_that_is_not_prorated_leaves_the_bill_of_the_period_as_it_was()
     more = admit(admit(ACTIVE, "change_quantity", free), "change_quantity", {**LINE, "delta": 1})
     assert (more.lines[SERVERS].quantity, more.lines[SERVERS].billable) == (6, 3)
     assert admit(DRAFT, "change_quantity", free).lines[SERVERS].billable == 5
+
+
+@pytest.mark.parametrize(
+    ("unprorated", "then", "billed"), [(5, 1, 1), (5, 3, 2), (5, 0, 0), (5, 7, 4), (1, 0, 1), (1, 2, 3)]
+)
+def test_after_a_change_without_proration_a_prorated_one_bills_what_it_changes(
+    unprorated: int, then: int, billed: int
+) -> None:
+    """Of two units: those that are not billed yet are the first to go, those that are billed on stay."""
+    state = admit(ACTIVE, "change_quantity", {**LINE, "quantity": unprorated, "proration": "none"})
+    line = admit(state, "change_quantity", {**LINE, "quantity": then}).lines[SERVERS]
+    assert (line.quantity, line.billable, line.billed_until) == (then, billed, JULY)
 
 
 @pytest.mark.parametrize("quantity", [5, 0])

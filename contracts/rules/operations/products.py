@@ -20,6 +20,7 @@ from contracts.rules.state import (
     BillFrom,
     Charge,
     ContractState,
+    Forfeited,
     Kind,
     LineSettlement,
     LineState,
@@ -260,7 +261,7 @@ class RemoveProductOperation(AgreedOperation[RemoveProduct]):
             return state
         removed = evolve(line, live=False, unit_ids=() if payload.release_units else line.unit_ids)
         if payload.unused == "forfeit":
-            removed = evolve(removed, paid_until=forfeited_until(state, line, at))
+            removed = evolve(removed, forfeited=forfeited(state, line, at))
         charges = state.charges
         if payload.early_fee and _is_early(state, line, at):
             fee = payload.early_fee.of([(line, line.min_term_until or at)], at)
@@ -336,7 +337,10 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
             until = state.period(at).end
             changed = evolve(changed, billed_quantity=line.billable, billed_until=until)
         elif line.billed_quantity is not None:
-            billed = max(0, line.billed_quantity + changed.quantity - line.quantity)
+            more = changed.quantity - line.quantity
+            # What is not billed yet goes first; what is billed though it went without proration stays.
+            kept = changed.quantity + max(0, line.billed_quantity - line.quantity)
+            billed = line.billed_quantity + more if more > 0 else min(line.billed_quantity, kept)
             changed = evolve(changed, billed_quantity=billed)
         return self.resigned(state.with_line(changed)) if changed != line else state
 
@@ -347,10 +351,12 @@ class ChangeQuantityOperation(AgreedOperation[ChangeQuantity]):
         return True
 
 
-def forfeited_until(state: ContractState, line: LineState, at: datetime) -> datetime | None:
-    """Until when a recurring line that ends at `at` is billed when nothing of the period is given back."""
-    end = state.period(at - _TICK).end
-    return end if end > at and line.kind == "recurring" and state.bills(line) else None
+def forfeited(state: ContractState, line: LineState, at: datetime) -> Forfeited | None:
+    """How a recurring line that ends at `at` is billed on when nothing of the period is given back."""
+    end, share = state.period(at - _TICK).end, state.billing_share(line)
+    if end <= at or line.kind != "recurring" or not share:
+        return None
+    return Forfeited(end, state.buyer_id, state.owner_epoch, share)
 
 
 def _is_early(state: ContractState, line: LineState | None, at: datetime) -> bool:

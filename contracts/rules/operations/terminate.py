@@ -13,7 +13,7 @@ from contracts.rules import schema
 from contracts.rules.operations.base import RUNNING, Operation, operation
 from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
 from contracts.rules.operations.financing import Clause, settled
-from contracts.rules.operations.products import forfeited_until
+from contracts.rules.operations.products import forfeited
 from contracts.rules.schema import Server
 from contracts.rules.state import FINAL, Charge, ContractState, Ending, LineState, evolve
 
@@ -102,7 +102,7 @@ class TerminateOperation(Operation[Terminate]):
             after = evolve(
                 after,
                 lines={
-                    id_: evolve(line, paid_until=forfeited_until(state, line, at)) if line.live else line
+                    id_: evolve(line, forfeited=forfeited(state, line, at)) if line.live else line
                     for id_, line in after.lines.items()
                 },
             )
