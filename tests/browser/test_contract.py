@@ -124,7 +124,7 @@ def test_one_operation_on_many_is_planned_previewed_by_workers_and_stopped(desk:
     operator.page.fill("[name='payload.references.notes']", "Moved to the new hall")
     operator.page.fill("[name=reason]", "All of them move")
     operator.press(operator.page.get_by_role("button", name="Store the plan"))
-    operator.page.get_by_text("ready", exact=True).first.wait_for(timeout=30_000)
+    operator.page.get_by_role("heading", name="Totals").wait_for(timeout=30_000)
     operator.inspect("bulk_3_ready")
     operator.says("Progress", "Totals", "C-2027-0001")
     operator.follow("Confirm", within=".c-toolbar", picture="bulk_4_confirm")
