@@ -1,6 +1,8 @@
 """What every test shares: repeatable hypothesis examples, a cheap password hasher, a clock of its own."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +48,17 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
     with roles.owner():
         yield
+
+
+@pytest.fixture(scope="session")
+def migrated(django_db_blocker: Any) -> Iterator[str]:
+    """A database that nobody uses: those of whole systems are copies of it."""
+    from tests.scenarios.conftest import ROOT, own_database
+
+    with own_database("migrated", django_db_blocker) as name:
+        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+        subprocess.run(migrate, cwd=ROOT, env={**os.environ, "DATABASE_NAME": name}, check=True)
+        yield name
 
 
 # What follows from the models alone: no test changes it, and to make it again costs more than most tests do.

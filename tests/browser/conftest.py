@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, sync_playwright
 
-from tests.scenarios.conftest import System, make_system, own_number
+from tests.scenarios.conftest import System, make_system
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -39,12 +39,12 @@ open_review(
 
 
 @pytest.fixture(scope="package")
-def played(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
-    number = own_number()
-    name = f"browser_{number}{os.environ.get('TEST_DB_SUFFIX', '')}"
+def played(
+    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any, migrated: str
+) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("browser")
     options = {"environment": OUR_OWN_RECEIVERS}
-    for system in make_system(folder, name, 14 + number, django_db_blocker, **options):
+    for system in make_system(folder, "browser", 14, django_db_blocker, migrated, **options):
         system.play("first_dollar")
         system.manage("shell", "--verbosity", "0", "-c", PEOPLE_AND_A_QUESTION)
         yield system

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ class System:
     ) -> None:
         quick = {**QUICK, **(environment or {})}
         self.stack = Stack(folder, database=database, redis_db=redis_db, environment=quick)
-        self.manage("migrate", "--verbosity", "0")
         scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
         issue = self.manage(
             "apikey", "--json", "issue", "--organization", "platform", "--label", "tests", *scopes
@@ -96,18 +96,31 @@ SCOPES = (
 )  # fmt: skip
 
 
-def make_system(folder: Path, name: str, redis_db: int, blocker: Any, **options: Any) -> Iterator[System]:
-    """The test's own connection is unblocked only to make and to drop the system's database."""
-    with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-        cursor.execute("SET statement_timeout = 0")
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    system = System(folder, name, redis_db, **options)
-    with system.stack:
-        yield system
-    with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-        cursor.execute("SET statement_timeout = 0")
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+@contextmanager
+def own_database(name: str, blocker: Any, template: str = "template1") -> Iterator[str]:
+    """One of this test worker; the test's own connection is unblocked only to make and to drop it."""
+    name = f"{name}_{own_number()}{os.environ.get('TEST_DB_SUFFIX', '')}"
+
+    def execute(*statements: str) -> None:
+        with blocker.unblock(), roles.owner(), connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+            for statement in ("SET statement_timeout = 0", *statements):
+                cursor.execute(statement)
+
+    drop = f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'
+    make = f'CREATE DATABASE "{name}" TEMPLATE "{template}"'
+    # The one right that a copy does not have from its template.
+    execute(drop, make, f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
+    yield name
+    execute(drop)
+
+
+def make_system(
+    folder: Path, name: str, redis_db: int, blocker: Any, migrated: str, **options: Any
+) -> Iterator[System]:
+    with own_database(name, blocker, migrated) as database:
+        system = System(folder, database, redis_db + own_number(), **options)
+        with system.stack:
+            yield system
 
 
 def own_number() -> int:
@@ -116,33 +129,23 @@ def own_number() -> int:
 
 
 @pytest.fixture(scope="package")
-def system(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[System]:
-    number = own_number()
-    suffix = os.environ.get("TEST_DB_SUFFIX", "")
-    folder = tmp_path_factory.mktemp("system")
-    yield from make_system(folder, f"scenarios_{number}{suffix}", 4 + number, django_db_blocker)
+def system(
+    tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any, migrated: str
+) -> Iterator[System]:
+    yield from make_system(tmp_path_factory.mktemp("system"), "scenarios", 4, django_db_blocker, migrated)
 
 
 @pytest.fixture
-def fragile_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
+def fragile_system(tmp_path: Path, django_db_blocker: Any, migrated: str) -> Iterator[System]:
     """A system of its own whose worker is to die again and again, on leases of a second."""
-    number = own_number()
-    suffix = os.environ.get("TEST_DB_SUFFIX", "")
-    yield from make_system(
-        tmp_path,
-        f"fragile_{number}{suffix}",
-        8 + number,
-        django_db_blocker,
-        environment={"OUTBOX_LEASE_SECONDS": "1"},
-    )
+    leases = {"OUTBOX_LEASE_SECONDS": "1"}
+    yield from make_system(tmp_path, "fragile", 8, django_db_blocker, migrated, environment=leases)
 
 
 @pytest.fixture
-def young_system(tmp_path: Path, django_db_blocker: Any) -> Iterator[System]:
+def young_system(tmp_path: Path, django_db_blocker: Any, migrated: str) -> Iterator[System]:
     """A system of its own without a past: a story of a year would be one for every contract beside it."""
-    number = own_number()
-    suffix = os.environ.get("TEST_DB_SUFFIX", "")
-    yield from make_system(tmp_path, f"young_{number}{suffix}", 12 + number, django_db_blocker)
+    yield from make_system(tmp_path, "young", 12, django_db_blocker, migrated)
 
 
 @pytest.fixture(autouse=True)
