@@ -52,7 +52,7 @@ class ChangedLine:
     product: str
     seller_id: UUID
     quantity: int
-    price_hash: Annotated[str, "SHA-256 of rate and model"]
+    price_hash: Annotated[str, "SHA-256 of the whole price"]
     live: bool
 
 

@@ -27,6 +27,7 @@ from contracts.rules.operations.correct import (
     check_correction,
     check_replacement,
 )
+from contracts.rules.operations.terminate import Terminate
 from contracts.rules.rises import steep_rise
 from contracts.rules.state import ContractState
 from contracts.services.catalog import offers_of, resolve
@@ -225,6 +226,12 @@ def _resolved(target: Edit, others: Sequence[Edit], replacement: Replacement, at
     op = named(target.operation)
     pointer = "/payload/replacement/payload"
     payload = replacement.payload
+    if replacement.op_version > op.op_version:
+        raise InvalidInput(
+            f"Payloads of {op.name} are of version {op.op_version} at most.",
+            pointer="/payload/replacement/op_version",
+            code="unknown_op_version",
+        )
     if target.operation == "create":
         payload = {**payload, "terms": _under(schema.dump(target.payload.terms), payload.get("terms"))}
     parsed = schema.parse(op.payload, payload, pointer=pointer)
@@ -232,6 +239,8 @@ def _resolved(target: Edit, others: Sequence[Edit], replacement: Replacement, at
         if target.operation == "create" and parsed.number is None:
             parsed = replace(parsed, number=target.payload.number)
         parsed = resolve(parsed, at=at, sold=offers_of(target.payload))
+        if isinstance(parsed, Terminate):  # its notice runs since it was first recorded
+            parsed = replace(parsed, recorded_at=target.payload.recorded_at)
         fixed = op.effective_at(parsed, fold.found_by(others, target), target.effective_at)
     given = replacement.effective_at
     if fixed and given and fixed != given:

@@ -19,7 +19,7 @@ from contracts import services
 from contracts.models import Contract, ContractEdit
 from contracts.rules import fold
 from contracts.services import OperationRequest
-from tests.contracts.conftest import MARCH, Parties, edit
+from tests.contracts.conftest import MARCH, Parties, create, edit
 from tests.contracts.test_recording import last_event, pointers, refused
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +103,11 @@ def test_a_termination_that_is_voided_brings_the_contract_back(active: Contract)
         ({"target_seq": 7, "mode": "void"}, "/payload/target_seq", "target_is_correction"),
         ({"target_seq": 1, "mode": "void"}, "/payload/mode", "cannot_void_create"),
         ({"target_seq": 6, "mode": "replace"}, "/payload/replacement", "replacement_misplaced"),
+        (
+            {"target_seq": 6, "mode": "replace", "replacement": {"payload": {}, "op_version": 99}},
+            "/payload/replacement/op_version",
+            "unknown_op_version",
+        ),
         (
             {"target_seq": 6, "mode": "void", "replacement": {"payload": {}}},
             "/payload/replacement",
@@ -367,6 +372,23 @@ def test_a_replacement_whose_payload_fixes_its_instant_takes_effect_there(active
     new["effective_at"] = "2027-03-15T00:00:00Z"
     error = refused(lambda: correct(ended, target_seq=5, mode="replace", replacement=new))
     assert pointers(error) == {("/payload/replacement/effective_at", "effective_at_fixed")}
+
+
+def test_the_notice_of_a_termination_runs_on_when_it_is_replaced(payload: dict[str, Any]) -> None:
+    payload["term"] = {"kind": "evergreen"}
+    contract = create(payload).contract
+    for stage in ("submit", "signed", "live"):
+        edit(contract, "activate", {"stage": stage})
+    end = {"when": "date"}
+    edit(contract, "terminate", end, effective_at=MARCH + timedelta(days=30), reason="Moving")
+
+    new = {"payload": end | {"final_usage": "skip"}}
+    ended = correct(contract, target_seq=5, mode="replace", replacement=new).edit.payload["replacement"]
+    assert ended["payload"]["recorded_at"] == "2027-03-01T00:00:00Z"
+
+    sooner = new | {"effective_at": (MARCH + timedelta(days=29)).isoformat()}
+    error = refused(lambda: correct(contract, target_seq=5, mode="replace", replacement=sooner))
+    assert error.code == "notice_too_short"
 
 
 def test_the_fault_of_a_replacement_is_its_own_and_points_at_it(grown: Contract) -> None:

@@ -98,6 +98,16 @@ def test_what_a_hold_lasted_is_added_to_the_term_if_that_was_agreed() -> None:
     assert admit(evergreen, "resume", BUYERS, at=later).end_at is None
 
 
+def test_a_hold_on_some_lines_extends_no_term() -> None:
+    some = held({**BUYERS, "scope": [str(SERVERS)]})
+    longer = {**BUYERS, "extend_term": True}
+    assert refusal(some, "resume", longer, at=NOW + days(9)) == ("scope_invalid", "/extend_term")
+    assert admit(some, "resume", {**BUYERS, "extend_term": False}, at=NOW + days(9)).end_at == END
+    whole = held({**BUYERS, "term": "extend_on_resume"})
+    left = admit(whole, "resume", {**BUYERS, "scope": [str(HOURS)]}, at=NOW + days(3))
+    assert admit(left, "resume", longer, at=NOW + days(9)).end_at == END + days(9)
+
+
 @pytest.mark.parametrize("first", ["buyer", "abuse"])
 def test_days_that_two_holds_share_are_added_once(first: str) -> None:
     """The buyer's hold from day 0, the other from day 1; lifted on days 10 and 20."""

@@ -13,7 +13,7 @@ from contracts.rules.fold import NOTHING, Edit, fold, timeline
 from contracts.rules.operations import REGISTRY
 from contracts.rules.operations.correct import Correct
 from contracts.rules.segments import billable_segments
-from contracts.rules.state import Charge, Ending, Signature, Trial
+from contracts.rules.state import Charge, ContractState, Ending, Signature, Trial
 from tests.contracts.operating import (
     ACTIVE,
     BUYER,
@@ -266,6 +266,15 @@ def test_a_fee_may_be_an_amount_some_months_or_waived_by_two_people(
     after = admit(ACTIVE, "terminate", {"early_fee": fee})
     assert [charge.amount_minor for charge in after.charges] == ([minor] if minor else [])
     assert bool(approval(ACTIVE, "terminate", {"early_fee": fee})) is (minor is None)
+
+
+@pytest.mark.parametrize(
+    "free", [DRAFT, SIGNED, replace(ACTIVE, end_at=None), replace(ACTIVE, trial=Trial(NOW + days(9)))]
+)
+def test_a_fee_for_leaving_early_is_refused_where_nobody_does(free: ContractState) -> None:
+    fee = {"cause": "mutual", "early_fee": {"kind": "fixed", "amount_minor": 5}}
+    assert refusal(free, "terminate", fee) == ("fee_not_due", "/early_fee")
+    assert admit(free, "terminate", {**fee, "early_fee": {"kind": "none"}}).charges == ()
 
 
 def test_leaving_a_term_for_convenience_takes_a_word_about_the_fee() -> None:

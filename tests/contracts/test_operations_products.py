@@ -11,7 +11,7 @@ import pytest
 from commerce.errors import Conflict
 from contracts.rules.fold import Edit, fold
 from contracts.rules.segments import billable_segments
-from contracts.rules.state import Charge, Commitment, Forfeited, LineState, Price, Trial
+from contracts.rules.state import Charge, Commitment, ContractState, Forfeited, LineState, Price, Trial
 from tests.contracts.operating import (
     ACTIVE,
     BUYER,
@@ -149,9 +149,26 @@ def test_leaving_early_costs_what_is_said(fee: dict[str, Any], minor: int | None
     owed = [Charge(f"{SERVERS}:early_fee", "early_fee", JULY, minor, SERVERS, SELLER)] if minor else []
     assert list(after.charges) == owed
     assert bool(approval(BOUND, "remove_product", {**LINE, "early_fee": fee})) is (minor is None)
-    free = admit(ACTIVE, "remove_product", {**LINE, "early_fee": fee}, at=JULY)
-    assert free.charges == ()
     assert not approval(ACTIVE, "remove_product", {**LINE, "early_fee": fee})
+
+
+@pytest.mark.parametrize("free", [ACTIVE, replace(BOUND, trial=Trial()), replace(BOUND, status="draft")])
+def test_a_fee_for_leaving_early_is_refused_where_nobody_does(free: ContractState) -> None:
+    fee = {**LINE, "early_fee": {"kind": "fixed", "amount_minor": 123}}
+    assert refusal(free, "remove_product", fee, at=JULY) == ("fee_not_due", "/early_fee")
+    waived = {**LINE, "early_fee": {"kind": "none"}}
+    assert admit(free, "remove_product", waived, at=JULY).charges == ()
+
+
+def test_a_months_fee_has_a_months_part_of_what_the_price_asks_for_a_quarter() -> None:
+    """Three months of two servers at 18,000.00 are 108,000.00; at least 90,000.00 or 120,000.00 are owed."""
+    for minimum, minor in ((9_000_000, 3_600_000), (12_000_000, 4_000_000)):
+        line = BOUND.lines[SERVERS]
+        bound = BOUND.with_line(replace(line, price=replace(line.price, min_minor=minimum)))
+        quarterly = replace(bound, billing=replace(bound.billing, cadence="P3M"))
+        fee = {**LINE, "early_fee": {"kind": "months", "months": 1}}
+        after = admit(quarterly, "remove_product", fee, at=JULY)
+        assert [charge.amount_minor for charge in after.charges] == [minor]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,18 @@ def test_removing_a_product_ends_its_line_and_keeps_its_history(active: Contract
     assert event.payload["after"] == {f"/lines/{servers}/live": False}
 
 
+def test_an_event_tells_prices_apart_that_differ_in_a_bound_only(active: Contract, servers: UUID) -> None:
+    def told(price: dict[str, Any]) -> str:
+        whole = {"model": "unit", "rate": "9", **price}
+        edit(active, "change_price", {"line_id": str(servers), "price": whole})
+        [line] = last_event().payload["lines"]
+        return str(line["price_hash"])
+
+    plain = told({})
+    assert plain != told({"max_minor": 5}) != told({"included": "1"})
+    assert told({}) == plain
+
+
 def test_a_quantity_is_pinned_or_moved_by_a_delta(active: Contract, servers: UUID) -> None:
     edit(active, "change_quantity", {"line_id": str(servers), "quantity": 5}, at=LATER)
     result = edit(active, "change_quantity", {"line_id": str(servers), "delta": -1}, at=LATER)

@@ -97,6 +97,24 @@ def test_who_opts_out_says_so_in_time_whatever_the_date_of_it(
     assert asked(platform, contract, "change_terms", out, **back) == "opt_out_too_late"
 
 
+def test_a_date_of_going_live_is_refused_where_it_was_said(
+    platform: Api, payload: dict[str, Any], clock: Any
+) -> None:
+    contract = create({**payload, "start_at": "2027-03-10T00:00:00Z"}).contract
+    for stage in ("submit", "signed"):
+        edit(contract, "activate", {"stage": stage})
+    clock(MARCH + timedelta(days=20))
+    dates = {"stage": "live", "contract_effective_at": "2027-03-05T00:00:00Z"}
+    for body, place in (
+        ({"payload": dates}, "/payload/contract_effective_at"),
+        ({"payload": {"stage": "live"}, "effective_at": "2027-03-05T00:00:00Z"}, "/effective_at"),
+    ):
+        refused = operate(platform, contract, "activate", body.pop("payload"), reason="Late", **body)
+        assert [(error["code"], error["pointer"]) for error in refused.json()["errors"]] == [
+            ("effective_before_start", place)
+        ]
+
+
 # What a buyer is bound to
 
 

@@ -90,16 +90,17 @@ class ActivateOperation(Operation[Activate]):
                 pointer="/stage",
                 code="not_signed",
             )
+        date = f"/{_DATES[payload.bill_from]}" if payload.billed_from else "/effective_at"
         if state.start_at and at < state.start_at:
             raise InvalidInput(
                 f"The contract starts at {state.start_at:%Y-%m-%d %H:%M} UTC.",
-                pointer="/effective_at",
+                pointer=date,
                 code="effective_before_start",
             )
         if state.end_at and at >= state.end_at:
             raise InvalidInput(
                 f"The contract ends at {state.end_at:%Y-%m-%d %H:%M} UTC.",
-                pointer="/effective_at",
+                pointer=date,
                 code="effective_after_end",
             )
         if payload.trial and (faults := list(trial_faults(payload.trial, at, state.end_at))):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from commerce.errors import FieldError
+from commerce.errors import Conflict, FieldError
 from commerce.money import round_half_up
 from contracts.rules.charges import charge, early_fee, within_bounds
 from contracts.rules.daycount import months_between
@@ -29,28 +29,41 @@ class EarlyFee:
     months: Annotated[int, Between(1, 120)] | None = None
     waived_by: Text | None = None
 
-    def of(self, left: Iterable[tuple[LineState, datetime]], at: datetime) -> int:
-        """The fee in minor units at `at`, given until when each line was agreed."""
+    def of(self, left: Iterable[tuple[LineState, datetime]], at: datetime, months: int) -> int:
+        """The fee in minor units at `at`: until when each line was agreed, how many months a period has."""
         if self.kind == "none":
             return 0
         if self.kind == "fixed":
             return self.amount_minor or 0
         if self.kind == "months":
-            return sum(monthly(line) * (self.months or 0) for line, _ in left)
+            return sum(monthly(line, months) * (self.months or 0) for line, _ in left)
         share = self.percent or Decimal(0)
-        return sum(early_fee(monthly(line), months_left(until, at), share) for line, until in left)
+        return sum(early_fee(monthly(line, months), months_left(until, at), share) for line, until in left)
 
 
-def monthly(line: LineState) -> int:
-    """What a recurring line costs in a whole month, in minor units; other lines end at no cost."""
+def monthly(line: LineState, months: int = 1) -> int:
+    """What a recurring line costs in a month, in minor units; other lines end at no cost.
+
+    Of a period of `months`: the price's bounds are for all of it.
+    """
     if line.kind != "recurring" or not line.quantity:
         return 0
-    return round_half_up(within_bounds(line.price, charge(line.price, line.quantity)))
+    return round_half_up(within_bounds(line.price, charge(line.price, line.quantity) * months) / months)
 
 
 def months_left(until: datetime, at: datetime) -> Fraction:
     """Months from `at` to `until`, a part of one by its days; none when it has passed."""
     return months_between(at.date(), until.date()) if until > at else Fraction(0)
+
+
+def check_due(fee: EarlyFee | None, early: bool) -> None:
+    """Conflict (fee_not_due) for a fee where nobody leaves early; that nothing is owed may be said."""
+    if fee and fee.kind != "none" and not early:
+        raise Conflict(
+            "Nothing is bound for longer, or a trial binds nobody yet: no fee is owed for leaving.",
+            pointer="/early_fee",
+            code="fee_not_due",
+        )
 
 
 def unused_faults(unused: str) -> Iterator[FieldError]:

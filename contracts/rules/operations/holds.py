@@ -15,6 +15,7 @@ from contracts.rules.schema import Share
 from contracts.rules.state import ContractState, Hold, HoldReason, Scope, evolve
 
 MAINTENANCE_NOTICE = timedelta(hours=72)
+_ONLY_WHOLE = "Only a hold on the whole contract extends its term."
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,9 @@ class ResumeOperation(Operation[Resume]):
                 pointer="/reason",
                 code="not_suspended",
             )
+        if payload.extend_term and not hold.extends_term and hold.scope != "all":
+            faults = [FieldError("/extend_term", "scope_invalid", _ONLY_WHOLE)]
+            raise schema.invalid(faults)
         for i, line_id in enumerate(() if payload.scope == "all" else payload.scope):
             if line_id not in state.lines or not hold.covers(line_id):
                 raise Conflict(
@@ -158,7 +162,7 @@ def _faults(payload: Suspend, at: datetime) -> Iterator[FieldError]:
             "Reduced billing says to which share of the price, other billing does not.",
         )
     if payload.term == "extend_on_resume" and payload.scope != "all":
-        yield FieldError("/term", "scope_invalid", "Only a hold on the whole contract extends its term.")
+        yield FieldError("/term", "scope_invalid", _ONLY_WHOLE)
     if payload.resume_at and payload.resume_at <= at:
         yield FieldError(
             "/resume_at", "resume_before_suspend", f"The hold begins at {at:%Y-%m-%d %H:%M} UTC."

@@ -10,7 +10,7 @@ from commerce.errors import Conflict, FieldError, InvalidInput
 from contracts.rules import schema
 from contracts.rules.operations.agreed import AgreedOperation, begins, check_currency, live_line
 from contracts.rules.operations.base import RUNNING, operation
-from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
+from contracts.rules.operations.fees import EarlyFee, check_due, fee_faults, unused_faults
 from contracts.rules.operations.prices import check_amount
 from contracts.rules.periods import MONTHS, add_months
 from contracts.rules.schema import Between, Count, Length, Server, Text
@@ -246,6 +246,7 @@ class RemoveProductOperation(AgreedOperation[RemoveProduct]):
                 pointer="/early_fee",
                 code="min_term_not_met",
             )
+        check_due(payload.early_fee, _is_early(state, line, at))
         for commitment in state.commitments.values():
             rest = [one for one in state.live_lines if one != line and commitment.covers(one.line_id)]
             if commitment.covers(line.line_id) and not rest:
@@ -264,7 +265,8 @@ class RemoveProductOperation(AgreedOperation[RemoveProduct]):
             removed = evolve(removed, forfeited=forfeited(state, line, at))
         charges = state.charges
         if payload.early_fee and _is_early(state, line, at):
-            fee = payload.early_fee.of([(line, line.min_term_until or at)], at)
+            months = MONTHS[state.billing.cadence]
+            fee = payload.early_fee.of([(line, line.min_term_until or at)], at, months)
             owed = Charge(f"{line.line_id}:early_fee", "early_fee", at, fee, line.line_id, line.seller_id)
             charges = (*charges, owed) if fee else charges
         return self.resigned(evolve(state.with_line(removed), charges=charges))

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from commerce.errors import Conflict
 from contracts.rules import schema
 from contracts.rules.operations.base import RUNNING, Operation, operation
-from contracts.rules.operations.fees import EarlyFee, fee_faults, unused_faults
+from contracts.rules.operations.fees import EarlyFee, check_due, fee_faults, unused_faults
 from contracts.rules.operations.financing import Clause, settled
 from contracts.rules.operations.products import forfeited
+from contracts.rules.periods import MONTHS
 from contracts.rules.schema import Server
 from contracts.rules.state import FINAL, Charge, ContractState, Ending, LineState, evolve
 
@@ -70,9 +71,11 @@ class TerminateOperation(Operation[Terminate]):
     def check(self, state: ContractState, payload: Terminate, at: datetime) -> None:
         if faults := [*fee_faults(payload.early_fee), *unused_faults(payload.unused)]:
             raise schema.invalid(faults)
+        bound = bool(_bound(state, at))
+        check_due(payload.early_fee, bound)
         if state.status not in RUNNING:
             return
-        if payload.cause == "convenience" and payload.early_fee is None and _bound(state, at):
+        if payload.cause == "convenience" and payload.early_fee is None and bound:
             raise Conflict(
                 "The contract is bound for longer: name the fee for leaving early.",
                 pointer="/early_fee",
@@ -94,7 +97,8 @@ class TerminateOperation(Operation[Terminate]):
             return state
         if state.status in _BEFORE_START:
             return evolve(state, status="cancelled", end_at=at, holds=(), financings={}, charges=())
-        fee = payload.early_fee.of(_bound(state, at), at) if payload.early_fee else 0
+        months = MONTHS[state.billing.cadence]
+        fee = payload.early_fee.of(_bound(state, at), at, months) if payload.early_fee else 0
         after = settled(state, at, payload.financing)
         if fee:
             after = evolve(after, charges=(*after.charges, Charge("early_fee", "early_fee", at, fee)))
