@@ -31,9 +31,10 @@ _TONES = {
 _TONE_OF = {state: tone for tone, states in _TONES.items() for state in states.split()}
 
 
-def number(count: int) -> SafeString:
-    """ "1,234" in tabular figures, right-aligned in lists."""
-    return format_html('<span class="c-num">{}</span>', f"{count:,}")
+def number(count: int, *, most: int | None = None) -> SafeString:
+    """ "1,234" in tabular figures, right-aligned in lists; "10,000+" when `most` is as far as was counted."""
+    more = "+" if most is not None and count >= most else ""
+    return format_html('<span class="c-num">{}{}</span>', f"{count:,}", more)
 
 
 def money(minor: int | None, currency: str) -> SafeString:

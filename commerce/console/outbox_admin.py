@@ -44,6 +44,9 @@ from commerce.outbox import registry, services, traces
 from commerce.outbox.models import Circuit, OutboxStream
 
 ROWS_SHOWN = 20
+# As far as the home page counts, and as many as one request lets go on.
+COUNTED = 10_000
+RESUMED_AT_ONCE = 5_000
 TONES = {
     "parked": "bad",
     "working": "busy",
@@ -64,7 +67,10 @@ ADVICE = {
     "resume. Nothing has happened there.",
     "Unknown": "It may have happened although no answer came. Resuming is safe: it is looked up before it "
     "is sent again.",
-    "UnknownVersion": "A newer release wrote the event: deploy that release, then resume.",
+    "UnknownVersion": "A newer release wrote the event, or wrote it for a subscriber that this one does not "
+    "know: deploy that release, then resume.",
+    "WorkerLost": "Twelve workers ended while they had it in hand, and none could say why: look for kills "
+    "and memory in the system's log. Resuming tries it again, and may end another.",
     "StateConflict": "The object is not in the state that the effect needs: bring it there with its own "
     "buttons, then resume; request a skip if there is nothing left to do.",
     "InsufficientFunds": "The account does not hold enough: fund it, then resume.",
@@ -153,13 +159,17 @@ def condition(stream: OutboxStream) -> SafeString:
 
 
 def _resume_alike(stream: OutboxStream) -> ObjectAction:
-    """One statement for all, and only while they are as many as the operator was shown."""
+    """All at once, as far as a request goes, and only while they are as many as the operator was shown."""
     alike = services.parked_like(stream).count()
     expected = forms.IntegerField(initial=alike, widget=forms.HiddenInput)
 
     def run(*, obj: OutboxStream, expected: int, **context: Any) -> str:
-        resumed = services.resume_streams(streams=services.parked_like(obj), expected=expected, **context)
-        return f"{resumed} streams go on."
+        resumed = services.resume_streams(
+            streams=services.parked_like(obj), expected=expected, most=RESUMED_AT_ONCE, **context
+        )
+        left = expected - resumed
+        more = f" {left:,} are still parked for it: press again on one of them." if left else ""
+        return f"{resumed:,} streams go on.{more}"
 
     return ObjectAction(
         "resume-alike",
@@ -169,8 +179,9 @@ def _resume_alike(stream: OutboxStream) -> ObjectAction:
         form=type("AlikeForm", (forms.Form,), {"expected": expected}),
         available=lambda obj: "" if alike > 1 else "No other stream is parked for the same error.",
         consequences=lambda obj: (
-            f"{alike} streams of {obj.group}, this one among them, are parked for: {obj.last_error}\n\n"
-            "All of them go on from where they stopped. One that fails again parks again."
+            f"{alike:,} streams of {obj.group}, this one among them, are parked for: {obj.last_error}\n\n"
+            f"{'All' if alike <= RESUMED_AT_ONCE else f'{RESUMED_AT_ONCE:,}'} of them go on from where they "
+            "stopped. One that fails again parks again."
         ),
     )
 
@@ -510,16 +521,16 @@ def _parked(request: HttpRequest) -> CardValue:
 
 
 def _relay(request: HttpRequest) -> SafeString:
-    now = services.status()
+    now = services.status(most=COUNTED)
     rows = [
         [
             _lane_link(lane.lane),
             _line_badge(lane.circuit) if lane.lane in registry.providers() else NOTHING,
             _streams_link(lane.parked, lane.lane),
-            number(lane.due),
-            age(lane.oldest_due_seconds) if lane.due else NOTHING,
-            number(lane.working),
-            number(lane.waiting),
+            number(lane.due, most=COUNTED),
+            age(lane.oldest_due_seconds) if lane.due or lane.working else NOTHING,
+            number(lane.working, most=COUNTED),
+            number(lane.waiting, most=COUNTED),
         ]
         for lane in now.lanes
     ]
@@ -527,7 +538,7 @@ def _relay(request: HttpRequest) -> SafeString:
     return format_html(
         '<p class="c-about">How many streams each kind of worker has before it; {} {} not reached every '
         "subscriber yet.</p>{}",
-        f"{now.unpublished:,}",
+        number(now.unpublished, most=COUNTED),
         "event has" if now.unpublished == 1 else "events have",
         table(head, rows),
     )
@@ -537,7 +548,7 @@ def _streams_link(count: int, lane: str) -> SafeString:
     if not count:
         return number(count)
     url = reverse("admin:outbox_outboxstream_changelist", query={"condition": "parked", "lane": lane})
-    return format_html('<a class="c-link" href="{}">{}</a>', url, number(count))
+    return format_html('<a class="c-link" href="{}">{}</a>', url, number(count, most=COUNTED))
 
 
 def _lane_link(lane: str) -> SafeString:

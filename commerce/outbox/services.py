@@ -43,6 +43,33 @@ FROM (
 ) waiting WHERE s.id = waiting.id RETURNING s.id, s.due_at
 """  # noqa: S608 - a constant
 
+# The lanes that have something, one look into the index each; of each what is due and what is ahead.
+_MOVING = f"""
+WITH RECURSIVE lanes (lane) AS (
+  (SELECT lane FROM outbox_outboxstream WHERE due_at IS NOT NULL ORDER BY lane LIMIT 1)
+  UNION ALL
+  SELECT (SELECT s.lane FROM outbox_outboxstream s WHERE s.due_at IS NOT NULL AND s.lane > lanes.lane
+          ORDER BY s.lane LIMIT 1) FROM lanes WHERE lanes.lane IS NOT NULL
+)
+SELECT lanes.lane, count(*) FILTER (WHERE is_due),
+       count(*) FILTER (WHERE NOT is_due AND lease_token IS NOT NULL),
+       count(*) FILTER (WHERE NOT is_due AND lease_token IS NULL),
+       GREATEST(0, EXTRACT(epoch FROM now() - min({WAITS_SINCE})
+         FILTER (WHERE is_due OR lease_token IS NOT NULL)))
+FROM lanes CROSS JOIN LATERAL (
+  (SELECT *, true AS is_due FROM outbox_outboxstream
+   WHERE lane = lanes.lane AND due_at <= now() ORDER BY due_at LIMIT %(most)s)
+  UNION ALL
+  (SELECT *, false FROM outbox_outboxstream
+   WHERE lane = lanes.lane AND due_at > now() ORDER BY due_at LIMIT %(most)s)
+) moving GROUP BY lanes.lane
+"""  # noqa: S608 - a constant
+_PARKED = """
+SELECT lane, count(*) FROM (
+  SELECT lane FROM outbox_outboxstream WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT %(most)s
+) parked GROUP BY lane
+"""
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -72,21 +99,16 @@ class Status:
     lanes: list[Lane]
 
 
-def status() -> Status:
-    """How far behind the relay is. Reads partial indexes only."""
+def status(*, most: int | None = None) -> Status:
+    """How far behind the relay is. Reads partial indexes only.
+
+    With `most` nothing is counted any further, so that a longer queue is no slower to look at.
+    """
+    arguments = {"most": most}
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"""SELECT lane, count(*) FILTER (WHERE due_at <= now()),
-                       count(*) FILTER (WHERE due_at > now() AND lease_token IS NOT NULL),
-                       count(*) FILTER (WHERE due_at > now() AND lease_token IS NULL),
-                       GREATEST(0, EXTRACT(epoch FROM now() - min({WAITS_SINCE})
-                         FILTER (WHERE due_at <= now() OR lease_token IS NOT NULL)))
-                FROM outbox_outboxstream WHERE due_at IS NOT NULL GROUP BY lane"""  # noqa: S608
-        )
+        cursor.execute(_MOVING, arguments)
         moving = {lane: figures for lane, *figures in cursor.fetchall()}
-        cursor.execute(
-            "SELECT lane, count(*) FROM outbox_outboxstream WHERE parked_at IS NOT NULL GROUP BY lane"
-        )
+        cursor.execute(_PARKED, arguments)
         parked = dict(cursor.fetchall())
     circuits = {circuit.lane: circuit for circuit in Circuit.objects.all()}
     lanes = []
@@ -98,7 +120,7 @@ def status() -> Status:
         due=sum(lane.due for lane in lanes),
         waiting=sum(lane.waiting for lane in lanes),
         parked=sum(lane.parked for lane in lanes),
-        unpublished=OutboxEvent.objects.filter(published_at__isnull=True).count(),
+        unpublished=OutboxEvent.objects.filter(published_at__isnull=True)[:most].count(),
         oldest_due_seconds=max((lane.oldest_due_seconds for lane in lanes), default=0.0),
         lanes=lanes,
     )
@@ -199,17 +221,28 @@ def resume_stream(*, stream: OutboxStream, actor: Actor, at: datetime, reason: s
 
 @transaction.atomic
 def resume_streams(
-    *, streams: QuerySet[OutboxStream], expected: int, actor: Actor, at: datetime, reason: str
+    *,
+    streams: QuerySet[OutboxStream],
+    expected: int,
+    actor: Actor,
+    at: datetime,
+    reason: str,
+    most: int | None = None,
 ) -> int:
-    """Let all of these parked streams go on together. Conflict when they are not as many as seen."""
+    """Let all of these parked streams go on together, or the first `most`; returns how many go on.
+
+    Conflict, and none, when they are not as many as seen.
+    """
     actor.require(PERMISSION)
-    rows = list(streams.filter(parked_at__isnull=False).order_by(*_LOCKED_BY).select_for_update(no_key=True))
-    if len(rows) != expected:
+    parked = streams.filter(parked_at__isnull=False)
+    rows = list(parked.order_by(*_LOCKED_BY).select_for_update(no_key=True)[:most])
+    found = parked.count() if len(rows) == most else len(rows)
+    if found != expected:
         raise Conflict(
-            f"{len(rows)} streams match, not {expected}: look again.",
+            f"{found} streams match, not {expected}: look again.",
             code="count_changed",
             expected=expected,
-            found=len(rows),
+            found=found,
         )
     after = _wake(rows)
     TransitionLog.objects.bulk_create(
