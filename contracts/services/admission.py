@@ -187,7 +187,8 @@ def _plan_correction(
     signed = _ever_signed(log)
     if becomes and parsed.replacement:
         with pointing("/payload/replacement/payload"):
-            check_replacement(target.operation, (was or target).payload, becomes.payload, signed=signed)
+            was_signed = signed and found.status in UNSIGNED
+            check_replacement(target.operation, (was or target).payload, becomes.payload, signed=was_signed)
             fold.check(found, becomes)
     before = fold.fold(log, valid_at=new.effective_at)
     after = fold.fold([*log, new], valid_at=new.effective_at)

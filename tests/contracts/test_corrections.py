@@ -362,6 +362,24 @@ def test_a_replaced_creation_keeps_the_terms_that_it_leaves_open(
     assert after.payment == active.current.terms.payment
 
 
+def test_a_line_of_a_signed_draft_keeps_its_seller_and_one_that_was_added_since_may_be_corrected(
+    draft: Contract, payload: dict[str, Any], parties: Parties
+) -> None:
+    line = payload["lines"][0]
+    first, later = ({**line, "line_id": str(UUID(int=n))} for n in (1, 2))
+    edit(draft, "add_product", first)
+    for stage in ("submit", "signed", "live"):
+        edit(draft, "activate", {"stage": stage})
+    edit(draft, "add_product", later, at=TENTH)
+    other = {"seller_id": str(parties.other_seller.pk)}
+
+    new = {"payload": first | other}
+    error = refused(lambda: correct(draft, target_seq=2, mode="replace", replacement=new))
+    assert pointers(error) == {("/payload/replacement/payload/seller_id", "seller_fixed")}
+    done = correct(draft, target_seq=6, mode="replace", replacement={"payload": later | other})
+    assert done.contract.current.lines[UUID(int=2)].seller_id == parties.other_seller.pk
+
+
 def test_a_replacement_whose_payload_fixes_its_instant_takes_effect_there(active: Contract) -> None:
     ended = edit(active, "terminate", {"cause": "mutual"}, at=TENTH, reason="Over").contract
     new = {"payload": {"cause": "mutual", "when": "end_of_period"}}

@@ -277,6 +277,20 @@ def test_a_fee_for_leaving_early_is_refused_where_nobody_does(free: ContractStat
     assert admit(free, "terminate", {**fee, "early_fee": {"kind": "none"}}).charges == ()
 
 
+def test_two_people_ask_for_less_of_a_commitment_than_was_agreed() -> None:
+    spend = {"commitment_id": str(OTHER), "kind": "minimum_spend", "amount_minor": 100}
+    for agreed, less, rest in (
+        ("prorate", ["waive"], ["prorate", "full", None]),
+        ("full", ["waive", "prorate"], ["full"]),
+    ):
+        state = admit(ACTIVE, "set_commitment", {**spend, "on_termination": agreed})
+        for one in less:
+            assert approval(state, "terminate", {"cause": "mutual", "commitment": one})
+        for one in rest:
+            assert not approval(state, "terminate", {"cause": "mutual", "commitment": one})
+    assert not approval(ACTIVE, "terminate", {"cause": "mutual", "commitment": "waive"})
+
+
 def test_leaving_a_term_for_convenience_takes_a_word_about_the_fee() -> None:
     assert refusal(ACTIVE, "terminate", {}) == ("fee_required", "/early_fee")
     unnoticed = replace(ACTIVE.terms, renewal=replace(ACTIVE.terms.renewal, notice_days=0))

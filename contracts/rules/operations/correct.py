@@ -17,6 +17,8 @@ from contracts.rules.schema import Between
 from contracts.rules.state import ContractState
 
 UNSIGNED = frozenset({"none", "draft", "pending_signature"})
+_BUYER = "Its buyer has signed it: transfer the ownership instead."
+_SELLER = "Its seller has signed it: transfer the ownership instead."
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,11 @@ def check_correction(payload: Correct, log: Iterable[tuple[int, str]]) -> None:
 def check_replacement(operation: str, old: Any, new: Any, *, signed: bool) -> None:
     """Raise where the target's payload `new` takes back what is not to be taken back of `old`.
 
-    A contract keeps its number and its currency; a `signed` one its buyer and its first lines, which others
-    rest on, with their sellers.
+    A contract keeps its number and its currency; what was `signed`, its buyer and its first lines, which
+    others rest on, with their sellers.
     """
+    if signed and operation == "add_product" and new.seller_id != old.seller_id:
+        raise schema.invalid([FieldError("/seller_id", "seller_fixed", _SELLER)])
     if operation == "create" and (faults := list(_create_faults(old, new, signed))):
         raise schema.invalid(faults)
 
@@ -113,13 +117,11 @@ def _create_faults(old: Create, new: Create, signed: bool) -> Iterator[FieldErro
     if not signed:
         return
     if new.buyer_id != old.buyer_id:
-        words = "Its buyer has signed it: transfer the ownership instead."
-        yield FieldError("/buyer_id", "buyer_fixed", words)
+        yield FieldError("/buyer_id", "buyer_fixed", _BUYER)
     sellers = {line.line_id: line.seller_id for line in old.lines}
     for i, line in enumerate(new.lines):
         if sellers.get(line.line_id, line.seller_id) != line.seller_id:
-            words = "Its seller has signed it: transfer the ownership instead."
-            yield FieldError(f"/lines/{i}/seller_id", "seller_fixed", words)
+            yield FieldError(f"/lines/{i}/seller_id", "seller_fixed", _SELLER)
     dropped = {line.line_id for line in old.lines} - {line.line_id for line in new.lines}
     if dropped:
         names = ", ".join(sorted(str(line_id) for line_id in dropped))

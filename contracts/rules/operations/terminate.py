@@ -18,6 +18,8 @@ from contracts.rules.periods import MONTHS
 from contracts.rules.schema import Server
 from contracts.rules.state import FINAL, Charge, ContractState, Ending, LineState, evolve
 
+# Of a commitment, from least to most.
+_ASKS = ("waive", "prorate", "full")
 _BEFORE_START = frozenset({"draft", "pending_signature", "pending_activation"})
 
 
@@ -66,7 +68,13 @@ class TerminateOperation(Operation[Terminate]):
 
     def needs_approval(self, state: ContractState, payload: Terminate, at: datetime) -> str:
         waived = payload.early_fee is not None and payload.early_fee.kind == "none"
-        return "The fee for leaving early is waived." if waived and _bound(state, at) else ""
+        if waived and _bound(state, at):
+            return "The fee for leaving early is waived."
+        less = state.status in RUNNING and any(
+            _ASKS.index(payload.commitment or one.on_termination) < _ASKS.index(one.on_termination)
+            for one in state.commitments.values()
+        )
+        return "Less of a commitment is asked for than was agreed." if less else ""
 
     def check(self, state: ContractState, payload: Terminate, at: datetime) -> None:
         if faults := [*fee_faults(payload.early_fee), *unused_faults(payload.unused)]:
