@@ -56,7 +56,7 @@ def deductions(rated: Sequence[Rated], forces: Sequence[Stretch[Discount]], usag
     percents = [one for one in ordered if one.value.kind in ("percent", "ramp")]
     for i, one in enumerate(rated):
         off = [force for force in percents if force.value.covers(one.segment.line_id)]
-        taken = percents_off(left[i], _slices(one, off, usage)) if left[i] else []
+        taken = percents_off(left[i], _slices(one, off, usage)) if left[i] > 0 else []
         for force, minor in zip(off, taken, strict=False):
             take(i, force.value, minor)
     for force in (one for one in ordered if one.value.kind == "fixed_per_period"):

@@ -58,9 +58,12 @@ def percents_off(net_minor: int, slices: Sequence[tuple[Fraction, Sequence[Fract
 
 
 def fixed_off(amount_minor: int, nets: Sequence[int]) -> list[int]:
-    """A fixed amount shared over lines by what is left of them; never more than that."""
+    """A fixed amount shared over lines by what is left of them; never more than that.
+
+    By volume a later charge of a count may be below zero: it bears nothing.
+    """
     amount = min(amount_minor, sum(nets))
-    return allocate(amount, nets) if amount else [0] * len(nets)
+    return allocate(amount, [max(0, net) for net in nets]) if amount > 0 else [0] * len(nets)
 
 
 def funded(minor: int, seller_share: Decimal) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from contracts.rules.operations.discounts import ApplyDiscount
 from contracts.rules.operations.holds import Resume, Suspend
 from contracts.rules.operations.products import AddProduct
 from contracts.rules.operations.transfer import TransferOwnership
-from contracts.rules.state import Price, Tier
+from contracts.rules.state import Amount, Price, Tier
 from tests.contracts.logs import HOURS, OTHER_SELLER, SELLER, SERVERS, Step, contract, desired, hours, usd
 
 MARCH = "2027-03-01", "2027-04-01"
@@ -136,3 +136,16 @@ def test_what_free_units_save_is_the_same_however_it_is_asked_for(
     marks = ["2027-03-01", *(f"2027-03-{day:02}" for day in sorted(days)), "2027-04-01"]
     parts = [sum(off(edits, *span, used=readings)) for span in pairwise(marks)]
     assert sum(parts) == sum(off(edits, *MARCH, used=readings))
+
+
+def test_no_discount_falls_on_what_a_price_by_volume_gives_back() -> None:
+    """Ten at 10.00, and an eleventh after a pause makes all of them cost 5.00: 55.00 in all."""
+    used = {HOURS: [("2027-03-05", "10"), ("2027-03-20", "1")]}
+    fixed = ApplyDiscount(UUID(int=71), kind="fixed_per_period", amount=Amount(7_000, "USD"))
+    tenth = ApplyDiscount(UUID(int=71), kind="percent", percent=Decimal("0.1"))
+    for discount, expected in ((fixed, -5_500), (tenth, -1_000)):
+        given_ = ("apply_discount", discount, "2027-03-01")
+        edits = contract("2027-03-01", [hours(BY_VOLUME)], given_, *STOPPED)
+        lines = desired(edits, *MARCH, used)
+        assert [line.net_minor for line in lines if line.kind == "usage"] == [10_000, -4_500]
+        assert [line.net_minor for line in lines if line.kind == "discount"] == [expected]
