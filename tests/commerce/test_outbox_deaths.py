@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from commerce.errors import Busy, Retryable
 from commerce.models import Heartbeat
@@ -159,6 +160,21 @@ def test_an_outage_after_a_death_counts_no_attempt() -> None:
     drain()
     assert handler.tries("1") == 2
     assert (stream("1").attempts, stream("1").parked_at) == (1, None)
+
+
+def test_only_what_has_failed_costs_a_statement_to_count_in_advance() -> None:
+    """Each of the others is one update: the end of its lease."""
+    handler = Handler("local")
+    handler.raises["1"] = Busy("later")
+    write("1", "2", "3")
+    drain()
+    handler.raises.clear()
+    time_passes()
+    write("2", "3")
+    with CaptureQueriesContext(connection) as asked:
+        assert drain().handled == 3
+    said = [query["sql"].replace('"', "").split() for query in asked]
+    assert sum(words[:2] == ["UPDATE", "outbox_outboxstream"] for words in said) == 3 + 1
 
 
 def test_who_gave_its_claim_back_did_not_die() -> None:

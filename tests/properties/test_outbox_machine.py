@@ -459,12 +459,13 @@ class OutboxMachine(RuleBasedStateMachine):
         if not self.started():
             return
         self.close_early()
-        for key, cursor in self.cursors.items():
-            if cursor.state == "parked":
-                self.let_go_on(key)
-        OutboxStream.objects.filter(due_at__isnull=False).update(due_at=Now())
-        drain()
-        self.learn(self.rows())
+        for _ in range(2):  # the first drain parks what workers have died of too often
+            for key, cursor in self.cursors.items():
+                if cursor.state == "parked":
+                    self.let_go_on(key)
+            OutboxStream.objects.filter(due_at__isnull=False).update(due_at=Now())
+            drain()
+            self.learn(self.rows())
         for key, cursor in self.cursors.items():
             assert cursor.state == "idle", f"{key} is still {cursor.state}"
             assert self.wanted(key, upto=cursor.at) == self.wanted(key, upto=len(self.events[key[0]]))
