@@ -13,7 +13,7 @@ from contracts import services
 from contracts.models import Contract
 from contracts.rules.fold import timeline
 from contracts.rules.state import ContractState
-from contracts.rules.visibility import roles_of, seen_edits
+from contracts.rules.visibility import seen_by
 
 HIDDEN_FROM_PARTNERS = ("buyer_id",)
 
@@ -25,14 +25,20 @@ def readers(events: Sequence[OutboxEvent]) -> dict[UUID, Readers]:
     contracts = Contract.objects.in_bulk({UUID(event.aggregate_id) for event in events})
     for id_, contract in contracts.items():
         own = [event for event in events if event.aggregate_id == str(id_)]
-        seen, now = _seen(contract), _parties(contract.current)
+        edits = services.contract_edits(id_)
+        states = [step.state for step in timeline(edits)]
+        sellers = {line.seller_id for state in states for line in state.lines.values()}
+        partners = {partner for state in states if (partner := state.terms.settlement.partner_id)}
+        seen, now = seen_by(edits, sellers | partners), _parties(contract.current)
         for event in own:
             buyers = _buyers(event)
             found[event.event_id] = dict.fromkeys(buyers, ()) | {
-                party: () if "seller" in roles else HIDDEN_FROM_PARTNERS
-                for party, (roles, edits) in seen.items()
+                party: () if party in sellers else HIDDEN_FROM_PARTNERS
+                for party, part in seen.items()
                 if party not in buyers
-                and (edits & set(event.payload["edits"]) or (not event.payload["edits"] and party in now))
+                and (
+                    part.keys() & set(event.payload["edits"]) or (not event.payload["edits"] and party in now)
+                )
             }
     return found
 
@@ -43,20 +49,6 @@ def _buyers(event: OutboxEvent) -> set[UUID]:
     if event.type == "contract.transferred":
         told.add(event.payload["before"].get("/buyer_id", event.payload["buyer_id"]))
     return set(map(UUID, told))
-
-
-def _seen(contract: Contract) -> dict[UUID, tuple[frozenset[str], set[int]]]:
-    """Of each seller and partner, former ones too: its roles, and the numbers of the edits that it sees."""
-    edits = services.contract_edits(contract.pk)
-    states = [step.state for step in timeline(edits)]
-    parties = {party for state in states for party in _parties(state)}
-    return {
-        party: (
-            frozenset[str]().union(*(roles_of(state, party) for state in states)),
-            set(seen_edits(edits, party)),
-        )
-        for party in parties
-    }
 
 
 def _parties(state: ContractState) -> set[UUID]:

@@ -15,6 +15,7 @@ from rest_framework import mixins, serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
 
 from commerce import clock
 from commerce.api.etag import etag, require_if_match
@@ -68,6 +69,11 @@ class InstantsQuery(Query):
 
 class KnownQuery(Query):
     known_at = InstantField(required=False, help_text="As known at this instant; now by default.")
+
+
+class TimelineQuery(KnownQuery):
+    after = InstantField(required=False, help_text="Only what comes later; `next` says it.")
+    page_size = serializers.IntegerField(required=False, min_value=1, max_value=200)
 
 
 class DiffQuery(Query):
@@ -158,7 +164,10 @@ class InstantStateSerializer(serializers.Serializer):
 
 
 class TimelineSerializer(serializers.Serializer):
+    """A page, oldest first."""
+
     items = InstantStateSerializer(many=True)
+    next = serializers.URLField(allow_null=True, help_text="What comes later; null at the end.")
 
 
 _EXAMPLE = {
@@ -321,11 +330,20 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
         return self.get_paginated_response(self.shown_edits(self.paginate_queryset(rows) or []))
 
     @extend_schema(responses=TimelineSerializer)
-    @action(detail=True, query_serializer=KnownQuery)
+    @action(detail=True, query_serializer=TimelineQuery)
     def timeline(self, request: Request, pk: Any = None) -> Response:
-        """Every instant at which the contract changes, past and planned, with its state from there on."""
+        """Every instant at which the contract changes, past and planned, with its state from there on.
+
+        50 on a page, oldest first.
+        """
         contract = self.get_object()
         edits = services.contract_edits(contract.pk)
+        steps = seen_timeline(edits, self.viewer, self.query.get("known_at"))
+        if after := self.query.get("after"):
+            steps = [step for step in steps if step.at > after]
+        page = steps[: self.query.get("page_size", 50)]
+        url = request.build_absolute_uri()
+        more = len(page) < len(steps)
         return Response(
             {
                 "items": [
@@ -334,8 +352,9 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
                         "edits": step.edits,
                         "contract": document(contract, step.body),
                     }
-                    for step in seen_timeline(edits, self.viewer, self.query.get("known_at"))
-                ]
+                    for step in page
+                ],
+                "next": replace_query_param(url, "after", schema.instant(page[-1].at)) if more else None,
             }
         )
 

@@ -6,7 +6,7 @@ sees is not there for it. A party whose place was taken sees its own time, up to
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -39,6 +39,7 @@ _DISCOUNT = frozenset(
     }
 )
 _SUMS = frozenset({"amount_minor", "units", "amount"})
+_FIELDS = tuple(field.name for field in fields(ContractState))
 # Another party's edit moves these too, so that a change in them alone shows nobody an edit.
 _SHARED = ("version", "needs_resign")
 
@@ -62,6 +63,35 @@ class Stretch:
     after: Json
 
 
+class Parts:
+    """States as JSON, each part of them written once: those of one log share all that an edit left alone."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[Any, Any]] = {}
+        self._last: dict[Viewer, tuple[ContractState, Json]] = {}
+
+    def of(self, state: ContractState) -> Json:
+        """`state.to_json()`, to be read only."""
+        return {
+            name: {str(id_): self._dump(one) for id_, one in value.items()}
+            if isinstance(value, dict)
+            else self._dump(value)
+            for name in _FIELDS
+            if (value := getattr(state, name)) is not None
+        }
+
+    def substance(self, state: ContractState, viewer: Viewer) -> Json:
+        """What an edit must change to be there for the viewer; asked again of the state asked of last."""
+        if viewer not in self._last or self._last[viewer][0] is not state:
+            self._last[viewer] = state, _substance(shown(state, viewer, self))
+        return self._last[viewer][1]
+
+    def _dump(self, value: Any) -> Any:
+        if id(value) not in self._written:  # held with what was written of it: no other value gets its id
+            self._written[id(value)] = value, schema.dump(value)
+        return self._written[id(value)][1]
+
+
 def roles_of(state: ContractState, organization_id: UUID) -> frozenset[str]:
     """What an organization is on the contract; empty when it is none of its parties."""
     found = {
@@ -80,9 +110,9 @@ def last_instant(state: ContractState, viewer: Viewer) -> datetime | None:
     return max(left) - timedelta(microseconds=1)
 
 
-def shown(state: ContractState, viewer: Viewer) -> Json | None:
+def shown(state: ContractState, viewer: Viewer, parts: Parts | None = None) -> Json | None:
     """The state's JSON as far as the viewer may read it; None when it has no part in the contract."""
-    body = state.to_json()
+    body = (parts or Parts()).of(state)
     if viewer == "platform":
         return body
     roles = roles_of(state, viewer)
@@ -120,24 +150,33 @@ def seen_edits(edits: Iterable[Edit], viewer: UUID, known_at: datetime | None = 
     An edit stays seen when it is corrected, and its correction is seen with it: by the buyer whole, by
     others without what it says instead.
     """
+    return seen_by(edits, [viewer], known_at)[viewer]
+
+
+def seen_by(
+    edits: Iterable[Edit], viewers: Iterable[UUID], known_at: datetime | None = None
+) -> dict[UUID, dict[int, Json]]:
+    """`seen_edits` of several parties, folding the log once for all of them."""
     log = fold.known(edits, known_at)
-    found: dict[int, Json] = {}
-    for as_corrected in (False, True):
+    corrections = [edit for edit in log if edit.operation == "correct"]
+    parts = Parts()
+    found: dict[UUID, dict[int, Json]] = {viewer: {} for viewer in viewers}
+    for as_corrected in (False, True) if corrections else (True,):
         for edit, before, after in fold.walk(log, as_corrected=as_corrected):
-            roles = roles_of(before, viewer) | roles_of(after, viewer)
-            if "buyer" in roles or _substance(shown(before, viewer)) != _substance(shown(after, viewer)):
-                found.setdefault(edit.seq, _payload(edit, after, viewer, roles))
+            for viewer, seen in found.items():
+                roles = roles_of(before, viewer) | roles_of(after, viewer)
+                if "buyer" in roles or (
+                    roles and parts.substance(before, viewer) != parts.substance(after, viewer)
+                ):
+                    seen.setdefault(edit.seq, _payload(edit, after, viewer, roles))
+    steps = fold.timeline(log) if corrections else []
     operations = {edit.seq: edit.operation for edit in log}
-    for edit in log:
-        if edit.operation == "correct" and edit.payload.target_seq in found:
-            is_buyer = fold.fold(log, valid_at=edit.effective_at).buyer_id == viewer
-            body = schema.dump(edit.payload)
-            if "replacement" in body and is_buyer:
-                new = body["replacement"]
-                new["payload"] = _readable(
-                    operations[edit.payload.target_seq], new["payload"], viewer, {"buyer"}
-                )
-            found[edit.seq] = body if is_buyer else {name: body[name] for name in ("target_seq", "mode")}
+    for edit in corrections:
+        buyer_id = fold.at_instant(steps, edit.effective_at).buyer_id
+        for viewer, seen in found.items():
+            if edit.payload.target_seq in seen:
+                target = operations[edit.payload.target_seq]
+                seen[edit.seq] = _correction(edit, target, viewer, is_buyer=buyer_id == viewer)
     return found
 
 
@@ -146,9 +185,10 @@ def seen_timeline(edits: Iterable[Edit], viewer: Viewer, known_at: datetime | No
     edits = list(edits)
     seen = None if viewer == "platform" else seen_edits(edits, viewer, known_at)
     found = []
+    parts = Parts()
     last: Json | None = None
     for step in fold.timeline(edits, known_at):
-        body = shown(step.state, viewer)
+        body = shown(step.state, viewer, parts)
         sequences = [edit.seq for edit in step.edits if seen is None or edit.seq in seen]
         if body is not None and (sequences or _substance(body) != _substance(last)):
             found.append(Step(step.at, body, sequences))
@@ -162,9 +202,10 @@ def seen_differences(
     """What was learned between two instants, in stretches that change only where the viewer sees it."""
     edits = list(edits)
     found: list[Stretch] = []
+    parts = Parts()
     last: tuple[Json, Json] | None = None
     for part in compare(fold.timeline(edits, earlier), fold.timeline(edits, later)):
-        bodies = _substance(shown(part.before, viewer)), _substance(shown(part.after, viewer))
+        bodies = (_substance(shown(part.before, viewer, parts)), _substance(shown(part.after, viewer, parts)))
         if bodies[0] == bodies[1]:
             continue
         start = part.start
@@ -254,6 +295,17 @@ def _payload(edit: Edit, after: ContractState, viewer: UUID, roles: Collection[s
     return part
 
 
+def _correction(edit: Edit, operation: str, viewer: UUID, *, is_buyer: bool) -> Json:
+    """A correction of an edit of that operation: whole for the buyer of its instant."""
+    body: Json = schema.dump(edit.payload)
+    if not is_buyer:
+        return {name: body[name] for name in ("target_seq", "mode")}
+    if "replacement" in body:
+        new = body["replacement"]
+        new["payload"] = _readable(operation, new["payload"], viewer, {"buyer"})
+    return body
+
+
 def _readable(operation: str, body: Json, viewer: UUID, roles: Collection[str]) -> Json:
     """A payload with what it says of terms and of lines' shares as far as the viewer may read it."""
     if operation == "change_terms":
@@ -300,7 +352,7 @@ def _without_shares(lines: dict[Any, Json], viewer: UUID) -> dict[Any, Json]:
 
 
 def _without(body: Json, name: str) -> Json:
-    return {key: value for key, value in body.items() if key != name}
+    return {key: value for key, value in body.items() if key != name} if name in body else body
 
 
 def _together(one: DesiredLine, other: DesiredLine) -> DesiredLine:
