@@ -29,7 +29,7 @@ from contracts.rules.operations.correct import (
 )
 from contracts.rules.operations.terminate import Terminate
 from contracts.rules.rises import steep_rise
-from contracts.rules.state import ContractState
+from contracts.rules.state import ContractState, evolve
 from contracts.services.catalog import offers_of, resolve
 from contracts.services.terms import platform_terms
 
@@ -214,8 +214,8 @@ def _needs_two(
     return next((why for why in asked if why), "")
 
 
-def _states(log: Sequence[Edit]) -> list[tuple[datetime, str]]:
-    return [(instant.at, instant.state.hash) for instant in fold.timeline(log)]
+def _states(log: Sequence[Edit]) -> list[tuple[datetime, ContractState]]:
+    return [(instant.at, evolve(instant.state, version=0)) for instant in fold.timeline(log)]
 
 
 def _resolved(target: Edit, others: Sequence[Edit], replacement: Replacement, at: datetime) -> Replacement:
