@@ -28,6 +28,7 @@ from payouts.rules.policy import WATCHED_AFTER_PAID, poll_delay
 from payouts.rules.progress import Meaning, meaning, steps
 from payouts.services.payees import lock_payee
 from payouts.services.payouts import (
+    GIVEN_UP,
     accept_payout,
     confirm_payout,
     fail_payout,
@@ -146,6 +147,8 @@ def _seen(order: PaymentOrder, returned: Return | None) -> Meaning:
 def _differences(payout: Payout, order: PaymentOrder, returned: Return | None) -> str:
     if order.external_id != payout.external_id or order.direction != "credit":
         return f"The order {order.id} is not the one for {payout.external_id}."
+    if payout.failure_code == GIVEN_UP and meaning(order.status) is not Meaning.FAILED:
+        return f"It was given up, and the bank has the order {order.id} for it, which is {order.status}."
     if payout.provider_id not in ("", order.id):
         return f"There is a second order, {order.id} beside {payout.provider_id}."
     if order.amount != payout.amount:

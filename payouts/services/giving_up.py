@@ -23,12 +23,11 @@ from commerce.states import available
 from payouts.models import WITHOUT_ORDER, Payout
 from payouts.services.bank import locked, record_order
 from payouts.services.payees import lock_payee
-from payouts.services.payouts import UNSENT, fail_payout, review
+from payouts.services.payouts import GIVEN_UP, UNSENT, fail_payout, review
 
 OPERATION = "payouts.give_up"
 MAKER, CHECKER = "payouts.request_giving_up", "payouts.approve_giving_up"
 SENDING, SENDER = "payout.approved", "payouts.modern_treasury"
-CODE = "given_up"
 
 
 def request_giving_up(*, payout: Payout, actor: Actor, at: datetime, reason: str) -> Approval:
@@ -101,7 +100,7 @@ def _fail(payout_id: UUID, reason: str, actor: Actor, at: datetime) -> bool:
     policy = lock_payee(payout.payee_id)
     if payout.status not in WITHOUT_ORDER:
         return False
-    fail_payout(payout, policy, code=CODE, why=reason, final=True, actor=actor, at=at)
+    fail_payout(payout, policy, code=GIVEN_UP, why=reason, final=True, actor=actor, at=at)
     return True
 
 

@@ -38,6 +38,8 @@ ANSWER_WITHIN = timedelta(hours=1)
 POLICY = Actor.system("payout-policy")
 # The review of a payout whose sending was skipped.
 UNSENT = "payout_unsent"
+# The failure's code of a payout that two people gave up.
+GIVEN_UP = "given_up"
 
 
 @transaction.atomic

@@ -288,3 +288,20 @@ def test_a_second_delivery_of_the_agreement_changes_nothing(agreed: Payout, read
     services.give_up_payout(payout_id=agreed.pk, reason="x", actor=SYSTEM, at=SEASONED)
     assert OutboxEvent.objects.count() == before
     assert in_transit(ready) == (usd("0"), AMOUNT)
+
+
+def test_an_order_that_the_bank_gets_after_all_is_told_to_a_person_at_once(
+    agreed: Payout, ready: Any
+) -> None:
+    """Somebody may have been paid anew: nothing moves, and it is not waited for until the order is paid."""
+    drain(groups=EVERYTHING)
+    assert tell(ready.payout(), "processing").status == "failed"
+    late = ReviewItem.objects.get(kind="payout_contradiction")
+    assert "It was given up, and the bank has the order" in late.detail
+    assert in_transit(ready) == (usd("0"), AMOUNT)
+
+
+def test_a_late_order_that_came_to_nothing_is_no_contradiction(agreed: Payout, ready: Any) -> None:
+    drain(groups=EVERYTHING)
+    assert tell(ready.payout(), "cancelled").status == "failed"
+    assert not ReviewItem.objects.filter(kind="payout_contradiction").exists()
