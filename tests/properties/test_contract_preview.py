@@ -194,7 +194,7 @@ def person(db: None, monkeypatch: pytest.MonkeyPatch) -> Actor:
     for id_, role in ((BUYER, "buyer"), (GLOBEX, "buyer"), (SELLER, "seller"), (EASTWIND, "seller")):
         Organization.objects.create(id=id_, name=f"O{id_.int}", slug=f"o{id_.int}", roles=[role])
     Organization.objects.update(onboarding_status="active")
-    monkeypatch.setattr(bills, "_sources", [lambda _contract, _line, start, end: Decimal((end - start).days)])
+    monkeypatch.setattr(bills, "_sources", [lambda *_: lambda _, start, end: Decimal((end - start).days)])
     return Actor.for_user(User.objects.create_superuser("operator"))
 
 
