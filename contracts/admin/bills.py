@@ -89,14 +89,6 @@ def shown_differences(found: Sequence[Difference], currency: str) -> SafeString:
     )
 
 
-def touches_past(found: Sequence[Difference], state: ContractState, at: datetime) -> bool:
-    """Whether a period that is over at `at` changes."""
-    if state.start_at is None:
-        return False
-    present = state.period(at).start
-    return any(one.owed.period_start < present for one in found)
-
-
 def _row(line: DesiredLine, seller: Organization | None, currency: str) -> tuple[object, ...]:
     whole = line.end if line.end > line.start else None
     return (

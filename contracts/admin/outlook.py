@@ -11,7 +11,7 @@ from commerce.actor import Actor
 from commerce.console.charts import table
 from commerce.console.format import badge, instant
 from contracts import services
-from contracts.admin.bills import shown_differences, touches_past
+from contracts.admin.bills import shown_differences
 from contracts.admin.comparing import differing
 from contracts.admin.titles import title_of
 from contracts.admin.words import Change, changed, names_of, shown_changes
@@ -76,7 +76,7 @@ def outlook(
         ],
         more=max(0, len(_merged(said)) - STRETCHES_SHOWN),
         bills=shown_differences(preview.bills, preview.after.currency),
-        warnings=_warnings(preview, at),
+        warnings=preview.warnings,
         approval=preview.approval,
         seen=_seen(preview, operations),
     )
@@ -110,23 +110,6 @@ def _merged(
             start = merged.pop()[0]
         merged.append((start, end, changes))
     return merged
-
-
-def _warnings(preview: Preview, at: datetime) -> list[str]:
-    found = []
-    if touches_past(preview.bills, preview.after, at):
-        found.append(
-            "Periods that are over change: what was billed for them is made good by memos, not rewritten."
-        )
-    if preview.after.needs_resign and not preview.before.needs_resign:
-        found.append("The parties have to sign again before it goes live.")
-    if preview.before.status == "suspended" and preview.after.status == "suspended":
-        found.append("The contract is suspended: what changes is billed from when it is resumed.")
-    for plan in preview.planned:
-        others = len(plan.after.holds)
-        if plan.edit.operation == "resume" and others:
-            found.append(f"{others} other hold{'s' if others > 1 else ''} remain{'' if others > 1 else 's'}.")
-    return found
 
 
 def _seen(preview: Preview, operations: Sequence[OperationRequest]) -> str:

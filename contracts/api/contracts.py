@@ -316,6 +316,7 @@ class ContractViewSet(Editing, Scheduled, Documented, mixins.ListModelMixin, Com
                     many=True,
                 ).data,
                 "approval": preview.approval,
+                "warnings": preview.warnings,
             }
         )
 

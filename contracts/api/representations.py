@@ -114,6 +114,9 @@ class PreviewSerializer(serializers.Serializer):
     approval = serializers.ListField(
         child=serializers.CharField(), help_text="Why two people must agree; empty when nobody else must."
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="What else to know before recording it, in words."
+    )
 
 
 class DifferenceSerializer(serializers.Serializer):

@@ -11,6 +11,7 @@ from django.db import transaction
 from commerce.actor import Actor
 from commerce.ids import uuid7
 from contracts.rules import fold
+from contracts.rules.cautions import cautions
 from contracts.rules.fold import Instant
 from contracts.rules.lines import Difference
 from contracts.rules.state import ContractState, difference
@@ -25,7 +26,8 @@ class Preview:
 
     `changed_before` and `changed_after` map JSON pointers to values; `timeline` is what would follow from
     there, `was` what follows now. `bills` is what changes of each line in each billing period, from the
-    first one touched to the one after the present. `approval` says why two people must agree, if they must.
+    first one touched to the one after the present. `approval` says why two people must agree, if they must;
+    `warnings` what else should be known before it is recorded.
     """
 
     effective_at: datetime
@@ -38,6 +40,7 @@ class Preview:
     was: list[Instant]
     bills: list[Difference]
     approval: list[str]
+    warnings: list[str]
 
 
 def preview_edit(
@@ -94,6 +97,8 @@ def _preview(
     since = min(plan.edit.effective_at for plan in result.planned)
     was, will = fold.timeline(before), fold.timeline(after)
     old, new = fold.at_instant(was, since), fold.at_instant(will, since)
+    bills = changed_bills(contract_id, was, will, since=since, at=at)
+    steps = [(plan.edit, plan.before, plan.after) for plan in result.planned]
     return Preview(
         since,
         old,
@@ -102,6 +107,7 @@ def _preview(
         planned=result.planned,
         timeline=[instant for instant in will if instant.at >= since],
         was=[instant for instant in was if instant.at >= since],
-        bills=changed_bills(contract_id, was, will, since=since, at=at),
+        bills=bills,
         approval=[plan.approval for plan in result.planned if plan.approval],
+        warnings=cautions(after, steps, bills, at),
     )
