@@ -129,7 +129,7 @@ def minimums(rated: Iterable[Rated], period: Period) -> Iterator[Rated]:
             segment = own[-1].segment
             yield Rated(
                 "true_up", segment, segment.line_id, group[0].start, group[-1].end, Decimal(1),
-                major(part, segment), Fraction(0), (least - total) * part / net, part,
+                major(part, segment), Fraction(0), (least - total) * Fraction(part, net), part,
             )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def monthly(line: LineState, months: int = 1) -> int:
     """
     if line.kind != "recurring" or not line.quantity:
         return 0
-    return round_half_up(within_bounds(line.price, charge(line.price, line.quantity) * months) / months)
+    whole = within_bounds(line.price, charge(line.price, line.quantity) * months)
+    return round_half_up(whole * Fraction(1, months))
 
 
 def months_left(until: datetime, at: datetime) -> Fraction:
