@@ -23,6 +23,7 @@ def run(run: Run) -> list[Row]:
             *_milliseconds("fold at an instant", ours.ask("fold", times=sizes["times"]), FOLD),
             *_milliseconds("timeline of all instants", ours.ask("timeline", times=sizes["times"])),
             *_milliseconds("what a period should bill", ours.ask("bills", times=sizes["times"])),
+            *_milliseconds("its edits as a seller sees them", ours.ask("seen", times=sizes["times"])),
             *_milliseconds("record an edit on it", ours.ask("record", times=sizes["times"]), RECORD),
             *_milliseconds("preview an edit of it", ours.ask("preview", times=sizes["times"])),
         ]

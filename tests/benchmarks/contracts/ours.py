@@ -20,6 +20,7 @@ from contracts import services
 from contracts.models import Contract
 from contracts.rules import fold as rules
 from contracts.rules.desired import lines_of
+from contracts.rules.visibility import seen_edits
 from contracts.services import OperationRequest
 from contracts.services.schedule import run_due
 
@@ -98,6 +99,12 @@ def bills(times: int) -> dict[str, float]:
         lines_of(instants, start=start, end=end, usage=lambda *_: Decimal(0))
 
     return _timed(once, times)
+
+
+def seen(times: int) -> dict[str, float]:
+    """The whole log as the seller of its lines reads it, cut to what it may see."""
+    seller = rules.fold(_state["log"], valid_at=START).lines[LINES[0]].seller_id
+    return _timed(lambda _: seen_edits(_state["log"], seller), times)
 
 
 def record(times: int) -> dict[str, float]:
