@@ -279,15 +279,15 @@ def test_a_preview_has_let_go_of_the_contract_when_it_counts_the_bills(
     """Which takes longest: an editor waits for the recording that is rolled back, and no longer."""
     free: list[bool] = []
 
-    def metered(contract_id: UUID, *_: Any) -> int:
-        def lock() -> bool:
-            with transaction.atomic():
-                return Contract.objects.select_for_update(nowait=True).filter(pk=contract_id).exists()
+    def lock() -> bool:
+        with transaction.atomic():
+            return Contract.objects.select_for_update(nowait=True).filter(pk=active.pk).exists()
 
+    def metered(*_: Any) -> int:
         free.extend(together(lock))
         return 1
 
-    monkeypatch.setattr(bills, "_sources", [metered])
+    monkeypatch.setattr(bills, "_sources", [lambda *_: metered])
     before = written(active)
     said = services.preview_edit(
         contract_id=active.pk, operation="change_price", actor=OPERATOR, at=LATER, expected_version=4,
