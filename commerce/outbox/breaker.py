@@ -111,7 +111,7 @@ def while_open(lane: str, items: Iterable[Item]) -> Iterator[Item]:
             return
         with listening() as line:
             yield item
-        if line.missed and not line.heard:
+        if line.missed:
             return
 
 
@@ -148,7 +148,10 @@ def failed(lane: str, *, stream: int, error: str, probe: bool) -> bool:
 
 @dataclass
 class Line:
-    """While it was listened to: whether a provider said anything, or nobody was there or let us in."""
+    """The last word while it was listened to: an answer, or that nobody was there or let us in.
+
+    Whose look is answered and whose order then is not let in, has not been heard.
+    """
 
     heard: bool = False
     missed: bool = False
@@ -170,10 +173,10 @@ def listening() -> Iterator[Line]:
 def hear() -> None:
     """What a provider's client calls for every answer that shows that the provider works."""
     if line := _line.get():
-        line.heard = True
+        line.heard, line.missed = True, False
 
 
 def miss() -> None:
     """What it calls when nobody is there, or lets us in: whatever else were sent would fare no better."""
     if line := _line.get():
-        line.missed = True
+        line.heard, line.missed = False, True

@@ -107,10 +107,8 @@ def test_a_provider_that_is_away_parks_not_even_a_stream_alone() -> None:
     assert Circuit.objects.get().open_until is None
 
 
-def test_who_was_answered_first_and_then_missed_is_held_up_alone() -> None:
-    """A look-up is answered, and what follows it never: that is the stream's trouble."""
-    provider = Provider()
-    provider.away = True
+def look_first(provider: Provider) -> None:
+    """A handler whose look is answered before it sends."""
 
     def look_then_send(event: OutboxEvent) -> None:
         breaker.hear()
@@ -118,6 +116,28 @@ def test_who_was_answered_first_and_then_missed_is_held_up_alone() -> None:
 
     registry._handlers.clear()
     on("thing.done", group="at.elsewhere", provider="elsewhere")(look_then_send)
+
+
+def test_who_looks_and_is_then_not_let_in_has_met_an_outage() -> None:
+    provider = Provider()
+    provider.away = True
+    look_first(provider)
+    write("1")
+    for _ in range(2 * relay.ATTEMPTS_BEFORE_PARKING):
+        ask_again()
+        drain()
+    stream = OutboxStream.objects.get(group="at.elsewhere")
+    assert (stream.parked_at, stream.attempts) == (None, breaker.FAILURES - 1)
+    assert Circuit.objects.get().open_until is not None
+    provider.error, provider.away = None, False
+    ask_again()
+    assert drain().handled == 1
+    assert Circuit.objects.get().open_until is None
+
+
+def test_who_looks_and_then_gets_no_answer_is_held_up_alone() -> None:
+    """What a provider cannot bear of one stream is that stream's trouble."""
+    look_first(Provider())
     write("1")
     for _ in range(relay.ATTEMPTS_BEFORE_PARKING):
         make_due()

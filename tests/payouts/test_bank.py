@@ -183,6 +183,19 @@ def test_a_wrong_key_of_ours_parks_and_fails_no_payout_and_goes_on_when_it_is_ri
     assert len(orders(bank)) == 1
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_bank_that_answers_looks_and_takes_no_orders_parks_not_even_a_payout_alone(ready, bank, status):
+    fault(bank, "error", method="POST", status=status, count=20)
+    stream = deliver(rounds=20)
+    assert (stream.parked_at, stream.attempts) == (None, 4)
+    assert Circuit.objects.get().opened_at is not None
+    assert (ready.payout().status, orders(bank)) == ("submitted", [])
+    deliver(rounds=1)
+    assert ready.payout().status == "in_transit"
+    assert Circuit.objects.get().opened_at is None
+    assert len(orders(bank)) == 1
+
+
 def test_a_bank_that_is_away_parks_not_even_a_payout_alone(ready, bank, settings):
     there = settings.MODERN_TREASURY_BASE_URL
     settings.MODERN_TREASURY_BASE_URL = "http://127.0.0.1:9/modern-treasury"
