@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -370,7 +370,10 @@ def _note_health(endpoint: WebhookEndpoint, outcome: Outcome, at: datetime) -> N
 
 
 def disable_failing(*, at: datetime) -> int:
-    """Disable what has failed for five days and is sent nothing any more: no attempt will tell of it."""
+    """Disable what has failed for five days and is sent nothing any more: no attempt will tell of it.
+
+    What is due and was not sent waits for us: its next attempt says how the endpoint is.
+    """
     count = 0
     while not stopping() and (disabled := _disable_batch(at)):
         count += disabled
@@ -379,9 +382,12 @@ def disable_failing(*, at: datetime) -> int:
 
 @transaction.atomic
 def _disable_batch(at: datetime) -> int:
-    """Both rows are locked or passed over: others lock them in either order."""
+    """Who is working on one of them is not waited for."""
+    late = WebhookMessage.objects.filter(endpoint=OuterRef("pk"), due_at__lte=Now())
     long = WebhookHealth.objects.filter(
-        failing_since__lte=timezone.now() - DISABLED_AFTER, endpoint__status=EndpointStatus.ENABLED
+        ~Exists(late),
+        failing_since__lte=timezone.now() - DISABLED_AFTER,
+        endpoint__status=EndpointStatus.ENABLED,
     )
     locked = long.select_for_update(of=("self", "endpoint"), skip_locked=True, no_key=True)
     found = list(locked.select_related("endpoint").order_by("failing_since")[:DISABLED_AT_ONCE])

@@ -1,7 +1,8 @@
 """What organizations and operators do with webhook endpoints.
 
-A secret is returned in plain once, by the call that makes it. What changes an endpoint locks it and
-counts its version; sending is `delivery`, making messages `fan_out`.
+A secret is returned in plain once, by the call that makes it. What changes an endpoint locks it, its
+health first where that is written too, and counts its version; sending is `delivery`, making messages
+`fan_out`.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Least
 from django.utils import timezone
 
@@ -82,6 +84,7 @@ def update_endpoint(
     """Change `url`, `event_types` or `description`. What is pending goes to the new URL, which has five days
     of its own. PermissionDenied for who may not read what the endpoint is told of, before or after."""
     actor.require(REGISTER)
+    health = _locked_health(endpoint)
     row = _locked(endpoint, expected_version)
     if row.status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=row.status)
@@ -89,7 +92,7 @@ def update_endpoint(
     _require_reading(actor, row.organization, {*row.event_types, *checked.get("event_types", ())})
     if checked.get("url", row.url) != row.url:
         _require_reading_what_is_left(actor, row)
-        WebhookHealth.objects.filter(pk=row.pk).update(failing_since=None)
+        health.update(failing_since=None)
     for name, value in checked.items():
         setattr(row, name, value)
     row.version += 1
@@ -235,9 +238,14 @@ def send_test_event(
 def resend_message(
     *, message: WebhookMessage, actor: Actor, at: datetime, reason: str = ""
 ) -> WebhookMessage:
-    """Send a message again, as it was and under the same webhook-id, on a new schedule."""
+    """Send a message again, as it was and under the same webhook-id, on a new schedule.
+
+    PermissionDenied for who may not read what it tells of.
+    """
     actor.require(OPERATE)
     row = WebhookMessage.objects.select_for_update(of=("self",), no_key=True).get(pk=message.pk)
+    if row.type not in event_types.open_to(actor):
+        raise PermissionDenied(f"{actor.label or actor} may not read what a {row.type} tells of.")
     status = WebhookEndpoint.objects.get(pk=row.endpoint_id).status
     if status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=status)
@@ -261,12 +269,11 @@ def resend_failed(
     """Send all messages again that failed for good and were made since then; return how many are due now.
     Where there are more than a batch, the rest follows by itself."""
     actor.require(OPERATE)
+    health = _locked_health(endpoint)
     row = _locked(endpoint)
     if row.status == EndpointStatus.DELETED:
         raise StateConflict("The endpoint was deleted.", state=row.status)
-    WebhookHealth.objects.filter(pk=row.pk).update(
-        resend_since=Least("resend_since", since), resend_before=timezone.now()
-    )
+    health.update(resend_since=Least("resend_since", since), resend_before=timezone.now())
     count = delivery.resend_batch(row.pk)
     log.info(
         "failed webhooks sent again", extra={"endpoint": str(row.pk), "by": str(actor), "messages": count}
@@ -307,7 +314,8 @@ def _require_reading_what_is_left(actor: Actor, row: WebhookEndpoint) -> None:
     """What waits, or failed and may be sent again, is perhaps of types that it was subscribed to before."""
     if event_types.is_all_open_to(actor, platform=row.organization.has_role(Role.PLATFORM)):
         return
-    left = row.messages.filter(delivered_at__isnull=True, cancelled_at__isnull=True)
+    # Each half has its index, however much was delivered.
+    left = row.messages.filter(Q(due_at__isnull=False) | Q(failed_at__isnull=False))
     if left.exclude(type__in=event_types.open_to(actor)).exists():
         raise PermissionDenied(f"{actor.label or actor} may not read all the messages that are left here.")
 
@@ -318,6 +326,13 @@ def _locked(endpoint: WebhookEndpoint, expected_version: int | None = None) -> W
     if expected_version is not None and row.version != expected_version:
         raise VersionConflict(f"The endpoint is at version {row.version}.", current_version=row.version)
     return row
+
+
+def _locked_health(endpoint: WebhookEndpoint) -> QuerySet[WebhookHealth]:
+    """The one row, ours from now on. Before the endpoint's: a delivery that disables it takes them so."""
+    rows = WebhookHealth.objects.filter(pk=endpoint.pk)
+    rows.select_for_update(no_key=True).get()
+    return rows
 
 
 def _subscribe(endpoint: WebhookEndpoint) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from commerce.webhooks.invariants import lost_messages
 from commerce.webhooks.models import WebhookEndpoint, WebhookHealth, WebhookMessage
 from commerce.webhooks.tasks import keep
 from tests.commerce.webhooks.conftest import AT, SYSTEM, Receiver, endpoint, happens, make_due, organization
+from tests.concurrency.outbox.sides import Side, stop_before
 
 pytestmark = pytest.mark.django_db
 
@@ -310,6 +312,52 @@ def test_an_endpoint_that_somebody_works_on_is_not_waited_for(told: Any) -> None
         assert done == [1]
     assert delivery.disable_failing(at=AT) == 1
     assert set(WebhookEndpoint.objects.values_list("status", flat=True)) == {"disabled"}
+
+
+def test_an_endpoint_is_not_disabled_for_what_our_own_workers_left_undone(
+    told: Any, receiver: Receiver
+) -> None:
+    """It failed once; then nothing was sent for five days, to anybody."""
+    message = told()
+    receiver.status = 500
+    deliver_due(at=AT)
+    failing_for(message.endpoint_id, timedelta(days=6))
+    make_due(message)
+    assert delivery.disable_failing(at=AT) == 0
+    receiver.status = 200
+    assert deliver_due(at=AT).delivered == 1
+    assert delivery.disable_failing(at=AT) == 0
+    message.endpoint.refresh_from_db()
+    assert (message.endpoint.status, message.endpoint.health.failing_since) == ("enabled", None)
+    assert not ReviewItem.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda to: services.update_endpoint(endpoint=to, url=f"{to.url}/2", actor=SYSTEM, at=AT),
+        lambda to: services.resend_failed(endpoint=to, since=AT, actor=SYSTEM, at=AT),
+    ],
+    ids=["another-url", "resend-failed"],
+)
+def test_a_delivery_and_a_person_who_changes_the_endpoint_do_not_block_each_other(
+    told: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, change: Callable[[WebhookEndpoint], Any]
+) -> None:
+    """The delivery has noted the endpoint's health and is about to disable it."""
+    message = told()
+    receiver.status = 410
+    point = stop_before(monkeypatch, delivery, "_disable")
+    sending = Side(lambda: deliver_due(at=AT))
+    point.reached()
+    person = Side(lambda: change(message.endpoint))
+    person.waits_for_a_lock()
+    point.go()
+    assert sending.answer().failed == 1
+    person.answer()
+    message.refresh_from_db()
+    assert (message.log.count(), message.lease_token) == (1, None), "the attempt is not recorded"
+    assert WebhookEndpoint.objects.get().status == "disabled"
 
 
 def test_410_gone_disables_at_once(told: Any, receiver: Receiver) -> None:

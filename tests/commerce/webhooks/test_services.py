@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -139,6 +140,27 @@ def test_what_an_endpoint_was_subscribed_to_before_goes_nowhere_else_either(sell
     services.update_endpoint(endpoint=to, url=HOOK, description="same place", actor=reader, at=AT)
     WebhookMessage.objects.filter(pk=left.pk).update(failed_at=None, delivered_at=timezone.now())
     assert services.update_endpoint(endpoint=to, url=HOOK + "/2", actor=reader, at=AT).url == HOOK + "/2"
+
+
+def test_what_is_left_is_found_without_reading_what_was_delivered(seller: Any, key: Any) -> None:
+    to, _ = endpoint(seller, HOOK, "organization.*")
+    ended = timezone.now()
+    WebhookMessage.objects.bulk_create(
+        WebhookMessage(endpoint=to, event_id=uuid7(), type="payout.paid", body=b"{}", delivered_at=ended)
+        for _ in range(3000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE webhooks_webhookmessage")
+    reader = key("organizations:read")
+    with CaptureQueriesContext(connection) as asked:
+        services.update_endpoint(endpoint=to, url=HOOK + "/2", actor=reader, at=AT)
+    (query,) = (one["sql"] for one in asked if '"webhooks_webhookmessage"' in one["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {query}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "BitmapOr" in plan, plan
+    assert "Seq Scan" not in plan, plan
+    assert "webhook_message_list" not in plan, plan
 
 
 def test_an_endpoint_that_was_made_before_goes_on_hearing(seller: Any, key: Any, receiver: Receiver) -> None:
@@ -307,6 +329,23 @@ def test_what_is_being_sent_is_not_sent_again_beside_it(seller: Any) -> None:
     )
     with pytest.raises(StateConflict, match="just now"):
         services.resend_message(message=message, actor=SYSTEM, at=AT)
+
+
+def test_who_may_not_read_what_a_message_tells_of_does_not_send_it_again(seller: Any, key: Any) -> None:
+    to, _ = endpoint(seller, HOOK, "payout.*")
+    message = WebhookMessage.objects.create(
+        endpoint=to, event_id=uuid7(), type="payout.paid", body=b"{}", failed_at=timezone.now()
+    )
+    user = User.objects.create_user("someone")
+    user.user_permissions.add(Permission.objects.get(codename="operate_webhookendpoint"))
+    for actor in (Actor.for_user(User.objects.get(pk=user.pk)), key("organizations:read")):
+        with pytest.raises(PermissionDenied, match=r"payout\.paid"):
+            services.resend_message(message=message, actor=actor, at=AT)
+    message.refresh_from_db()
+    assert (message.status, message.due_at) == ("failed", None)
+    user.user_permissions.add(Permission.objects.get(codename="view_payout"))
+    for actor in (Actor.for_user(User.objects.get(pk=user.pk)), key("payouts:read")):
+        assert services.resend_message(message=message, actor=actor, at=AT).status == "pending"
 
 
 @pytest.mark.parametrize("group", ["viewer", "approver", "admin"])
