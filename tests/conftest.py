@@ -21,10 +21,7 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-LONG_ONES_FIRST = (
-    *("tests/scenarios/test_faults", "tests/scenarios", "tests/faults"),
-    *("tests/setup", "tests/browser"),
-)
+LONG_ONES_FIRST = ("tests/scenarios", "tests/faults", "tests/setup", "tests/browser")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -254,7 +254,7 @@ def test_no_day_or_instant_in_an_address_breaks_a_page(story, as_role, query):
 def test_an_instant_with_an_offset_is_shown_and_exported_in_utc(story, as_role):
     url = reverse("admin:ledger_trial_balance")
     body = as_role("operator").get(f"{url}?valid_at=2027-03-02T01:30%2B02:00").content.decode()
-    assert 'value="2027-03-01T23:30"' in body
+    assert 'value="2027-03-01T23:30:00"' in body
     assert "at=2027-03-01T23%3A30%3A00" in body
     assert "T01:30" not in body
 

@@ -15,6 +15,7 @@ from commerce.errors import Conflict, InvalidInput, PermissionDenied, StateConfl
 from commerce.logs import JsonFormatter
 from commerce.outbox import drain
 from commerce.outbox.models import OutboxEvent, OutboxStream
+from commerce.outbox.relay import DrainReport
 from commerce.parties import invariants, services, vault
 from commerce.parties.models import BankDetailsVault, Organization, ProviderReference
 from commerce.parties.tasks import poll
@@ -42,7 +43,7 @@ def relay() -> None:
     for _ in range(10):
         past = timezone.now() - timedelta(hours=1)
         OutboxStream.objects.filter(due_at__isnull=False).update(due_at=past)
-        if not drain(groups=GROUPS).streams:
+        if drain(groups=GROUPS) == DrainReport():
             return
 
 
@@ -181,8 +182,8 @@ def test_a_refused_bank_account_fails_alone_and_asks_a_person(sandbox: Sandbox) 
     assert ReviewItem.objects.get().status == "resolved"
 
 
-def test_a_refusal_that_is_our_fault_parks_the_stream(sandbox: Sandbox, settings: Any) -> None:
-    settings.MODERN_TREASURY_API_KEY = "wrong"
+def test_a_refusal_that_is_our_fault_parks_the_stream(sandbox: Sandbox) -> None:
+    sandbox.fault("modern_treasury", "POST", "/api/counterparties$", "error", status=400)
     buyer = register("buyer")
     relay()
     assert OutboxStream.objects.get(group=GROUPS[0]).parked_at
