@@ -1,5 +1,6 @@
 """The projection against its log: rebuilt, verified, and found out when somebody tampers with either."""
 
+import importlib
 import json
 from datetime import timedelta
 from io import StringIO
@@ -84,6 +85,29 @@ def test_what_an_older_fold_said_is_swapped_unless_more_than_the_state_differs(a
     assert (code, [row["swapped"] for row in report["differed"]]) == (0, [True])
     active.refresh_from_db()
     assert active.current.status == "active"
+
+
+def test_what_was_forfeited_before_the_upgrade_is_read_after_it(active: Contract, servers: UUID) -> None:
+    """A row says `paid_until` of such a line where it says `forfeited` now."""
+    edit(
+        active, "remove_product", {"line_id": str(servers), "unused": "forfeit"}, at=MARCH + timedelta(days=3)
+    )
+    active.refresh_from_db()
+    told, untold = active.state, json.loads(json.dumps(active.state))
+    line = untold["lines"][str(servers)]
+    line["paid_until"] = line.pop("forfeited")["until"]
+    Contract.objects.filter(pk=active.pk).update(state=untold, state_hash="x", fold_version=3)
+    active.refresh_from_db()
+    with pytest.raises(KeyError):
+        _ = active.current
+    migration = importlib.import_module("contracts.migrations.0018_forfeited").Migration
+    with connection.cursor() as cursor:
+        cursor.execute(migration.operations[0].sql)
+    active.refresh_from_db()
+    assert active.state == told
+    code, report = run()
+    assert (code, report["differed"][0]["columns"]) == (0, ["fold_version", "state_hash"])
+    assert run()[1]["differed"] == []
 
 
 def test_a_rebuild_goes_on_after_the_contract_it_reached(payload: dict[str, Any]) -> None:
