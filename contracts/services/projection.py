@@ -25,8 +25,8 @@ from contracts.services import line_segments
 log = logging.getLogger(__name__)
 
 CLOCK = Actor.system("contracts.clock")
-FOLDED = frozenset({"state", "state_hash", "fold_version", "segments"})
-"""What a newer fold may say differently of the same log."""
+FOLDED = frozenset({"state", "state_hash", "fold_version", "next_due_at", "segments"})
+"""What a newer fold may say differently of the same log: it counts the ends of what runs for periods too."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _arrival(contract: Contract, before: ContractState, step: Instant) -> dict[s
 def rebuild_contract(*, contract_id: Any, actor: Actor, accept: str = "", dry_run: bool = False) -> Rebuilt:
     """Fold the log again at the instant the row shows, and swap what the row says for it.
 
-    A row of an older fold differs in its state by right. Any other difference is left for somebody to look
+    A row of an older fold differs in its state, and in when that changes next, by right. Any other difference is left for somebody to look
     at, unless `accept` says why it may be put right. With `dry_run` nothing is written; the log never is.
     """
     contract = lock(contract_id)

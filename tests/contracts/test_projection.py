@@ -87,6 +87,34 @@ def test_what_an_older_fold_said_is_swapped_unless_more_than_the_state_differs(a
     assert active.current.status == "active"
 
 
+def test_an_end_that_a_newer_fold_counts_otherwise_is_swapped_with_the_tick_that_waits_for_it(
+    active: Contract, servers: UUID
+) -> None:
+    """Two quarters, counted from where the cadence changed; an older fold counted them from the start."""
+    changed, since = MARCH + timedelta(days=45), MARCH + timedelta(days=61)
+    edit(active, "change_terms", {"billing": {"cadence": "P3M"}}, at=changed)
+    discount = {
+        "discount_id": str(uuid7()), "scope": [str(servers)], "kind": "percent", "percent": "0.1",
+        "funded_by": {"kind": "platform"}, "duration": {"kind": "periods", "periods": 2},
+    }  # fmt: skip
+    edit(active, "apply_discount", discount, at=since)
+    active.refresh_from_db()
+    ends_at = active.next_due_at
+    [held] = active.current.discounts.values()
+    assert ends_at == held.ends_at
+
+    counted = since.replace(month=9, day=1)
+    old: dict[str, Any] = {"state": {}, "state_hash": "x", "fold_version": 3, "next_due_at": counted}
+    Contract.objects.filter(pk=active.pk).update(**old)
+    code, report = run()
+
+    assert (code, [row["swapped"] for row in report["differed"]]) == (0, [True])
+    active.refresh_from_db()
+    assert active.next_due_at == ends_at != counted
+    Contract.objects.filter(pk=active.pk).update(next_due_at=counted)
+    assert run()[0] == 3, "of the present fold it is nothing that may differ"
+
+
 def test_what_was_forfeited_before_the_upgrade_is_read_after_it(active: Contract, servers: UUID) -> None:
     """A row says `paid_until` of such a line where it says `forfeited` now."""
     edit(
