@@ -270,10 +270,13 @@ class Payout(models.Model):
         target="failed",
         custom={"event": "payout.failed", "label": "Fail"},
     )
-    def fail(self, code: str, why: str, when: datetime) -> None:
+    def fail(self, code: str, why: str, when: datetime, watched_from: datetime | None = None) -> None:
+        """With `watched_from`, in system time, the bank is asked on: an order may still turn up."""
         self.failure_code, self.failure_reason = code, why
         self.failed_at = when
         self.next_poll_at = None
+        if watched_from:
+            self._news(watched_from)
 
     @transition(
         field=status, source="paid", target="returned", custom={"event": "payout.returned", "label": "Return"}

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 ATTEMPTS = 3
 WATCHED_AFTER_PAID = timedelta(days=90)
+WATCHED_AFTER_GIVEN_UP = timedelta(days=7)
 _SLOWEST = {False: timedelta(hours=6), True: timedelta(days=7)}
 
 

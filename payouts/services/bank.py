@@ -7,6 +7,7 @@ read the order and take the steps that are missing.
 
 import logging
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import PaymentOrder, Return
 from commerce.states import transition
 from payouts.models import AT_THE_BANK, PayeePolicy, Payout, Settlement
-from payouts.rules.policy import WATCHED_AFTER_PAID, poll_delay
+from payouts.rules.policy import WATCHED_AFTER_GIVEN_UP, WATCHED_AFTER_PAID, poll_delay
 from payouts.rules.progress import Meaning, meaning, steps
 from payouts.services.payees import lock_payee
 from payouts.services.payouts import (
@@ -123,7 +124,10 @@ def record_order(
     returned = order.current_return or returned
     seen = _seen(order, returned)
     path = steps(payout.status, seen)
-    Payout.objects.filter(pk=payout.pk).update(provider_status=order.status)
+    found: dict[str, Any] = {"provider_status": order.status}
+    if payout.failure_code == GIVEN_UP:
+        found |= {"next_poll_at": None}
+    Payout.objects.filter(pk=payout.pk).update(**found)
     if wrong := _differences(payout, order, returned if seen is Meaning.RETURNED else None):
         review_contradiction(payout, wrong, actor=actor, at=at)
     elif path is None:
@@ -239,24 +243,29 @@ def poll_settlement(*, settlement_id: UUID, actor: Actor, at: datetime) -> None:
 
 
 def poll_payouts(*, at: datetime, actor: Actor, limit: int = 200) -> int:
-    """Look at every order whose next look has come; returns how many answered. For lost webhooks.
+    """Look at every order whose next look has come; returns how many were read. For lost webhooks.
 
     While the bank's line is paused or open nothing is asked; the rest waits when it stops answering.
     """
     due = list(Payout.objects.due_for_poll(timezone.now()).values_list("pk", flat=True)[:limit])
-    answered = in_vain = 0
+    read = in_vain = 0
     for id_ in while_open(modern_treasury.NAME, due):
-        if poll_payout(payout_id=id_, actor=actor, at=at, raising=False):
-            answered, in_vain = answered + 1, 0
-        else:
-            in_vain += 1
+        try:
+            if poll_payout(payout_id=id_, actor=actor, at=at):
+                read, in_vain = read + 1, 0
+        except ProviderError as error:
+            log.warning("payout not polled: %s", error, extra={"payout": str(id_)})
+            in_vain = 0 if isinstance(error, Rejected) else in_vain + 1
         if in_vain == PATIENCE:
             break
-    return answered
+    return read
 
 
-def poll_payout(*, payout_id: UUID, actor: Actor, at: datetime, raising: bool = True) -> bool:
-    """Read one payout's order at the bank, after setting when to look again. True when it answered."""
+def poll_payout(*, payout_id: UUID, actor: Actor, at: datetime) -> bool:
+    """Read one payout's order at the bank, after setting when to look again. False when nobody has to look.
+
+    Raises Rejected, Retryable or Unknown as the bank answered, or did not.
+    """
     payout = _claim_poll(payout_id, at)
     if payout is None:
         return False
@@ -271,10 +280,7 @@ def poll_payout(*, payout_id: UUID, actor: Actor, at: datetime, raising: bool = 
             order = found
     except ProviderError as error:
         Payout.objects.filter(pk=payout.pk).update(last_error=str(error))
-        if raising:
-            raise
-        log.warning("payout not polled: %s", error, extra={"payout": str(payout.pk)})
-        return False
+        raise
     record_order(payout_id=payout.pk, order=order, actor=actor, at=at)
     return True
 
@@ -290,11 +296,19 @@ def _claim_poll(payout_id: UUID, at: datetime) -> Payout | None:
     delay = poll_delay(
         now - payout.watched_since, paid=paid, shortest=timedelta(seconds=settings.POLL_SECONDS)
     )
-    watched = not (paid and payout.paid_at and at - payout.paid_at > WATCHED_AFTER_PAID)
     Payout.objects.filter(pk=payout.pk).update(
-        next_poll_at=now + delay if watched else None, polls=F("polls") + 1
+        next_poll_at=now + delay if _watched(payout, at) else None, polls=F("polls") + 1
     )
     return payout
+
+
+def _watched(payout: Payout, at: datetime) -> bool:
+    """What is paid may come back for a while, and what was given up be ordered after all."""
+    if payout.status == "paid" and payout.paid_at:
+        return at - payout.paid_at <= WATCHED_AFTER_PAID
+    if payout.status == "failed" and payout.failed_at:
+        return at - payout.failed_at <= WATCHED_AFTER_GIVEN_UP
+    return True
 
 
 def locked(payout_id: UUID) -> Payout:

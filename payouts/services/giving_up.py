@@ -1,7 +1,8 @@
 """Giving up a payout that was submitted and that the bank may not know: one asks, somebody else agrees.
 
 Agreeing only appends an event. The relay handles it in the stream that sends the payout, behind its
-sending: nothing can be sent any more when the bank is asked, and only what it does not know is failed.
+sending: none is waiting when the bank is asked, and only what it does not know is failed. A process that
+stood still in the sending can post it even afterwards, so the bank is asked on for some days.
 """
 
 from datetime import datetime
@@ -20,9 +21,9 @@ from commerce.outbox.models import OutboxEvent, OutboxStream
 from commerce.outbox.services import waiting_events
 from commerce.providers import modern_treasury
 from commerce.states import available
-from payouts.models import WITHOUT_ORDER, Payout
+from payouts.models import WITHOUT_ORDER, PayeePolicy, Payout
 from payouts.services.bank import locked, record_order
-from payouts.services.payees import lock_payee
+from payouts.services.payees import Mode, lock_payee, policy_of
 from payouts.services.payouts import GIVEN_UP, UNSENT, fail_payout, review
 
 OPERATION = "payouts.give_up"
@@ -71,8 +72,18 @@ def giving_up_means(payout: Payout) -> str:
     """What giving it up would do, once somebody else agrees."""
     return (
         f"The bank is asked for {payout.external_id}. Only when it has no such order is the payout failed: "
-        f"{payout.amount} is payable to {payout.payee} again, and leaves with a new payout that somebody "
-        "requests. When it has one, nothing is given up and the payout follows that order."
+        f"{payout.amount} is payable to {payout.payee} again, and {_leaves(policy_of(payout.payee_id))} "
+        "When it has one, nothing is given up and the payout follows that order."
+    )
+
+
+def _leaves(policy: PayeePolicy) -> str:
+    if policy.mode == Mode.ON_REQUEST:
+        return "leaves with a new payout that somebody requests."
+    when = f"on {policy.due_at:%-d %b %Y}" if policy.due_at else "when more is released to them"
+    return (
+        f"leaves with the next payout by policy, {when}, or with one that somebody requests before. To keep "
+        "it here, change the policy to on request first."
     )
 
 
@@ -89,7 +100,8 @@ def give_up_payout(*, payout_id: UUID, reason: str, actor: Actor, at: datetime) 
         elif _fail(payout_id, reason, actor, at):
             return
     payout.refresh_from_db()
-    if payout.status != "failed":
+    # An order that does not fit has its review already, and the payout does not follow it.
+    if payout.status not in ("failed", *WITHOUT_ORDER):
         _review_refusal(payout, actor=actor, at=at)
 
 

@@ -256,7 +256,17 @@ def fail_payout(
     payout: Payout, policy: PayeePolicy, *, code: str, why: str, final: bool, actor: Actor, at: datetime
 ) -> Payout:
     """It did not leave: the money is payable again, and policy tries again later unless `final`."""
-    payout = transition(payout, "fail", actor=actor, at=at, reason=why, code=code, why=why, when=at)
+    payout = transition(
+        payout,
+        "fail",
+        actor=actor,
+        at=at,
+        reason=why,
+        code=code,
+        why=why,
+        when=at,
+        watched_from=timezone.now() if code == GIVEN_UP else None,
+    )
     _clear_unsent(payout, actor=actor, at=at)
     back = recipes.fail_payout(payee=payout.payee_id, amount=payout.amount)
     _post(payout, "failed", back, recipe="fail_payout", actor=actor, at=at)

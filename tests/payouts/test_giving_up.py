@@ -1,6 +1,6 @@
 """The way out of a payout that was submitted and never ordered: two people give it up, the bank is asked."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -100,6 +100,7 @@ def test_from_the_parked_payout_to_the_payee_paid_by_another_in_the_console_alon
     said = press(operator, f"{page(payout)}do/give-up/")
     assert "Nothing happens until a second person approves it" in said
     assert f"{AMOUNT} is payable to Northwind again" in said
+    assert "with the next payout by policy, when more is released to them" in said
     drain(groups=EVERYTHING)
     assert (ready.payout().status, in_transit(ready)) == ("submitted", (AMOUNT, usd("0")))
     approval = Approval.objects.get(operation="payouts.give_up")
@@ -261,8 +262,10 @@ def test_a_submitted_payout_of_which_nothing_is_heard_for_an_hour_is_on_the_home
     Payout.objects.filter(pk=skipped.pk).update(watched_since=late)
     home = operator.get("/admin/")
     assert "The bank has answered for every payout." not in text(home)
-    listed = operator.get(link(home, r"/admin/payouts/payout/\?status__in=submitted,unknown"))
-    link(listed, rf"{page(skipped)}change/[^\"]*")
+    answer = link(home, r"/admin/payouts/payout/\?answer=missing")
+    link(operator.get(answer), rf"{page(skipped)}change/[^\"]*")
+    Payout.objects.filter(pk=skipped.pk).update(watched_since=timezone.now())
+    assert str(skipped.pk) not in operator.get(answer).content.decode(), "lists what the card does not count"
 
 
 def test_a_skip_before_it_was_submitted_says_that_it_can_be_cancelled(ready: Any, bank: Any) -> None:
@@ -299,6 +302,72 @@ def test_an_order_that_the_bank_gets_after_all_is_told_to_a_person_at_once(
     late = ReviewItem.objects.get(kind="payout_contradiction")
     assert "It was given up, and the bank has the order" in late.detail
     assert in_transit(ready) == (usd("0"), AMOUNT)
+
+
+def look(at: datetime) -> Payout:
+    """Let the poller come by, when the payout's next look has come."""
+    Payout.objects.filter(next_poll_at__isnull=False).update(next_poll_at=timezone.now())
+    services.poll_payouts(at=at, actor=SYSTEM)
+    return Payout.objects.get(failure_code="given_up")
+
+
+def test_an_order_that_a_process_which_stood_still_posts_afterwards_is_looked_for(
+    agreed: Payout, ready: Any, bank: Any
+) -> None:
+    """No webhook tells of it."""
+    drain(groups=EVERYTHING)
+    failed_at = Payout.objects.get(pk=agreed.pk).failed_at
+    assert failed_at
+    assert look(failed_at + timedelta(days=1)).next_poll_at is not None
+    assert not ReviewItem.objects.filter(kind="payout_contradiction").exists()
+    ordered(agreed)
+    payout = look(failed_at + timedelta(days=2))
+    assert (payout.status, payout.next_poll_at) == ("failed", None), "is looked for though it is found"
+    late = ReviewItem.objects.get(kind="payout_contradiction")
+    assert "It was given up, and the bank has the order" in late.detail
+    assert in_transit(ready) == (usd("0"), AMOUNT), "money was moved before anybody looked"
+
+
+def test_an_order_that_does_not_turn_up_is_looked_for_a_week(agreed: Payout, bank: Any) -> None:
+    drain(groups=EVERYTHING)
+    failed_at = Payout.objects.get(pk=agreed.pk).failed_at
+    assert failed_at
+    assert look(failed_at + timedelta(days=7)).next_poll_at is not None
+    payout = look(failed_at + timedelta(days=7, seconds=1))
+    assert (payout.status, payout.next_poll_at) == ("failed", None)
+    polls = payout.polls
+    assert look(failed_at + timedelta(days=8)).polls == polls
+
+
+def test_an_order_of_another_amount_is_put_before_a_person_once_and_not_followed(
+    agreed: Payout, ready: Any, bank: Any
+) -> None:
+    modern_treasury.client().create_payment_order(
+        external_id=agreed.external_id, amount=usd("1.00"), key="an earlier try",
+        receiving_account_id=agreed.account.provider_id or "",
+    )  # fmt: skip
+    drain(groups=EVERYTHING)
+    assert (ready.payout().status, in_transit(ready)) == ("submitted", (AMOUNT, usd("0")))
+    found = ReviewItem.objects.exclude(status="resolved").values_list("kind", flat=True)
+    assert sorted(found) == ["payout_contradiction", "payout_unsent"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"mode": "automatic"}, "by policy, on 12 Mar 2027"),
+        ({"mode": "scheduled", "cadence": "monthly", "day": 20}, "by policy, on 20 Mar 2027"),
+        ({"mode": "on_request"}, "leaves with a new payout that somebody requests."),
+    ],
+)
+def test_who_gives_a_payout_up_reads_when_its_money_leaves_again(
+    skipped: Payout, ready: Any, policy: dict[str, Any], said: str
+) -> None:
+    at = datetime(2027, 3, 12, tzinfo=UTC)
+    services.set_policy(organization=ready.northwind, actor=SYSTEM, at=at, **policy)
+    text = services.giving_up_means(skipped)
+    assert said in text
+    assert ("change the policy to on request first" in text) == (policy["mode"] != "on_request")
 
 
 def test_a_late_order_that_came_to_nothing_is_no_contradiction(agreed: Payout, ready: Any) -> None:
