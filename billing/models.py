@@ -468,7 +468,9 @@ class InvoiceLine(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=["invoice", "line_id", "kind", "start"], name="invoice_line_once"),
+            models.UniqueConstraint(
+                fields=["invoice", "line_id", "seller", "kind", "start"], name="invoice_line_once"
+            ),
         )
 
     def __str__(self) -> str:

@@ -42,12 +42,12 @@ def rate_period(
     Each billing period that lies in it, or partly, is rated by itself: a month is not all of a stub.
     Lines that come to nothing for want of use are left out, as they are on the provider's invoice.
     """
-    found: dict[tuple[UUID, str, datetime], RatedLine] = {}
+    found: dict[tuple[UUID, UUID, str, datetime], RatedLine] = {}
     for line in desired_lines(edits, start=start, end=end, usage=usage, service=service):
         if line.line_id is None or line.seller_id is None:
             continue
         what = "" if line.kind in _CHARGES or line.kind == "discount" else line.kind
-        key = (line.line_id, what, line.start)
+        key = (line.line_id, line.seller_id, what, line.start)
         if key in found:
             before = found[key]
             found[key] = replace(

@@ -18,6 +18,7 @@ from commerce.actor import Actor
 from commerce.api.services import issue_key
 from commerce.console.services import resolve_review
 from commerce.errors import PermissionDenied, StateConflict
+from commerce.parties.models import Organization
 from commerce.providers import openmeter as provider
 from contracts.services import contract_edits
 from tests.billing.conftest import (
@@ -385,3 +386,24 @@ def test_a_month_is_rated_by_itself_when_an_invoice_covers_two(world: World, clo
         usage=lambda line_id, start, end: Decimal(0),
     )
     assert [(line.start, line.net_minor) for line in lines] == [(MARCH, 3_600_000), (APRIL, 1_800_000)]
+
+
+def test_each_seller_of_a_line_has_its_part_of_a_minimum_on_the_invoice(
+    openmeter: OpenMeter, world: World, deal: Deal
+) -> None:
+    price = {"model": "unit", "rate": "2.00", "min_minor": usd("1,000.00")}
+    deal.edit("change_price", {"line_id": str(deal.burst), "price": price})
+    Organization.objects.filter(pk=world.southwind.pk).update(onboarding_status="active")
+    openmeter.at(MARCH + 10 * DAY)
+    parties = [world.northwind, world.southwind]
+    consents = [{"party": str(one.pk), "name": one.name, "at": MARCH.isoformat()} for one in parties]
+    sold = {"party": "seller", "new_party_id": str(world.southwind.pk), "consents": consents}
+    deal.edit("transfer_ownership", sold)
+    work()
+    cut(openmeter)
+    assert deal.invoice.differences == []
+    missing = deal.invoice.lines.filter(kind="true_up").order_by("net_minor")
+    assert [(line.line_id, line.seller_id, line.net_minor) for line in missing] == [
+        (deal.burst, world.northwind.pk, 32_258),
+        (deal.burst, world.southwind.pk, 67_742),
+    ]

@@ -10,8 +10,9 @@ from contracts.rules.fold import Edit
 from contracts.rules.operations.commitment import SetCommitment
 from contracts.rules.operations.discounts import ApplyDiscount
 from contracts.rules.operations.financing import AttachFinancing
+from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.terms import Tax, Terms
-from tests.contracts.logs import HOURS, SELLER, SERVERS, at, contract, hours, servers, usd
+from tests.contracts.logs import HOURS, OTHER_SELLER, SELLER, SERVERS, at, contract, hours, servers, usd
 
 OFF, DEAL = UUID(int=100), UUID(int=101)
 TAXED = Terms(tax=Tax(rate=Decimal("0.0825")))
@@ -53,3 +54,20 @@ def test_what_nobody_used_and_what_a_lender_is_owed_are_on_no_invoice() -> None:
     edits = contract("2026-02-15", [hours()], ("attach_financing", loan, "2026-02-15"))
     assert rated(edits) == []
     assert [line.net_minor for line in rated(edits, "2")] == [390]
+
+
+def test_what_several_sellers_share_of_a_minimum_is_a_line_for_each_of_them() -> None:
+    sold = TransferOwnership("seller", OTHER_SELLER, SELLER)
+    edits = contract(
+        "2026-03-01",
+        [servers("100.00", 1, SERVERS), hours(usd("1.00", min_minor=90_000))],
+        ("transfer_ownership", sold, "2026-03-11"),
+    )
+    assert [(line.kind, line.seller_id, line.net_minor) for line in rated(edits, "100")] == [
+        ("recurring", SELLER, 3_226),
+        ("recurring", OTHER_SELLER, 6_774),
+        ("usage", SELLER, 10_000),
+        ("usage", OTHER_SELLER, 10_000),
+        ("true_up", SELLER, 35_000),
+        ("true_up", OTHER_SELLER, 35_000),
+    ]
