@@ -21,7 +21,7 @@ from commerce.console.services import open_review
 from commerce.crash import crash_point
 from commerce.errors import Rejected, Retryable
 from commerce.money import Money
-from commerce.outbox.breaker import is_shut, while_open
+from commerce.outbox.breaker import asking, while_open
 from commerce.providers import openmeter
 from commerce.providers.openmeter import Invoice as ProviderInvoice
 from commerce.states import transition
@@ -50,19 +50,20 @@ def poll_invoices(*, actor: Actor, at: datetime) -> int:
     """Re-read what changed at the provider lately, and some of our drafts; return how many there were.
 
     An invoice that cannot be applied now is logged and holds up none of the others. While the provider's
-    line is paused or open nothing is asked.
+    line is paused or open nothing is asked, unless it is as a probe.
     """
-    if is_shut(PROVIDER):
-        return 0
     ours = Invoice.objects.filter(provider=PROVIDER)
     newest = ours.order_by("-provider_updated_at").values_list("provider_updated_at", flat=True).first()
     since = newest - OVERLAP if newest else None
     known = dict(
         ours.filter(provider_updated_at__gte=since or at).values_list("provider_id", "provider_updated_at")
     )
-    client = openmeter.client()
-    # A webhook may have moved `since` past an invoice that was never told of: that one waits for our number.
-    listed = [*client.invoices(updated_since=since), *client.invoices(statuses=["issuing"])]
+    with asking(PROVIDER) as line:
+        if line is None:
+            return 0
+        client = openmeter.client()
+        # A webhook may have moved `since` past an invoice that was never told of: it waits for our number.
+        listed = [*client.invoices(updated_since=since), *client.invoices(statuses=["issuing"])]
     changed = [invoice.id for invoice in listed if known.get(invoice.id) != invoice.updated_at]
     drafts = ours.filter(status=InvoiceStatus.DRAFT).order_by("?").values_list("provider_id", flat=True)
     return each(

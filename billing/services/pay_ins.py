@@ -18,7 +18,7 @@ from billing.services.wallet import retried_when_spent, spendable
 from commerce.actor import Actor
 from commerce.console.services import open_review
 from commerce.money import Money
-from commerce.outbox.breaker import is_shut, while_open
+from commerce.outbox.breaker import asking, while_open
 from commerce.parties.models import Organization, ProviderReference
 from commerce.providers import modern_treasury
 from commerce.providers.modern_treasury import IncomingPayment
@@ -43,14 +43,13 @@ def poll_incoming_payments(*, actor: Actor, at: datetime) -> int:
     """Apply what arrived in the last days, and ask about what is pending or may still be pulled back.
 
     Returns how many were applied or asked about. One that fails is logged and holds up none of the others.
-    While the bank's line is paused or open nothing is asked.
+    While the bank's line is paused or open nothing is asked, unless it is as a probe.
     """
-    if is_shut(PROVIDER):
-        return 0
-    recent = {
-        payment.id: payment
-        for payment in modern_treasury.client().incoming_payments(since=(at - LOOK_BACK).date())
-    }
+    with asking(PROVIDER) as line:
+        if line is None:
+            return 0
+        listed = modern_treasury.client().incoming_payments(since=(at - LOOK_BACK).date())
+        recent = {payment.id: payment for payment in listed}
     ours = PayIn.objects.filter(provider=PROVIDER)
     known = dict(ours.filter(provider_id__in=recent).values_list("provider_id", "status"))
     moved = [payment for id_, payment in recent.items() if known.get(id_) != payment.status]

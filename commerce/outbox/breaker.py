@@ -14,7 +14,6 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from django.db import connection
-from django.db.models import Q
 
 from commerce.outbox.models import Circuit
 
@@ -27,7 +26,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 _ADMIT = """
 WITH probe AS (
   UPDATE outbox_circuit SET open_until = now() + %(lease)s
-  WHERE lane = %(lane)s AND paused_at IS NULL AND open_until <= now() RETURNING open_until
+  WHERE lane = %(lane)s AND paused_at IS NULL AND open_until <= now() AND NOT EXISTS (
+    SELECT FROM outbox_outboxstream WHERE lane = %(lane)s AND due_at <= now() + %(before)s::interval)
+  RETURNING open_until
 )
 SELECT CASE WHEN EXISTS (SELECT FROM probe) THEN 'probe'
             WHEN c.paused_at IS NOT NULL OR c.open_until IS NOT NULL THEN 'closed' ELSE 'free' END,
@@ -84,9 +85,12 @@ class Admission:
     until: datetime | None = None
 
 
-def admit(lane: str, *, lease: timedelta) -> Admission:
-    """Whether to go on, to send one request to see, or to leave the lane alone. One caller gets the probe."""
-    arguments: dict[str, Any] = {"lane": lane, "lease": lease}
+def admit(lane: str, *, lease: timedelta, before: timedelta | None = None) -> Admission:
+    """Whether to go on, to send one request to see, or to leave the lane alone. One caller gets the probe.
+
+    With `before`, nobody does while a stream of the lane is due by then: what it sends says more.
+    """
+    arguments: dict[str, Any] = {"lane": lane, "lease": lease, "before": before}
     with connection.cursor() as cursor:
         cursor.execute(_ADMIT, arguments)
         row = cursor.fetchone()
@@ -98,18 +102,31 @@ def is_paused(lane: str) -> bool:
     return Circuit.objects.filter(lane=lane, paused_at__isnull=False).exists()
 
 
-def is_shut(lane: str) -> bool:
-    """Whether nothing but a probe is sent to the lane now. Who only wonders leaves the probe to the relay."""
-    shut = Q(paused_at__isnull=False) | Q(open_until__isnull=False)
-    return Circuit.objects.filter(shut, lane=lane).exists()
+@contextmanager
+def asking(lane: str) -> Iterator["Line | None"]:
+    """A poller's question to a provider, or None: it is not to be asked now.
+
+    In a lane that has nothing to send nobody else would ask whether an open circuit can close. A poller
+    that finds nobody there keeps the probe for the longest pause; one that did not get to ask gives it back.
+    """
+    pause = timedelta(seconds=LONGEST_PAUSE)
+    admission = admit(lane, lease=pause, before=pause)
+    with listening() as line:
+        try:
+            yield None if admission.way is Way.CLOSED else line
+        finally:
+            if admission.way is Way.PROBE and line.heard:
+                answered(lane)
+            elif admission.way is Way.PROBE and not line.missed:
+                unspent(lane, until=admission.until)
 
 
 def while_open(lane: str, items: Iterable[Item]) -> Iterator[Item]:
     """What a poller asks a provider about: nothing more once its line is shut, or nobody was there."""
     for item in items:
-        if is_shut(lane):
-            return
-        with listening() as line:
+        with asking(lane) as line:
+            if line is None:
+                return
             yield item
         if line.missed:
             return

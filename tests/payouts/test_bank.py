@@ -7,11 +7,12 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from billing.services.pay_ins import poll_incoming_payments
 from commerce.console.models import ReviewItem
 from commerce.errors import Retryable, Unknown
 from commerce.outbox import append, drain
 from commerce.outbox.models import Circuit, OutboxStream
-from commerce.outbox.services import pause_lane
+from commerce.outbox.services import park_stream, pause_lane
 from commerce.providers import modern_treasury
 from payouts import services, tasks
 from payouts.models import Payout
@@ -183,6 +184,18 @@ def test_a_wrong_key_of_ours_parks_and_fails_no_payout_and_goes_on_when_it_is_ri
     assert len(orders(bank)) == 1
 
 
+def test_a_circuit_that_a_parked_payout_has_left_open_is_closed_by_a_poller(ready, bank, settings):
+    settings.MODERN_TREASURY_API_KEY = "wrong"
+    stream = deliver(rounds=6)
+    park_stream(stream=stream, actor=SYSTEM, at=SEASONED, reason="looked at by hand")
+    settings.MODERN_TREASURY_API_KEY = "key"
+    deliver(rounds=2)
+    assert Circuit.objects.get().opened_at, "nothing in the lane asks"
+    poll_incoming_payments(actor=SYSTEM, at=SEASONED)
+    assert Circuit.objects.get().opened_at is None
+    assert (ready.payout().status, orders(bank)) == ("submitted", [])
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_bank_that_answers_looks_and_takes_no_orders_parks_not_even_a_payout_alone(ready, bank, status):
     fault(bank, "error", method="POST", status=status, count=20)
@@ -339,16 +352,19 @@ def looks():
     return sum(Payout.objects.values_list("polls", flat=True))
 
 
-def test_a_paused_or_open_line_is_not_polled_and_its_probe_is_left_to_the_relay(ready, bank):
+def test_a_paused_line_is_not_polled_nor_an_open_one_that_the_relay_has_something_for(ready, bank):
     three_at_the_bank(ready)
     pause_lane(lane="modern_treasury", actor=SYSTEM, at=SEASONED, reason="does harm")
     assert (tasks.poll(), looks()) == (0, 0), "asked although the line is paused"
     due = timezone.now() - timedelta(seconds=1)
     Circuit.objects.update(paused_at=None, paused_reason="", opened_at=due, open_until=due)
+    stream = OutboxStream.objects.filter(lane="modern_treasury").first()
+    OutboxStream.objects.filter(pk=stream.pk).update(due_at=due, pending_since=due)
     assert (tasks.poll(), looks()) == (0, 0), "asked although the circuit is open"
     assert Circuit.objects.get().open_until == due, "took the probe"
-    Circuit.objects.update(opened_at=None, open_until=None)
+    OutboxStream.objects.filter(lane="modern_treasury").update(due_at=None, pending_since=None)
     assert (tasks.poll(), looks()) == (3, 3)
+    assert Circuit.objects.get().opened_at is None, "nobody else would have asked"
 
 
 def test_a_poller_stops_at_the_first_look_that_finds_nobody_there(ready, bank):
