@@ -57,6 +57,7 @@ def what_it_would_do(approval: Approval, request: HttpRequest) -> SafeString:
             actor=Actor.system("approvals"),
             at=clock.now(),
             expected_version=approval.arguments["expected_version"],
+            agreed=True,
         )
     except (CommerceError, OperationalError) as caught:
         said = named_in(str(translate(caught)), names_of(contract.current))

@@ -54,10 +54,16 @@ def outlook(
     actor: Actor,
     at: datetime,
     expected_version: int,
+    agreed: bool = False,
 ) -> Outlook:
-    """Raises what recording would raise."""
+    """Raises what recording would raise, with `agreed` what an approval of it would."""
     preview = services.preview_edits(
-        contract_id=contract.pk, operations=operations, actor=actor, at=at, expected_version=expected_version
+        contract_id=contract.pk,
+        operations=operations,
+        actor=actor,
+        at=at,
+        expected_version=expected_version,
+        agreed=agreed,
     )
     was, will = (
         _from_there(preview.before, preview.was, preview),

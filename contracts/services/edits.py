@@ -241,8 +241,12 @@ def record(
     pointer: str,
     approval: Approval | None = None,
     approved: bool = False,
+    agreed: bool = False,
 ) -> BatchResult:
-    """`approved` leaves out the question for a second person: a preview writes nothing."""
+    """`approved` leaves out the question for a second person: a preview writes nothing.
+
+    `agreed` takes the instants as given, as an approval does: two people are to agree to just these.
+    """
     if not 1 <= len(operations) <= MAX_BATCH:
         raise InvalidInput(
             f"A batch has 1 to {MAX_BATCH} operations.", pointer="/operations", code="limit_exceeded"
@@ -281,7 +285,7 @@ def record(
                     actor=actor,
                     at=at,
                     current=contract.current if not place else fold.fold(after, valid_at=shown_at),
-                    agreed=approval is not None,
+                    agreed=agreed or approval is not None,
                 )
             )
         after.append(planned[-1].edit)

@@ -66,9 +66,12 @@ def preview_edits(
     actor: Actor,
     at: datetime,
     expected_version: int | None,
+    agreed: bool = False,
 ) -> Preview:
-    """`record_edits`, likewise."""
-    return _preview(contract_id, operations, actor, at, expected_version, pointer="/operations/{}")
+    """`record_edits`, likewise; `agreed` as when an approval has them recorded, at the instants it names."""
+    return _preview(
+        contract_id, operations, actor, at, expected_version, pointer="/operations/{}", agreed=agreed
+    )
 
 
 def _preview(
@@ -79,6 +82,7 @@ def _preview(
     expected_version: int | None,
     *,
     pointer: str,
+    agreed: bool = False,
 ) -> Preview:
     with transaction.atomic():
         result = record(
@@ -90,6 +94,7 @@ def _preview(
             expected_version=expected_version,
             pointer=pointer,
             approved=True,
+            agreed=agreed,
         )
         after = contract_edits(contract_id)
         transaction.set_rollback(True)

@@ -229,8 +229,9 @@ def _arrival(contract: Contract, before: ContractState, step: Instant) -> dict[s
 def rebuild_contract(*, contract_id: Any, actor: Actor, accept: str = "", dry_run: bool = False) -> Rebuilt:
     """Fold the log again at the instant the row shows, and swap what the row says for it.
 
-    A row of an older fold differs in its state, and in when that changes next, by right. Any other difference is left for somebody to look
-    at, unless `accept` says why it may be put right. With `dry_run` nothing is written; the log never is.
+    A row of an older fold differs by right in its state and in when that changes next. Any other difference
+    is left for somebody to look at, unless `accept` says why it may be put right. With `dry_run` nothing is
+    written; the log never is.
     """
     contract = lock(contract_id)
     steps = fold.timeline(load_edits(contract.pk))

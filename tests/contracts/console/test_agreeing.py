@@ -1,7 +1,7 @@
 """Who agrees to an edit sees it in words, with the bills that it changes, before anything is recorded."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,11 +23,13 @@ pytestmark = pytest.mark.django_db
 Browser = Callable[[str], Client]
 
 
-def ask(contract: Contract, people: dict[str, Any], *operations: OperationRequest) -> Approval:
+def ask(
+    contract: Contract, people: dict[str, Any], *operations: OperationRequest, at: datetime = MARCH
+) -> Approval:
     contract.refresh_from_db()
     return request_edits(
         contract_id=contract.pk, operations=operations, expected_version=contract.version,
-        actor=people["operator"], at=MARCH, reason="Promised by phone",
+        actor=people["operator"], at=at, reason="Promised by phone",
     )  # fmt: skip
 
 
@@ -69,6 +71,23 @@ def test_a_correction_says_what_it_puts_in_place(
     text = panels(browser("approver"), ask(active, people, OperationRequest("correct", replaced)))
     for words in ("Replace #5", "quantity 4", "h100-server quantity"):
         assert words in strip_tags(text), words
+
+
+@pytest.mark.parametrize("days", [0, 1, 5])
+def test_what_was_asked_for_the_end_of_the_period_is_shown_as_it_would_be_recorded_then(
+    browser: Browser, active: Contract, servers: UUID, people: dict[str, Any], clock: Any, days: int
+) -> None:
+    """Asked for on the last of March; agreed to on that day, or when the period is over."""
+    dearer = {"line_id": str(servers), "percent": "0.5", "when": "next_period"}
+    april = MARCH + timedelta(days=31)
+    asked = ask(active, people, OperationRequest("change_price", dearer), at=april - timedelta(hours=9))
+    now = asked.requested_at + timedelta(days=days)
+    clock(now)
+    text = panels(browser("approver"), asked)
+    assert "It cannot be recorded so" not in text
+    assert "Bills" in text
+    approve(approval=asked, actor=people["approver"], at=now)
+    assert ContractEdit.objects.get(operation="change_price").effective_at == april
 
 
 def test_what_cannot_be_recorded_any_more_says_why(
