@@ -69,8 +69,8 @@ ADVICE = {
     "is sent again.",
     "UnknownVersion": "A newer release wrote the event, or wrote it for a subscriber that this one does not "
     "know: deploy that release, then resume.",
-    "WorkerLost": "Twelve workers ended while they had it in hand, and none could say why: look for kills "
-    "and memory in the system's log. Resuming tries it again, and may end another.",
+    "WorkerLost": "Twelve workers ended while they had it in hand, or could not give it back in time: look "
+    "for kills and memory in the system's log. Resuming tries it again, and may end another.",
     "StateConflict": "The object is not in the state that the effect needs: bring it there with its own "
     "buttons, then resume; request a skip if there is nothing left to do.",
     "InsufficientFunds": "The account does not hold enough: fund it, then resume.",
@@ -165,7 +165,7 @@ def _resume_alike(stream: OutboxStream) -> ObjectAction:
 
     def run(*, obj: OutboxStream, expected: int, **context: Any) -> str:
         resumed = services.resume_streams(
-            streams=services.parked_like(obj), expected=expected, most=RESUMED_AT_ONCE, **context
+            streams=services.parked_like(obj), first=obj, expected=expected, most=RESUMED_AT_ONCE, **context
         )
         left = expected - resumed
         more = f" {left:,} are still parked for it: press again on one of them." if left else ""

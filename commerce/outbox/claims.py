@@ -29,7 +29,7 @@ class WorkerLost(Exception):
     """A lease that nobody ended."""
 
     def __init__(self) -> None:
-        super().__init__("whoever had it in hand ended without a word: killed, or out of memory or time.")
+        super().__init__("whoever had it in hand ended, or could not give it back within the lease.")
 
 
 LOST = f"{WorkerLost.__name__}: {WorkerLost()}"
@@ -39,8 +39,9 @@ IS_FOR = """COALESCE(e.headers -> 'for' ? s."group",
 # Since when a stream that is due, or in somebody's hand, waits to be tried: given back untried, it is no
 # younger. One that has failed is late from its next attempt on.
 WAITS_SINCE = "CASE WHEN attempts = 0 THEN GREATEST(pending_since, last_tried_at) ELSE due_at END"
-# A token that is still there when its lease is over is a dead worker's. Which of its streams it died of, it
-# could not say: each of them is an attempt behind, and `renew` counts from then on.
+# A token that is still there when its lease is over is a dead worker's, or of one that was too slow or found
+# the row locked when it gave it back. Which of its streams it died of, a dead one could not say: each of them
+# is an attempt behind, and `renew` counts from then on.
 # A subquery that locks rows up to a limit could be run more than once by a join; a common table is not.
 _CLAIM = """
 WITH due AS MATERIALIZED (

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Case, Model, Q, QuerySet, When
 from django.utils import timezone
 
 from commerce.actor import Actor
@@ -228,14 +228,17 @@ def resume_streams(
     at: datetime,
     reason: str,
     most: int | None = None,
+    first: OutboxStream | None = None,
 ) -> int:
-    """Let all of these parked streams go on together, or the first `most`; returns how many go on.
+    """Let all of these parked streams go on together, or `most` with `first`; returns how many go on.
 
     Conflict, and none, when they are not as many as seen.
     """
     actor.require(PERMISSION)
     parked = streams.filter(parked_at__isnull=False)
-    rows = list(parked.order_by(*_LOCKED_BY).select_for_update(no_key=True)[:most])
+    ahead = [Case(When(pk=first.pk, then=0), default=1)] if first else []
+    among = parked.filter(pk__in=parked.order_by(*ahead, *_LOCKED_BY).values("pk")[:most])
+    rows = list(among.order_by(*_LOCKED_BY).select_for_update(no_key=True))
     found = parked.count() if len(rows) == most else len(rows)
     if found != expected:
         raise Conflict(

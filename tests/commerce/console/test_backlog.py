@@ -77,10 +77,13 @@ def test_many_parked_alike_go_on_as_far_as_one_request_goes_and_the_page_says_ho
         return f"/admin/outbox/outboxstream/{stream.pk}/do/resume-alike/"
 
     def press(expected: int) -> Any:
-        url = page(OutboxStream.objects.filter(parked_at__isnull=False).earliest("pk"))
+        pressed = OutboxStream.objects.filter(parked_at__isnull=False).latest("pk")
+        url = page(pressed)
         shown = operator.get(url)
         fields = {"reason": "x", "expected": expected, "fingerprint": fingerprint_on(shown)}
         answer = operator.post(url, fields, follow=True)
+        pressed.refresh_from_db()
+        assert (pressed.parked_at is None) == (answer.status_code == 200), "the one on whose page it was"
         return answer.status_code, re.sub(r"\s+", " ", answer.content.decode()), shown.content.decode()
 
     assert press(expected=4)[0] == 409, "they are six, however many go on at once"
