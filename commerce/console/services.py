@@ -1,5 +1,6 @@
 """The review queue's verbs. Systems open and clear items, people claim, snooze and resolve them."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -78,13 +79,30 @@ def resolve_review(
     )
 
 
-@transaction.atomic
 def clear_reviews(
     *, subject_type: str, subject_id: Any, actor: Actor, at: datetime, kind: str = "", reason: str = ""
 ) -> int:
     """Resolve a subject's items because what they asked has settled itself; return how many."""
+    return clear_reviews_of(
+        subject_type=subject_type, subject_ids=[subject_id], actor=actor, at=at, kind=kind, reason=reason
+    )
+
+
+@transaction.atomic
+def clear_reviews_of(
+    *,
+    subject_type: str,
+    subject_ids: Iterable[Any],
+    actor: Actor,
+    at: datetime,
+    kind: str = "",
+    reason: str = "",
+) -> int:
+    """`clear_reviews` of several subjects of one type, asking once for all of them."""
     items = ReviewItem.objects.exclude(status=ReviewStatus.RESOLVED).filter(
-        subject_type=subject_type.lower(), subject_id=str(subject_id), **({"kind": kind} if kind else {})
+        subject_type=subject_type.lower(),
+        subject_id__in=[str(subject_id) for subject_id in subject_ids],
+        **({"kind": kind} if kind else {}),
     )
     for item in items:
         resolve_review(item=item, code=Resolution.CLEARED, actor=actor, at=at, reason=reason)

@@ -20,7 +20,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from commerce.actor import Actor
-from commerce.console.services import clear_reviews, open_review
+from commerce.console.services import clear_reviews, clear_reviews_of, open_review
 from commerce.crash import crash_point
 from commerce.errors import Busy, CommerceError, StateConflict
 from commerce.outbox import append
@@ -109,12 +109,16 @@ def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: da
     """
     rows = _rows(contract, steps)
     touched = 0
+    settled: list[UUID] = []
     wanted = {command.key: command for command in _implied(contract, steps, at, rows)}
     for row in rows:
         command = wanted.pop(row.key, None)
         if row.key == _in_hand.get() or row.status in (Status.DONE, Status.SKIPPED):
             if row.status == Status.DONE and row.kind in UNDONE_BY_HAND:
-                _ask_what_now(row, command, actor, at)
+                if command is None:
+                    settled.append(row.pk)
+                else:
+                    _ask_what_now(row, actor, at)
             continue
         if command is None:
             if row.status == Status.PLANNED or (
@@ -124,6 +128,9 @@ def replan(contract: Contract, steps: Sequence[Instant], *, actor: Actor, at: da
                 touched += 1
         elif row.status != Status.BLOCKED:
             touched += _keep(row, command, actor, at)
+    if settled:
+        reason = "The contract waits for it no more."
+        clear_reviews_of(subject_type=SUBJECT, subject_ids=settled, actor=actor, at=at, reason=reason)
     return touched + len(
         ScheduledCommand.objects.bulk_create(
             [
@@ -212,11 +219,8 @@ def _keep(row: ScheduledCommand, command: Command, actor: Actor, at: datetime) -
     return again or moved
 
 
-def _ask_what_now(row: ScheduledCommand, command: Command | None, actor: Actor, at: datetime) -> None:
+def _ask_what_now(row: ScheduledCommand, actor: Actor, at: datetime) -> None:
     """What was done is asked for once more: its edit was voided, and nothing else would end the waiting."""
-    if command is None:
-        _clear(row, actor, at, "The contract waits for it no more.")
-        return
     open_review(
         kind="scheduled_command_undone",
         subject_type=SUBJECT,

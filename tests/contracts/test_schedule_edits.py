@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from commerce.console.models import ReviewItem
 from commerce.errors import Busy, Conflict
@@ -149,6 +151,21 @@ def test_what_the_clock_did_and_somebody_voided_is_put_before_a_person_and_not_r
     edit(contract, *instead, at=day("2028-01-11"), reason="Decided")
     item.refresh_from_db()
     assert item.status == "resolved"
+
+
+def test_an_edit_asks_no_more_queries_for_each_hold_that_has_ended_by_itself(payload: dict[str, Any]) -> None:
+    contract = renewing(payload, "2027-03-01", months=12)
+    asked = []
+    for number in range(1, 7):
+        hold = {"reason": "buyer", "resume_at": f"2027-03-{3 * number + 1:02}T00:00:00Z"}
+        edit(contract, "suspend", hold, at=day(f"2027-03-{3 * number:02}"))
+        tick(day(f"2027-03-{3 * number + 1:02}"))
+        more = {"line_id": payload["lines"][0]["line_id"], "delta": 1}
+        with CaptureQueriesContext(connection) as queries:
+            edit(contract, "change_quantity", more, at=day(f"2027-03-{3 * number + 2:02}"))
+        asked.append(len(queries))
+    assert contract.edits.filter(operation="resume").count() == 6
+    assert len(set(asked)) == 1, asked
 
 
 def test_a_voided_renewal_that_is_reinstated_counts_again(payload: dict[str, Any]) -> None:
