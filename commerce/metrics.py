@@ -20,7 +20,8 @@ from django.http import HttpRequest, HttpResponse
 from commerce.celery import waiting
 from commerce.models import HandlerTiming
 from commerce.outbox import registry, timings
-from commerce.outbox.claims import WAITS_SINCE
+from commerce.outbox.claims import WAITS_SINCE, lease
+from commerce.outbox.services import PARKED
 from commerce.webhooks import delivery
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,15 +42,14 @@ _AHEAD = f"""
 SELECT l.lane, ahead.working, ahead.attempts,
   GREATEST(0, extract(epoch FROM now() - min({WAITS_SINCE})))::float, count(*)
 FROM unnest(%(lanes)s::text[]) l (lane) CROSS JOIN LATERAL (
-  SELECT lease_token IS NOT NULL AS working, due_at, pending_since, last_tried_at, attempts
-  FROM outbox_outboxstream WHERE lane = l.lane AND due_at > now() ORDER BY due_at LIMIT %(most)s
+  (SELECT true AS working, due_at, pending_since, last_tried_at, attempts
+   FROM outbox_outboxstream WHERE lane = l.lane AND due_at > now() AND due_at <= now() + %(lease)s
+   AND lease_token IS NOT NULL ORDER BY due_at LIMIT %(most)s)
+  UNION ALL
+  (SELECT false, due_at, pending_since, last_tried_at, attempts FROM outbox_outboxstream
+   WHERE lane = l.lane AND due_at > now() AND lease_token IS NULL ORDER BY due_at LIMIT %(most)s)
 ) ahead GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """  # noqa: S608 - a constant
-_PARKED = """
-SELECT lane, count(*) FROM (
-  SELECT lane FROM outbox_outboxstream WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT %(most)s
-) parked GROUP BY lane
-"""
 _AGES = """
 SELECT
   COALESCE(extract(epoch FROM now() - (
@@ -119,7 +119,7 @@ def collect() -> list[Metric]:
 
 def _relay() -> Iterator[Metric]:
     lanes = registry.lanes()
-    arguments: dict[str, Any] = {"lanes": lanes, "most": COUNTED}
+    arguments: dict[str, Any] = {"lanes": lanes, "most": COUNTED, "lease": lease()}
     oldest = Metric(
         "commerce_outbox_oldest_due_seconds", "gauge", "Longest wait of what is due or in hand in a lane."
     )
@@ -137,7 +137,7 @@ def _relay() -> Iterator[Metric]:
             in_hand[lane] = max(in_hand[lane], age)
         else:
             attempts.add(count, lane=lane, attempts=str(failures))
-    for lane, count in _rows(_PARKED, arguments):
+    for lane, count in _rows(PARKED, arguments):
         ahead[lane, "parked"] = count
     for lane, age, due, open_for, is_paused in _rows(_LANES, arguments):
         oldest.add(max(age, in_hand[lane]), lane=lane)

@@ -115,6 +115,9 @@ class OutboxStream(models.Model):
             models.Index(
                 fields=["parked_at"], name="stream_parked", condition=models.Q(parked_at__isnull=False)
             ),
+            models.Index(
+                fields=["lane"], name="stream_parked_in", condition=models.Q(parked_at__isnull=False)
+            ),
         )
         permissions = (("operate_outboxstream", "Can retry, park, resume and replay streams"),)
 

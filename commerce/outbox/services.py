@@ -18,7 +18,7 @@ from commerce.actor import Actor
 from commerce.errors import Conflict, InvalidInput, NotFound, StateConflict
 from commerce.models import TransitionLog
 from commerce.outbox import breaker, registry
-from commerce.outbox.claims import IS_FOR, WAITS_SINCE
+from commerce.outbox.claims import IS_FOR, WAITS_SINCE, lease
 from commerce.outbox.events import nudge
 from commerce.outbox.models import Circuit, OutboxEvent, OutboxStream
 from commerce.outbox.traces import condition
@@ -43,7 +43,8 @@ FROM (
 ) waiting WHERE s.id = waiting.id RETURNING s.id, s.due_at
 """  # noqa: S608 - a constant
 
-# The lanes that have something, one look into the index each; of each what is due and what is ahead.
+# The lanes that have something, one look into the index each; of each what is due, in hand and waiting, all
+# counted by themselves. What is in hand is due within a lease: no later one is looked at for it.
 _MOVING = f"""
 WITH RECURSIVE lanes (lane) AS (
   (SELECT lane FROM outbox_outboxstream WHERE due_at IS NOT NULL ORDER BY lane LIMIT 1)
@@ -51,23 +52,32 @@ WITH RECURSIVE lanes (lane) AS (
   SELECT (SELECT s.lane FROM outbox_outboxstream s WHERE s.due_at IS NOT NULL AND s.lane > lanes.lane
           ORDER BY s.lane LIMIT 1) FROM lanes WHERE lanes.lane IS NOT NULL
 )
-SELECT lanes.lane, count(*) FILTER (WHERE is_due),
-       count(*) FILTER (WHERE NOT is_due AND lease_token IS NOT NULL),
-       count(*) FILTER (WHERE NOT is_due AND lease_token IS NULL),
-       GREATEST(0, EXTRACT(epoch FROM now() - min({WAITS_SINCE})
-         FILTER (WHERE is_due OR lease_token IS NOT NULL)))
+SELECT lanes.lane, count(*) FILTER (WHERE state = 'due'), count(*) FILTER (WHERE state = 'working'),
+       count(*) FILTER (WHERE state = 'waiting'),
+       GREATEST(0, EXTRACT(epoch FROM now() - min({WAITS_SINCE}) FILTER (WHERE state <> 'waiting')))
 FROM lanes CROSS JOIN LATERAL (
-  (SELECT *, true AS is_due FROM outbox_outboxstream
+  (SELECT *, 'due' AS state FROM outbox_outboxstream
    WHERE lane = lanes.lane AND due_at <= now() ORDER BY due_at LIMIT %(most)s)
   UNION ALL
-  (SELECT *, false FROM outbox_outboxstream
-   WHERE lane = lanes.lane AND due_at > now() ORDER BY due_at LIMIT %(most)s)
+  (SELECT *, 'working' FROM outbox_outboxstream WHERE lane = lanes.lane AND due_at > now()
+   AND due_at <= now() + %(lease)s AND lease_token IS NOT NULL ORDER BY due_at LIMIT %(most)s)
+  UNION ALL
+  (SELECT *, 'waiting' FROM outbox_outboxstream
+   WHERE lane = lanes.lane AND due_at > now() AND lease_token IS NULL ORDER BY due_at LIMIT %(most)s)
 ) moving GROUP BY lanes.lane
 """  # noqa: S608 - a constant
-_PARKED = """
-SELECT lane, count(*) FROM (
-  SELECT lane FROM outbox_outboxstream WHERE parked_at IS NOT NULL ORDER BY parked_at LIMIT %(most)s
-) parked GROUP BY lane
+PARKED = """
+WITH RECURSIVE lanes (lane) AS (
+  (SELECT lane FROM outbox_outboxstream WHERE parked_at IS NOT NULL ORDER BY lane LIMIT 1)
+  UNION ALL
+  SELECT (SELECT s.lane FROM outbox_outboxstream s WHERE s.parked_at IS NOT NULL AND s.lane > lanes.lane
+          ORDER BY s.lane LIMIT 1) FROM lanes WHERE lanes.lane IS NOT NULL
+)
+SELECT lanes.lane, parked.count FROM lanes CROSS JOIN LATERAL (
+  SELECT count(*) FROM (
+    SELECT FROM outbox_outboxstream WHERE lane = lanes.lane AND parked_at IS NOT NULL LIMIT %(most)s
+  ) first
+) parked WHERE lanes.lane IS NOT NULL
 """
 
 
@@ -102,13 +112,13 @@ class Status:
 def status(*, most: int | None = None) -> Status:
     """How far behind the relay is. Reads partial indexes only.
 
-    With `most` nothing is counted any further, so that a longer queue is no slower to look at.
+    With `most` nothing of a lane is counted any further, so that a longer queue is no slower to look at.
     """
-    arguments = {"most": most}
+    arguments: dict[str, Any] = {"most": most, "lease": lease()}
     with connection.cursor() as cursor:
         cursor.execute(_MOVING, arguments)
         moving = {lane: figures for lane, *figures in cursor.fetchall()}
-        cursor.execute(_PARKED, arguments)
+        cursor.execute(PARKED, arguments)
         parked = dict(cursor.fetchall())
     circuits = {circuit.lane: circuit for circuit in Circuit.objects.all()}
     lanes = []

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from commerce import metrics
 from commerce.console import outbox_admin
 from commerce.models import TransitionLog
 from commerce.outbox import services
@@ -17,10 +18,12 @@ from tests.commerce.console.conftest import fingerprint_on
 ERROR = "Rejected: 401"
 STREAMS = """
 INSERT INTO outbox_outboxstream (aggregate_type, aggregate_id, "group", lane, cursor, attempts, last_error,
-                                 parked_reason, pending_since, due_at, parked_at)
+                                 parked_reason, pending_since, due_at, parked_at, lease_token)
 SELECT 'thing', %(lane)s || %(state)s || i, 'g', %(lane)s, 0, 0, %(error)s, %(reason)s, now(),
-       CASE %(state)s WHEN 'due' THEN now() WHEN 'waiting' THEN now() + interval '1 day' END,
-       CASE %(state)s WHEN 'parked' THEN now() END
+       CASE %(state)s WHEN 'due' THEN now() WHEN 'waiting' THEN now() + interval '1 day'
+                      WHEN 'working' THEN now() + interval '1 minute' END,
+       CASE %(state)s WHEN 'parked' THEN now() END,
+       CASE %(state)s WHEN 'working' THEN gen_random_uuid() END
   FROM generate_series(1, %(count)s) i
 """
 
@@ -54,6 +57,23 @@ def test_status_counts_as_far_as_it_is_asked_to_and_all_of_it_otherwise() -> Non
         "local": (5, 3), "of an older release": (4, 0),
     }  # fmt: skip
     assert part.parked == 5
+
+
+def test_no_kind_of_streams_and_no_lane_hides_how_many_another_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams(7, "parked")
+    streams(2, "parked", lane="openmeter")
+    streams(4, "working", lane="openmeter")
+    streams(3, "waiting", lane="openmeter")
+    part = services.status(most=5)
+    assert {lane.lane: lane.parked for lane in part.lanes if lane.parked} == {"local": 5, "openmeter": 2}
+    assert {lane.lane: (lane.working, lane.waiting) for lane in part.lanes if lane.working} == {
+        "openmeter": (4, 3)
+    }
+    monkeypatch.setattr(metrics, "COUNTED", 5)
+    (shown,) = [metric for metric in metrics.collect() if metric.name == "commerce_outbox_streams"]
+    counts = {(labels["lane"], labels["state"]): value for _, labels, value in shown.samples}
+    assert (counts["local", "parked"], counts["openmeter", "parked"]) == (5, 2)
+    assert (counts["openmeter", "working"], counts["openmeter", "waiting"]) == (4, 3)
 
 
 def test_the_home_page_counts_to_ten_thousand_and_says_that_there_are_more(
