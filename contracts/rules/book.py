@@ -4,12 +4,13 @@ Each billing period is rated as a whole, and cut where the stretch begins and en
 same whoever asks for it. What was billed before is not known here.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from uuid import UUID
 
 from contracts.rules.commitments import Allowance, units_of
@@ -18,7 +19,7 @@ from contracts.rules.fold import Instant, at_instant
 from contracts.rules.line_service import LineService
 from contracts.rules.periods import Period
 from contracts.rules.rating import Quota, Rated, Usage, minimums, rate_line
-from contracts.rules.segments import Segment, periods_of, segments_of, stretches
+from contracts.rules.segments import ALWAYS, Segment, Stretch, periods_of, segments_of, stretches
 from contracts.rules.state import FINAL, Commitment, ContractState
 from contracts.rules.windows import Committed, committed_of
 
@@ -41,11 +42,16 @@ class Book:
         self.usage, self.service = cache(usage), service
         self.final = instants[-1].state
         self.over_at = _over_at(instants)
-        self.periods = self.periods_in(start, end)
+        self.epochs = stretches(instants, ALWAYS, lambda state: [("", state.owner_epoch)])
+        self.periods = self.periods_in(start, max([end, *self._left_behind()]))
         horizon = max((period.end for period in self.periods), default=end)
         self.segments: dict[UUID, list[Segment]] = {}
         for segment in segments_of(instants, horizon, service.in_service if service else None):
             self.segments.setdefault(segment.line_id, []).append(segment)
+        self.owners: dict[UUID, list[Stretch[int]]] = defaultdict(list)
+        for owned in stretches(instants, horizon, _owned):
+            line_id, epoch = owned.value
+            self.owners[line_id].append(Stretch(epoch, owned.start, owned.end))
         self.discounts = [
             replace(force, start=max(force.start, force.value.since))
             for force in stretches(instants, horizon, lambda state: state.discounts.items())
@@ -69,6 +75,20 @@ class Book:
         """The state that was in force until `at`."""
         return at_instant(self.instants, at - TICK)
 
+    def left_at(self, owner_epoch: int) -> datetime:
+        """When that owner left; the last one never does."""
+        return next(epoch.end for epoch in self.epochs if epoch.value == owner_epoch)
+
+    @cached_property
+    def forfeited_at(self) -> dict[UUID, datetime]:
+        """From when on nobody serves what is billed of a line, which was forfeited then."""
+        found = stretches(
+            self.instants,
+            ALWAYS,
+            lambda state: ((id_, id_) for id_, line in state.lines.items() if line.forfeited),
+        )
+        return {stretch.value: stretch.start for stretch in found}
+
     def tax_rate(self, period: Period) -> Decimal:
         """The rate at the instant that the period is invoiced: its end, or its start when in advance."""
         state = self.before(period.end)
@@ -77,17 +97,29 @@ class Book:
         return Decimal(0) if state.terms.tax.exempt_certificate else state.terms.tax.rate
 
     def _charges_in(self, period: Period, whole: bool = False) -> tuple[list[Rated], list[Deduction]]:
-        """The charges of a whole period, cut where what was asked for begins and ends unless `whole`."""
-        asked = () if whole else (self.start, self.end)
+        """The charges of a whole period, cut where what was asked for begins and ends.
+
+        With `whole` only where a line was forfeited.
+        """
         rated: list[Rated] = []
         for line_id, segments in self.segments.items():
             if self._let_go(segments[0], period):
                 continue
+            forfeited = [self.forfeited_at[line_id]] if line_id in self.forfeited_at else []
+            asked = forfeited if whole else [self.start, self.end]
             cuts, quota = self._quota(line_id) if segments[0].kind == "usage" else ([], None)
-            line = rate_line(segments, period, self.usage, cuts=(*asked, *cuts), quota=quota)
-            rated += [*line, *minimums(line, period)]
+            owners = self.owners[line_id]
+            line = rate_line(segments, period, self.usage, owners, cuts=(*asked, *cuts), quota=quota)
+            rated += [*line, *minimums(line, period, owners)]
         forces = [force for force in self.discounts if force.start < period.end and force.end > period.start]
         return rated, deductions(rated, forces, self.usage)
+
+    def _left_behind(self) -> Iterator[datetime]:
+        """Until when owners who left in the stretch of time are billed for what they forfeited."""
+        for epoch in self.epochs:
+            if self.start < epoch.end <= self.end:
+                lines = self.before(epoch.end).lines.values()
+                yield from (line.forfeited.until for line in lines if line.forfeited)
 
     def _let_go(self, segment: Segment, period: Period) -> bool:
         """Whether this is the metered use of a contract's last days, which nobody bills."""
@@ -166,6 +198,13 @@ class Book:
             ),
             _NONE,
         )
+
+
+def _owned(state: ContractState) -> Iterator[tuple[UUID, tuple[UUID, int]]]:
+    """Whose each line is: what was forfeited stays with whoever forfeited it, what is gone goes to nobody."""
+    for line in state.lines.values():
+        if line.live or line.forfeited:
+            yield line.line_id, (line.line_id, (line.forfeited or state).owner_epoch)
 
 
 def _over_at(instants: Sequence[Instant]) -> datetime | None:

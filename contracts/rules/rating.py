@@ -3,10 +3,12 @@
 A charge is one line over one unbroken quantity and price. Recurring lines are charged for the time that
 they earned, metered ones for what was used. Where a price bends (tiers, packages, included units, bounds)
 the counting runs through the period under one price and one owner: neither a suspension nor another seller
-begins it anew. Counts that share a period share the bounds of it. What is missing to a price's minimum is a
-charge of its own when its count ends.
+begins it anew. Owners share a period's bounds by the days that were theirs, whatever the next one does with
+his; the counts of an owner share his part by their time. What is missing to a price's minimum is a charge of
+its own when its count ends.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,13 +23,17 @@ from contracts.rules import charges
 from contracts.rules.commitments import Allowance, by_weight
 from contracts.rules.periods import Period
 from contracts.rules.pricing import ratio, rounded
-from contracts.rules.segments import Segment
+from contracts.rules.segments import Segment, Stretch
 from contracts.rules.state import Price
 
 # Units of a line used over [start, end), in the line's unit.
 Usage = Callable[[UUID, datetime, datetime], Decimal]
 # What is committed of a line's use at an instant; None when nothing is.
 Quota = Callable[[datetime], Allowance | None]
+# The epochs of ownership through which a line went, in order of time.
+Owners = Sequence[Stretch[int]]
+# The part of a period's bounds that segments of one price and owner have.
+_Part = Callable[[Sequence[Segment]], Fraction]
 ChargeKind = Literal["recurring", "usage", "one_off", "overage", "true_up"]
 
 _DIGITS = Decimal("1e-9")
@@ -37,7 +43,7 @@ _DIGITS = Decimal("1e-9")
 class Count:
     """One count of a metered price from `start` on, by which its charges are told from those of others.
 
-    It was served `share` of the full period and `part` of all the time that its line was.
+    It was served `share` of the full period and has `part` of the bounds that its line's counts share.
     """
 
     price: Price
@@ -80,6 +86,7 @@ def rate_line(
     segments: Sequence[Segment],
     period: Period,
     usage: Usage,
+    owners: Owners,
     *,
     cuts: Iterable[datetime] = (),
     quota: Quota | None = None,
@@ -96,26 +103,27 @@ def rate_line(
         if segment.valid_from < period.end and segment.valid_to > period.start
     ]
     marks = sorted({cut for cut in cuts if period.start < cut < period.end})
-    served = _length(within)
+    part = _parts(within, period, owners)
     if segments[0].kind == "usage":
         counted = _counted(within, marks, quota)
-        return [one for group in counted for one in _metered(*group, period, served, usage)]
+        return [one for group in counted for one in _metered(*group, period, part, usage)]
     alike = groupby(within, key=_terms)
-    return [one for _, group in alike for one in _recurring(list(group), marks, period, served)]
+    return [one for _, group in alike for one in _recurring(list(group), marks, period, part)]
 
 
-def minimums(rated: Iterable[Rated], period: Period) -> Iterator[Rated]:
+def minimums(rated: Iterable[Rated], period: Period, owners: Owners) -> Iterator[Rated]:
     """What one line's charges in `period` miss to the minimum of their price, due when the last one ends.
 
     Sellers share it by what they earned, by their time when nobody did.
     """
     bounded = [one for one in rated if one.kind in ("recurring", "usage")]
-    served = _length(one.segment for one in bounded)
+    part = _parts([one.segment for one in bounded], period, owners)
     for (price, _), same in groupby(bounded, key=lambda one: _terms(one.segment)):
         group = list(same)
         total = sum((one.exact for one in group), Fraction(0))
-        length = _length(one.segment for one in group)
-        least = charges.at_least(price, total, ratio(length, period.full), ratio(length, served))
+        segments = [one.segment for one in group]
+        length = _length(segments)
+        least = charges.at_least(price, total, ratio(length, period.full), part(segments))
         net = rounded(least) - sum(one.net_minor for one in group)
         if least <= total or net <= 0:
             continue
@@ -125,11 +133,11 @@ def minimums(rated: Iterable[Rated], period: Period) -> Iterator[Rated]:
         earned = [sum(max(0, one.net_minor) for one in own) for own in sellers.values()]
         times = [ratio(_length(one.segment for one in own), length) for own in sellers.values()]
         parts = by_weight(net, earned if any(earned) else times)
-        for own, part in zip(sellers.values(), parts, strict=True):
+        for own, minor in zip(sellers.values(), parts, strict=True):
             segment = own[-1].segment
             yield Rated(
                 "true_up", segment, segment.line_id, group[0].start, group[-1].end, Decimal(1),
-                major(part, segment), Fraction(0), (least - total) * Fraction(part, net), part,
+                major(minor, segment), Fraction(0), (least - total) * Fraction(minor, net), minor,
             )  # fmt: skip
 
 
@@ -174,17 +182,17 @@ def _one_offs(segments: Sequence[Segment], period: Period) -> Iterator[Rated]:
 
 
 def _recurring(
-    group: Sequence[Segment], marks: Sequence[datetime], period: Period, served: timedelta
+    group: Sequence[Segment], marks: Sequence[datetime], period: Period, part: _Part
 ) -> Iterator[Rated]:
     """Charges of one price: together they stay below its maximum, and the parts of each add up to it."""
-    price, length = group[0].price, _length(group)
+    price = group[0].price
     exact = [
         charges.charge(price, one.quantity) * period.months * Fraction(one.share) * _of(one, period.full)
         for one in group
     ]
     nets = [rounded(one) for one in exact]
     total = sum(exact, Fraction(0))
-    most = charges.at_most(price, total, ratio(length, period.full), ratio(length, served))
+    most = charges.at_most(price, total, ratio(_length(group), period.full), part(group))
     if most < total:
         nets = allocate(rounded(most), exact)
         exact = [one * most / total for one in exact]
@@ -224,14 +232,14 @@ def _counted(
 
 
 def _metered(
-    group: Sequence[Segment], allowance: Allowance | None, period: Period, served: timedelta, usage: Usage
+    group: Sequence[Segment], allowance: Allowance | None, period: Period, part: _Part, usage: Usage
 ) -> Iterator[Rated]:
     """Charges of one count, in order: each is what all of them cost less what those before it did.
 
     The share that a hold leaves is of what its own time adds; the count runs on through it.
     """
-    price, start, length = group[0].price, group[0].valid_from, _length(group)
-    count = Count(price, start, ratio(length, period.full), ratio(length, served))
+    price = group[0].price
+    count = Count(price, group[0].valid_from, ratio(_length(group), period.full), part(group))
     earned = [one.share for one in group]
     quantities = [Fraction(usage(one.line_id, one.valid_from, one.valid_to)) for one in group]
     used = list(accumulate(quantities))
@@ -258,6 +266,28 @@ def _metered(
                 decimal(surplus), price.rate * allowance.factor, surplus, more[1] - more[0],
                 rounded(more[1]) - rounded(more[0]),
             )  # fmt: skip
+
+
+def _parts(segments: Sequence[Segment], period: Period, owners: Owners) -> _Part:
+    """Each owner's part by the calendar, from when the line is first billed; in it, by the time billed.
+
+    The last owner's days run to the end of the full period: what he does with them is no one else's affair.
+    """
+    billed: dict[int, timedelta] = defaultdict(timedelta)
+    for one in segments:
+        billed[one.owner_epoch] += one.valid_to - one.valid_from
+    owned: dict[int, Fraction] = defaultdict(Fraction)
+    start = min((one.valid_from for one in segments), default=period.start)
+    within = [one for one in owners if one.start < period.end]
+    begun = [*(max(one.start, start) for one in within), period.full_end]
+    for owner, (since, until) in zip(within, pairwise(begun), strict=True):
+        owned[owner.value] += ratio(until - since, period.full_end - start)
+
+    def part(counted: Sequence[Segment]) -> Fraction:
+        epoch = counted[0].owner_epoch
+        return owned[epoch] * ratio(_length(counted), billed[epoch])
+
+    return part
 
 
 def _terms(segment: Segment) -> tuple[Price, int]:

@@ -15,9 +15,12 @@ from contracts.rules.fold import Edit
 from contracts.rules.lines import DesiredLine
 from contracts.rules.operations.holds import Resume, Suspend
 from contracts.rules.operations.prices import ChangePrice
-from contracts.rules.operations.products import AddProduct, ChangeQuantity
+from contracts.rules.operations.products import AddProduct, ChangeQuantity, RemoveProduct
 from contracts.rules.operations.renew import Renew
+from contracts.rules.operations.terminate import Terminate
+from contracts.rules.operations.terms import ChangeTerms
 from contracts.rules.operations.transfer import TransferOwnership
+from contracts.rules.schema import Patch
 from contracts.rules.state import Price, Tier
 from contracts.rules.terms import Uplift
 from tests.contracts.logs import (
@@ -148,6 +151,53 @@ def test_each_owner_has_the_part_of_a_minimum_that_his_days_are() -> None:
     ]
 
 
+TRANSFER: Step = ("transfer_ownership", TransferOwnership("buyer", NEW_BUYER), "2027-03-11")
+
+
+@pytest.mark.parametrize(
+    ("then", "due"),
+    [
+        ([], 21_000),
+        ([("terminate", Terminate("date", cause="convenience"), "2027-03-21")], 21_000),
+        ([("suspend", Suspend("buyer", billing="stop"), "2027-03-12")], 21_000),
+        ([("change_price", ChangePrice(HOURS, percent=Decimal("0.5")), "2027-03-25")], 14_000 + 10_500),
+    ],
+)
+def test_an_owner_pays_his_days_of_a_minimum_whatever_the_next_one_does(then: list[Step], due: int) -> None:
+    """10 of 31 days of 310.00 are 100.00; the rest is the next owner's, billed for all his days or not."""
+    edits = contract("2027-03-01", [hours(minimum(31_000))], TRANSFER, *then)
+    tops = Counter[UUID]()
+    for line in desired(edits, *MARCH):
+        assert line.kind == "true_up"
+        tops[line.buyer_id] += line.net_minor
+    assert tops == {BUYER: 10_000, NEW_BUYER: due}
+
+
+def test_prices_and_holds_of_one_owner_share_his_days_by_what_of_them_is_billed() -> None:
+    """Ten of his days stand still: five are billed at each price, of which each has a half."""
+    change = ("change_price", ChangePrice(HOURS, percent=Decimal("0.5")), "2027-03-16")
+    edits = contract(
+        "2027-03-01", [hours(minimum(31_000))], *held("2027-03-06", "2027-03-16", billing="stop"), change,
+        ("transfer_ownership", TransferOwnership("buyer", NEW_BUYER), "2027-03-21"),
+    )  # fmt: skip
+    assert told(desired(edits, *MARCH)) == [
+        ("true_up", "03-01 03-06", 10_000),
+        ("true_up", "03-16 03-21", 15_000),
+        ("true_up", "03-21 04-01", 16_500),
+    ]
+
+
+def test_only_a_line_that_goes_to_the_next_owner_shares_its_bounds_with_him() -> None:
+    """One that was removed before, or added after, has them whole, as without a transfer."""
+    gone = ("remove_product", RemoveProduct(HOURS, when="date"), "2027-03-05")
+    edits = contract("2027-03-01", [hours(minimum(31_000)), servers()], gone, TRANSFER)
+    added = ("add_product", hours(minimum(31_000)), "2027-03-21")
+    later = contract("2027-03-01", [servers()], TRANSFER, added)
+    for log, buyer in ((edits, BUYER), (later, NEW_BUYER)):
+        [line] = [line for line in desired(log, *MARCH) if line.kind == "true_up"]
+        assert (line.buyer_id, line.net_minor) == (buyer, 31_000)
+
+
 # However it is asked for
 
 
@@ -190,6 +240,53 @@ def test_the_stretches_of_a_period_add_up_to_the_period(
         return Counter({owed: net for owed, net in found.items() if net})
 
     assert sums(list(pairwise(marks))) == sums([MARCH])
+
+
+def afterwards(draw: st.DrawFn) -> list[Step]:
+    """What the next owner may do with his days, from 12 March on."""
+    first, last = sorted(draw(st.lists(st.integers(12, 30), min_size=2, max_size=2, unique=True)))
+    day, then = f"2027-03-{first}", f"2027-03-{last}"
+    choices: list[list[Step]] = [
+        held(day, then, billing="stop"),
+        held(day, then, billing="reduced", reduced_to=Decimal("0.37")),
+        [("suspend", Suspend("buyer", billing="stop"), day)],
+        [("terminate", Terminate("date", cause="convenience"), day)],
+        [("transfer_ownership", TransferOwnership("buyer", BUYER), day)],
+        [sold(OTHER_SELLER, day), ("change_price", ChangePrice(HOURS, percent=Decimal("0.5")), then)],
+        [("remove_product", RemoveProduct(HOURS, when="date", unused="forfeit"), day)],
+        [("remove_product", RemoveProduct(SERVERS, when="date"), day)],
+        [("change_quantity", ChangeQuantity(SERVERS, delta=1), day)],
+        [("change_terms", ChangeTerms(billing=Patch({"anchor_day": 20})), day)],
+    ]
+    return draw(st.sampled_from(choices))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from([*BENT, minimum(80_000)]),
+    st.sampled_from([usd("333.33", max_minor=40_001), usd("10.00", "flat", min_minor=50_000)]),
+    st.lists(st.composite(changes)(), max_size=1),
+    st.composite(afterwards)(),
+    st.lists(st.tuples(st.integers(1, 31), st.integers(0, 9_000)), max_size=6),
+)
+def test_what_an_owner_owes_until_he_leaves_does_not_depend_on_what_comes_after(
+    price: Price, rate: Price, before: list[list[Step]], after: list[Step], used: list[tuple[int, int]]
+) -> None:
+    # A suspended contract is not transferred: what he did is over by then, or left out.
+    own = [step for steps in before if all(day < TRANSFER[2] for *_, day in steps) for step in steps]
+    lines = [hours(price), AddProduct(SERVERS, "h100-server", SELLER, rate, 2, unit="server_month")]
+    readings = {HOURS: [(f"2027-03-{day:02}", str(Decimal(units) / 100)) for day, units in used]}
+    taken = TRANSFER[0], TransferOwnership("buyer", UUID(int=12)), TRANSFER[2]
+    alone, more = (contract("2027-03-01", lines, *own, taken, *then) for then in ([], after))
+    owner = 2 + sum(
+        operation == "transfer_ownership" and given.party == "buyer" for operation, given, _ in own
+    )
+    for asked in (MARCH, ("2027-03-01", TRANSFER[2])):
+        bills = [
+            [line for line in desired(edits, *asked, readings) if line.owner_epoch < owner]
+            for edits in (alone, more)
+        ]
+        assert bills[0] == bills[1]
 
 
 def test_a_hundred_a_month_is_a_hundred_in_any_four_parts() -> None:
