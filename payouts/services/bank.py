@@ -245,7 +245,8 @@ def poll_settlement(*, settlement_id: UUID, actor: Actor, at: datetime) -> None:
 def poll_payouts(*, at: datetime, actor: Actor, limit: int = 200) -> int:
     """Look at every order whose next look has come; returns how many were read. For lost webhooks.
 
-    While the bank's line is paused or open nothing is asked, unless it is as a probe; the rest waits when it stops answering.
+    While the bank's line is paused or open nothing is asked, unless it is as a probe; the rest waits when it
+    stops answering.
     """
     due = list(Payout.objects.due_for_poll(timezone.now()).values_list("pk", flat=True)[:limit])
     read = in_vain = 0
