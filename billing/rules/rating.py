@@ -35,16 +35,22 @@ class RatedLine:
 
 
 def rate_period(
-    edits: Sequence[Edit], *, start: datetime, end: datetime, usage: Usage, service: LineService | None = None
+    edits: Sequence[Edit],
+    *,
+    owner_epoch: int,
+    start: datetime,
+    end: datetime,
+    usage: Usage,
+    service: LineService | None = None,
 ) -> list[RatedLine]:
-    """Every line owed for [start, end), given `usage(line_id, from, to)` in the line's unit.
+    """Every line that one owner owes for [start, end), given `usage(line_id, from, to)` in the line's unit.
 
     Each billing period that lies in it, or partly, is rated by itself: a month is not all of a stub.
     Lines that come to nothing for want of use are left out, as they are on the provider's invoice.
     """
     found: dict[tuple[UUID, UUID, str, datetime], RatedLine] = {}
     for line in desired_lines(edits, start=start, end=end, usage=usage, service=service):
-        if line.line_id is None or line.seller_id is None:
+        if line.owner_epoch != owner_epoch or line.line_id is None or line.seller_id is None:
             continue
         what = "" if line.kind in _CHARGES or line.kind == "discount" else line.kind
         key = (line.line_id, line.seller_id, what, line.start)

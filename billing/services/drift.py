@@ -183,7 +183,7 @@ def _money(sync: SubscriptionSync, edits: list[Edit], state: ContractState, at: 
         return
     start = max(periods[0].start, cycle_since(edits, at), owner.since)
     end = min(filter(None, (periods[0].end, owner.until, state.end_at)))
-    rated = rate(sync.contract_id, edits, start=start, end=end, at=at)
+    rated = rate(sync.contract_id, edits, owner_epoch=owner.epoch, start=start, end=end, at=at)
     ours = [line for line in rated if line.kind != "one_off"]
     theirs = [
         (line_of(line.feature_key), minor_units_of(line.net, state.currency))

@@ -98,7 +98,7 @@ def _has_unbilled_time(account: BillingAccount, edits: list[Edit], owner: Owner 
         return False
     end = min(ends)
     since = max(account.invoiced_through or contract.start_at, owner.since)
-    owed = rate(contract.id, edits, start=since, end=end, at=at)
+    owed = rate(contract.id, edits, owner_epoch=owner.epoch, start=since, end=end, at=at)
     return any(line.net_minor for line in owed)
 
 

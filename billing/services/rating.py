@@ -12,8 +12,21 @@ from contracts.services import line_service
 
 
 def rate(
-    contract_id: UUID, edits: Sequence[Edit], *, start: datetime, end: datetime, at: datetime
+    contract_id: UUID,
+    edits: Sequence[Edit],
+    *,
+    owner_epoch: int,
+    start: datetime,
+    end: datetime,
+    at: datetime,
 ) -> list[RatedLine]:
-    """The lines owed for [start, end) as of `at`, as known now."""
+    """The lines that one owner owes for [start, end) as of `at`, as known now."""
     service = line_service(contract_id, at=at)
-    return rate_period(edits, start=start, end=end, usage=partial(metered, contract_id), service=service)
+    return rate_period(
+        edits,
+        owner_epoch=owner_epoch,
+        start=start,
+        end=end,
+        usage=partial(metered, contract_id),
+        service=service,
+    )

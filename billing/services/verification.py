@@ -69,9 +69,7 @@ def accept_invoice(*, invoice: Invoice, actor: Actor, at: datetime, reason: str)
     row = Invoice.objects.select_for_update().get(pk=invoice.pk)
     if row.status != InvoiceStatus.DRAFT or row.verified_at or not row.differences:
         raise StateConflict("Only a draft that differs from the contract can be accepted.")
-    edits, account = contract_edits(row.contract_id), row.account
-    if owner_of(edits, account.buyer_id, account.turn) is None:
-        raise StateConflict(f"The contract never was {account.buyer.name}'s.", code="not_the_owner")
+    edits = contract_edits(row.contract_id)
     shown = row.total
     lines = _rate(row, edits, at)
     if row.total != shown:
@@ -89,7 +87,18 @@ def minor_units_of(amount: Decimal, currency: str) -> int:
 
 def _rate(invoice: Invoice, edits: list[Edit], at: datetime) -> list[RatedLine]:
     """Our lines; the invoice's amounts become their sums."""
-    lines = rate(invoice.contract_id, edits, start=invoice.period_start, end=invoice.period_end, at=at)
+    account = invoice.account
+    owner = owner_of(edits, account.buyer_id, account.turn)
+    if owner is None:
+        raise StateConflict(f"The contract never was {account.buyer.name}'s.", code="not_the_owner")
+    lines = rate(
+        invoice.contract_id,
+        edits,
+        owner_epoch=owner.epoch,
+        start=invoice.period_start,
+        end=invoice.period_end,
+        at=at,
+    )
     invoice.net_minor = sum(line.net_minor for line in lines)
     invoice.tax_minor = sum(line.tax_minor for line in lines)
     invoice.total_minor = invoice.net_minor + invoice.tax_minor

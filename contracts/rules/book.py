@@ -76,8 +76,9 @@ class Book:
         return at_instant(self.instants, at - TICK)
 
     def left_at(self, owner_epoch: int) -> datetime:
-        """When that owner left; the last one never does."""
-        return next(epoch.end for epoch in self.epochs if epoch.value == owner_epoch)
+        """When that owner left, which the last one never does; or the timeline's start, by which he had."""
+        ends = (epoch.end for epoch in self.epochs if epoch.value == owner_epoch)
+        return next(ends, self.instants[0].at)
 
     @cached_property
     def forfeited_at(self) -> dict[UUID, datetime]:

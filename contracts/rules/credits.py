@@ -2,7 +2,7 @@
 
 A credit is for a billing period, or for an owner's part of one, and belongs to the stretch of time in which
 that ends. It is of what the buyer pays after discounts, by the terms in force at the end; used and one-off
-charges give nothing back.
+charges give nothing back, nor does what was forfeited, which nobody serves.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,6 @@ from contracts.rules.lines import DesiredLine
 from contracts.rules.periods import Period
 from contracts.rules.pricing import tax_on
 from contracts.rules.rating import Rated, major
-from contracts.rules.segments import ALWAYS, stretches
 from contracts.rules.sla import Charged, gives_credit, sla_credit
 from contracts.rules.terms import Sla
 
@@ -31,9 +30,8 @@ def sla_credits(book: Book) -> Iterator[DesiredLine]:
     service = book.service
     if service is None:
         return
-    owners = stretches(book.instants, ALWAYS, lambda state: [("", state.owner_epoch)])
     for period in book.periods:
-        cuts = [owner.start for owner in owners if period.start < owner.start < period.end]
+        cuts = [epoch.start for epoch in book.epochs if period.start < epoch.start < period.end]
         for start, end in pairwise([period.start, *cuts, period.end]):
             if book.start < end <= min(book.end, service.until):
                 yield from _credits(book, service, period, start, end)
@@ -90,7 +88,8 @@ def _recurring(book: Book, period: Period, start: datetime, end: datetime) -> It
         taken[one.charge] += one.minor
     found: dict[tuple[UUID, UUID], list[_Paid]] = defaultdict(list)
     for i, charge in enumerate(rated):
-        if charge.kind == "recurring" and start <= charge.start < end:
+        served_until = book.forfeited_at.get(charge.segment.line_id, end)
+        if charge.kind == "recurring" and start <= charge.start < min(served_until, end):
             key = charge.segment.line_id, charge.segment.seller_id
             found[key].append((charge, charge.net_minor - taken[i]))
     return found.values()

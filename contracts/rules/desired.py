@@ -110,8 +110,12 @@ def _charged(book: Book, period: Period) -> Iterator[DesiredLine]:
 
 
 def _asked(book: Book, one: Rated) -> bool:
+    """Whether a charge falls due in the book's stretch: what its owner forfeited, when he leaves at last."""
+    left_at = book.left_at(one.segment.owner_epoch)
     if one.kind == "true_up":
-        return book.start < one.end <= book.end
+        return book.start < min(one.end, left_at) <= book.end
+    if one.start >= left_at:
+        return book.start < left_at <= book.end
     if one.start == one.end:
         return book.start <= one.start < book.end
     return book.start <= one.start and one.end <= book.end

@@ -381,6 +381,7 @@ def test_a_month_is_rated_by_itself_when_an_invoice_covers_two(world: World, clo
         deal.edit("activate", {"stage": stage})
     lines = rate_period(
         contract_edits(deal.contract.pk),
+        owner_epoch=1,
         start=MARCH,
         end=APRIL + 15 * DAY,
         usage=lambda line_id, start, end: Decimal(0),

@@ -10,17 +10,37 @@ from contracts.rules.fold import Edit
 from contracts.rules.operations.commitment import SetCommitment
 from contracts.rules.operations.discounts import ApplyDiscount
 from contracts.rules.operations.financing import AttachFinancing
+from contracts.rules.operations.products import AddProduct, RemoveProduct
 from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.terms import Tax, Terms
-from tests.contracts.logs import HOURS, OTHER_SELLER, SELLER, SERVERS, at, contract, hours, servers, usd
+from tests.contracts.logs import (
+    HOURS,
+    OTHER_SELLER,
+    SELLER,
+    SERVERS,
+    SETUP,
+    at,
+    contract,
+    hours,
+    servers,
+    usd,
+)
 
-OFF, DEAL = UUID(int=100), UUID(int=101)
+OFF, DEAL, OTHER_BUYER = UUID(int=100), UUID(int=101), UUID(int=11)
 TAXED = Terms(tax=Tax(rate=Decimal("0.0825")))
 
 
 def rated(edits: Sequence[Edit], used: str = "0") -> list[RatedLine]:
+    return owed(edits, 1, "2026-03-01", "2026-04-01", used)
+
+
+def owed(edits: Sequence[Edit], owner_epoch: int, start: str, end: str, used: str = "0") -> list[RatedLine]:
     return rate_period(
-        edits, start=at("2026-03-01"), end=at("2026-04-01"), usage=lambda line_id, since, until: Decimal(used)
+        edits,
+        owner_epoch=owner_epoch,
+        start=at(start),
+        end=at(end),
+        usage=lambda line_id, since, until: Decimal(used),
     )
 
 
@@ -71,3 +91,40 @@ def test_what_several_sellers_share_of_a_minimum_is_a_line_for_each_of_them() ->
         ("true_up", SELLER, 35_000),
         ("true_up", OTHER_SELLER, 35_000),
     ]
+
+
+REMOVED = ("remove_product", RemoveProduct(SETUP, when="date", unused="forfeit"), "2026-03-05")
+
+
+SOLD = ("transfer_ownership", TransferOwnership("buyer", OTHER_BUYER), "2026-03-11")
+
+
+def test_what_an_owner_forfeited_is_on_his_last_invoice_and_not_on_the_next_owners() -> None:
+    dear = AddProduct(SETUP, "rack", SELLER, usd("1000.00", min_minor=500_000), 2)
+    edits = contract("2026-01-01", [servers(), dear], REMOVED, SOLD)
+    last = [line for line in owed(edits, 1, "2026-03-01", "2026-03-11") if line.line_id == SETUP]
+    assert [(line.kind, line.start, line.net_minor) for line in last] == [
+        ("recurring", at("2026-03-01"), 64_516),
+        ("recurring", at("2026-03-11"), 135_484),
+        ("true_up", at("2026-03-01"), 300_000),
+    ]
+    assert {line.line_id for line in owed(edits, 2, "2026-03-11", "2026-04-01")} == {SERVERS}
+    assert owed(edits, 1, "2026-03-11", "2026-04-01") == [], "it is on no invoice twice"
+
+
+def test_what_was_forfeited_is_due_then_also_where_the_next_owner_has_other_periods() -> None:
+    moved = TransferOwnership("buyer", OTHER_BUYER, anchor="new_day", anchor_day=11)
+    edits = contract("2026-01-01", [servers(), servers(line_id=SETUP)], REMOVED, (*SOLD[:1], moved, SOLD[2]))
+    last = [line for line in owed(edits, 1, "2026-03-01", "2026-03-11") if line.line_id == SETUP]
+    assert [(line.start, line.end) for line in last] == [
+        (at("2026-03-01"), at("2026-03-11")),
+        (at("2026-03-11"), at("2026-04-01")),
+    ]
+    assert {line.line_id for line in owed(edits, 2, "2026-03-11", "2026-04-11")} == {SERVERS}
+
+
+def test_an_invoice_bills_its_owner_for_his_own_time_only() -> None:
+    edits = contract("2026-03-01", [servers("3100.00", 1)], SOLD)
+    month = "2026-03-01", "2026-04-01"
+    assert [line.net_minor for line in owed(edits, 1, *month)] == [100_000]
+    assert [line.net_minor for line in owed(edits, 2, *month)] == [210_000]
