@@ -21,7 +21,7 @@ from contracts.rules.lines import DesiredLine, Funder, LineKind
 from contracts.rules.loans import schedule_of
 from contracts.rules.operations.base import RUNNING
 from contracts.rules.operations.fees import monthly
-from contracts.rules.periods import Period
+from contracts.rules.periods import MONTHS, Period
 from contracts.rules.pricing import tax_on
 from contracts.rules.rating import Rated, Usage, major
 from contracts.rules.segments import periods_of
@@ -136,7 +136,8 @@ def _fee(book: Book, charge: Charge, state: ContractState, at: datetime) -> Iter
         yield replace(owed, start=charge.at, end=charge.at)
         return
     lines = [state.lines[charge.line_id]] if charge.line_id in state.lines else state.live_lines
-    parts = by_weight(charge.amount_minor, [monthly(line) for line in lines]) if lines else ()
+    months = MONTHS[state.billing.cadence]
+    parts = by_weight(charge.amount_minor, [monthly(line, months) for line in lines]) if lines else ()
     period = book.period_at(at)
     for line, net in zip(lines, parts, strict=True):
         if net and period:

@@ -15,7 +15,7 @@ from contracts.rules.operations.discounts import ApplyDiscount, Duration, Fundin
 from contracts.rules.operations.fees import EarlyFee
 from contracts.rules.operations.financing import AttachFinancing
 from contracts.rules.operations.holds import Resume, Suspend
-from contracts.rules.operations.products import ChangeQuantity
+from contracts.rules.operations.products import AddProduct, ChangeQuantity
 from contracts.rules.operations.terminate import Terminate
 from contracts.rules.operations.transfer import TransferOwnership
 from contracts.rules.state import Amount, RampStep, Tier, evolve
@@ -331,6 +331,23 @@ def test_leaving_seven_months_early_at_half_costs_63_000_00_shared_by_what_the_l
         (SELLER, 6_300_000), (OTHER_SELLER, 6_300_000)
     ]  # fmt: skip
     assert desired(one, "2026-06-01", "2026-07-01") == []
+
+
+@pytest.mark.parametrize(
+    ("billing", "expected"),
+    [(Billing(cadence="P1Y"), [20_000, 200_000]), (Billing(cadence="P3M"), [80_000, 200_000])],
+)
+def test_sellers_share_a_fee_by_what_their_lines_cost_in_the_period_that_bounds_them(
+    billing: Billing, expected: list[int]
+) -> None:
+    """10.00 a month, yet 1,200.00 a period: 100.00 a month of a year, 400.00 of a quarter."""
+    low = AddProduct(SETUP, "backup", OTHER_SELLER, usd("10.00", min_minor=120_000), 1)
+    leaves = ended("2027-07-01", cause="convenience", early_fee=EarlyFee("months", months=2))
+    lines = [low, servers("1000.00", 1)]
+    edits = contract("2027-01-01", lines, leaves, months=24, billing=billing)
+    fees = [line for line in desired(edits, "2027-01-01", "2028-01-01") if line.kind == "early_fee"]
+    assert [line.seller_id for line in fees] == [OTHER_SELLER, SELLER]
+    assert [line.net_minor for line in fees] == expected
 
 
 @pytest.mark.parametrize(("final_usage", "expected"), [("bill", [900]), ("skip", [])])
