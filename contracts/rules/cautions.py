@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from commerce.money import Money, round_half_up
-from contracts.rules.charges import charge, within_bounds
+from commerce.money import Money
 from contracts.rules.document import day
 from contracts.rules.fold import Edit, resolve
 from contracts.rules.lines import Difference
+from contracts.rules.operations.fees import monthly
+from contracts.rules.periods import MONTHS
 from contracts.rules.schema import instant
-from contracts.rules.state import ContractState, LineState
+from contracts.rules.state import ContractState
 
 Step = tuple[Edit, ContractState, ContractState]
 """An edit that would be recorded, with the state before and after it."""
@@ -64,17 +65,14 @@ def _cheaper_by_more(before: ContractState, after: ContractState) -> Iterator[st
         was = before.lines.get(id_)
         if was is None or line.price != was.price or line.price.model != "volume" or line.kind == "usage":
             continue
-        costs = _monthly(was), _monthly(line)
+        months = MONTHS[after.billing.cadence]
+        costs = monthly(was, months), monthly(line, months)
         if line.live and (line.quantity - was.quantity) * (costs[1] - costs[0]) < 0:
             less, more = (Money(minor, after.currency) for minor in costs)
             yield (
                 f"{was.quantity:,} of {line.product_code} cost {less} a month, {line.quantity:,} cost "
                 f"{more}: a volume price is of the tier that all of them reach."
             )
-
-
-def _monthly(line: LineState) -> int:
-    return round_half_up(within_bounds(line.price, charge(line.price, line.quantity)))
 
 
 def _still_held(steps: Sequence[Step], after: ContractState) -> Iterator[str]:

@@ -85,6 +85,20 @@ def test_a_volume_price_whose_total_falls_as_units_rise_is_said_with_both_totals
     assert warned(contract, OperationRequest("change_quantity", more(servers, delta=-1))) == []
 
 
+def test_what_a_volume_price_costs_is_bounded_by_the_contracts_own_period(
+    payload: dict[str, Any], servers: UUID
+) -> None:
+    """A quarter's maximum of 2,985.00 is 995.00 a month: 1,000.00 fall to 990.00 by 5.00 of it only."""
+    payload["lines"][0] |= {"price": {**VOLUME, "max_minor": 298_500}, "quantity": 10}
+    payload["billing"] = {**payload.get("billing", {}), "cadence": "P3M"}
+    contract = create(payload).contract
+    [said] = warned(contract, OperationRequest("change_quantity", more(servers, delta=1)))
+    assert said.startswith("10 of h100-server cost 995.00 USD a month, 11 cost 990.00 USD:")
+    payload["lines"][0]["price"]["max_minor"] = 290_000
+    bounded = create(payload).contract
+    assert warned(bounded, OperationRequest("change_quantity", more(servers, delta=1))) == []
+
+
 def test_a_hold_that_remains_is_said_through_both_doors(
     active: Contract, platform: Api, browser: Callable[[str], Client], clock: Any
 ) -> None:
