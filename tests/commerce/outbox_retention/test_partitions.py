@@ -317,6 +317,7 @@ def test_rows_of_before_are_in_their_months_with_their_ids_rights_and_triggers(o
     sql(
         "DROP TABLE outbox_outboxevent, outbox_outboxfailure, outbox_outboxarchive;"
         "DROP FUNCTION outbox_make_partitions, outbox_attach_partition;"
+        "DROP INDEX stream_parked_in;"
         "DELETE FROM django_migrations WHERE app = 'outbox' AND name >= '0005'"
     )
     before = MigrationLoader(connection).project_state([("outbox", "0004_skips")]).apps
