@@ -97,7 +97,7 @@ def test_an_event_that_kills_its_workers_is_parked_after_the_usual_number_of_the
     bad = stream("3")
     assert bad.parked_at
     assert bad.attempts == handler.tries("3") == relay.ATTEMPTS_BEFORE_PARKING
-    assert bad.parked_reason.startswith("thing.done #1: WorkerLost: whoever had it in hand ended, or could not")
+    assert bad.parked_reason.startswith("thing.done #1: WorkerLost: whoever had it in hand ended, or could")
     assert OutboxFailure.objects.get().attempt == relay.ATTEMPTS_BEFORE_PARKING
     assert {f"{id_}#1" for id_ in ids if id_ != "3"} <= set(effects())
     for id_ in ids:
